@@ -1,0 +1,11 @@
+-- "StreamIdentity": both ids of every stream seen, so that either finds its history also after the "Stream" row is gone.
+-- Filled here for streams whose snapshots were adopted without a state; each snapshot run adds the rest.
+CREATE TABLE "StreamIdentity" (
+    id         TEXT PRIMARY KEY,   -- Stream.id
+    "streamId" TEXT NOT NULL       -- Stream."streamId"; not unique: a host may index a contract's stream anew
+);
+
+INSERT INTO "StreamIdentity" (id, "streamId")
+SELECT id, "streamId" FROM "Stream" WHERE "streamId" IS NOT NULL;
+
+CREATE INDEX "StreamIdentity_streamId_idx" ON "StreamIdentity" ("streamId");

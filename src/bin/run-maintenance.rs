@@ -1,0 +1,18 @@
+//! Lambda function: the monthly maintenance, started by a schedule or by hand.
+
+use chrono::Utc;
+use lambda_runtime::{LambdaEvent, run, service_fn, tracing};
+use snapshot_service::{Config, SnapshotService, database, exit, invocation};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    tracing::init_default_subscriber();
+    let config = Config::from_env().unwrap_or_else(|error| exit(&error));
+    let pool =
+        database::connect_pool(&config.database, "run-maintenance", 1).await.unwrap_or_else(|error| exit(&error));
+    let service = SnapshotService::new(pool, config.settings);
+    run(service_fn(|event: LambdaEvent<serde_json::Value>| {
+        invocation::run_maintenance(&service, event.payload, event.context.deadline, Utc::now())
+    }))
+    .await
+}

@@ -1,0 +1,169 @@
+//! Every environment variable: its unit, its default and what it means. Parsed once, in `main`.
+//!
+//! | variable | default | meaning |
+//! |---|---|---|
+//! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` or `host=... user=...` |
+//! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it |
+//! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape; its `host`, `port`, `username`, `password` and `dbname` win over the above |
+//! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
+//! | `BATCH_ROWS` | 20000 | rows that one transaction moves or writes; 1 to 1000000 |
+//! | `STATEMENT_TIMEOUT_SECONDS` | 8 | longest that a statement of maintenance may take; 1 to 3600 |
+//! | `LOCK_TIMEOUT_SECONDS` | 2 | longest that it waits for a lock; 1 to 3600 |
+//! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
+//! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::database::DatabaseConfig;
+use crate::service::Settings;
+
+/// What the environment says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database is and how to reach it.
+    pub database: DatabaseConfig,
+    /// How the service works.
+    pub settings: Settings,
+    /// How long maintenance on request may work.
+    pub maintenance_budget: Duration,
+}
+
+/// A variable's value is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {problem}")]
+pub struct ConfigError {
+    variable: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(variable: &'static str, problem: impl Into<String>) -> Self {
+        Self { variable, problem: problem.into() }
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the variable, what it holds and what is wanted.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads variables from `lookup`; an empty value counts as none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_env`].
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        check_log_level(lookup)?;
+        let default = Settings::default();
+        let (statement, lock) = (default.statement_timeout, default.lock_timeout);
+        Ok(Self {
+            database: DatabaseConfig::from_lookup(lookup)?,
+            settings: Settings {
+                retention_months: number(lookup, "RETENTION_MONTHS", default.retention_months, 1..=1200)?,
+                batch_rows: number(lookup, "BATCH_ROWS", default.batch_rows, 1..=1_000_000)?,
+                statement_timeout: seconds(lookup, "STATEMENT_TIMEOUT_SECONDS", statement, 3600)?,
+                lock_timeout: seconds(lookup, "LOCK_TIMEOUT_SECONDS", lock, 3600)?,
+            },
+            maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
+        })
+    }
+}
+
+/// Below the 30 s after which API Gateway gives up.
+const DEFAULT_MAINTENANCE_BUDGET: Duration = Duration::from_secs(20);
+
+fn seconds(
+    lookup: impl Fn(&str) -> Option<String>,
+    variable: &'static str,
+    default: Duration,
+    max: u64,
+) -> Result<Duration, ConfigError> {
+    number(lookup, variable, default.as_secs(), 1..=max).map(Duration::from_secs)
+}
+
+fn number<N: FromStr + PartialOrd + fmt::Display>(
+    lookup: impl Fn(&str) -> Option<String>,
+    variable: &'static str,
+    default: N,
+    range: RangeInclusive<N>,
+) -> Result<N, ConfigError> {
+    let Some(text) = lookup(variable) else { return Ok(default) };
+    text.parse().ok().filter(|value| range.contains(value)).ok_or_else(|| {
+        ConfigError::new(variable, format!("{text:?} is not a whole number from {} to {}", range.start(), range.end()))
+    })
+}
+
+/// The subscriber falls back to `info` in silence; a typing error should not cost a night's log.
+fn check_log_level(lookup: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+    for variable in ["AWS_LAMBDA_LOG_LEVEL", "RUST_LOG"] {
+        // RUST_LOG may also hold directives such as `tokio_postgres=debug`.
+        let directives = |text: &str| variable == "RUST_LOG" && text.contains('=');
+        if let Some(text) = lookup(variable)
+            && !directives(&text)
+            && !LEVELS.contains(&text.to_ascii_lowercase().as_str())
+        {
+            return Err(ConfigError::new(variable, format!("{text:?} is not one of {}", LEVELS.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    const URL: (&str, &str) = ("DATABASE_URL", "postgres://u:p@localhost/db");
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = config(&[URL, ("BATCH_ROWS", "")]).expect("defaults");
+        assert_eq!(config.settings.retention_months, 3);
+        assert_eq!(config.settings.batch_rows, 20_000);
+        assert_eq!(config.settings.statement_timeout, Duration::from_secs(8));
+        assert_eq!(config.settings.lock_timeout, Duration::from_secs(2));
+        assert_eq!(config.maintenance_budget, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_what_is_wanted() {
+        for (variable, value) in [
+            ("RETENTION_MONTHS", "0"),
+            ("RETENTION_MONTHS", "three"),
+            ("BATCH_ROWS", "-1"),
+            ("STATEMENT_TIMEOUT_SECONDS", "8s"),
+            ("LOCK_TIMEOUT_SECONDS", "0"),
+            ("MAINTENANCE_BUDGET_SECONDS", "901"),
+            ("AWS_LAMBDA_LOG_LEVEL", "loud"),
+            ("RUST_LOG", "loud"),
+            ("PGSSLMODE", "maybe"),
+            ("PGPORT", "seventy"),
+        ] {
+            let error = config(&[URL, (variable, value)]).expect_err(variable);
+            assert!(error.to_string().starts_with(&format!("{variable}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_must_be_named() {
+        let error = config(&[]).expect_err("no database");
+        assert!(error.to_string().starts_with("DATABASE_URL: "), "{error}");
+        assert!(config(&[("PGHOST", "localhost")]).is_ok());
+    }
+}

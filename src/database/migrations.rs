@@ -1,0 +1,48 @@
+use deadpool_postgres::Pool;
+use refinery::embed_migrations;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::store::{archive_columns, migration_lock};
+
+embed_migrations!("migrations");
+
+/// Where the applied migrations are recorded. The host's ORM has a table of its own, under another name.
+const MIGRATION_TABLE: &str = "snapshot_service_migrations";
+
+/// What [`migrate`] changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationReport {
+    /// Names of the migrations that were applied, in order.
+    pub applied: Vec<String>,
+    /// Columns of `EventLog` that the archive was given, or given the type of.
+    pub archive_columns_changed: Vec<String>,
+}
+
+/// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
+/// of `EventLog`. Safe to run twice and at once: a second runner waits for the first.
+///
+/// # Errors
+///
+/// [`Error::HostTableMissing`] on a database without the host's tables; [`Error::Migration`] when one fails, which then
+/// has changed nothing; [`Error::ArchiveColumnNotConvertible`].
+pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
+    let mut connection = pool.get().await?;
+    let client: &mut tokio_postgres::Client = &mut connection;
+    // Not through a pooler: migrations are the one place that needs a session lock, as refinery commits one by one.
+    migration_lock::acquire(client).await?;
+    let result = run(client).await;
+    migration_lock::release(client).await?;
+    result
+}
+
+async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
+    archive_columns::check_host_tables(client).await?;
+    let mut runner = migrations::runner();
+    runner.set_migration_table_name(MIGRATION_TABLE);
+    let report = runner.run_async(client).await.map_err(Error::Migration)?;
+    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+    let archive_columns_changed = archive_columns::align(client).await?;
+    Ok(MigrationReport { applied, archive_columns_changed })
+}

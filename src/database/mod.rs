@@ -1,0 +1,55 @@
+//! Reaching PostgreSQL: where it is, TLS, credentials, the pool, and the migrations.
+
+mod config;
+mod migrations;
+mod secret;
+mod tls;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
+
+pub use config::DatabaseConfig;
+pub use deadpool_postgres::Pool;
+pub use migrations::{MigrationReport, migrate};
+
+use crate::error::{Error, Result};
+
+// A caller hears within 5 s that the database is down: what follows adds up to less.
+/// Longest wait for another task to return a connection.
+const WAIT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest that a new connection may take, with TLS and authentication.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest that an old connection may take to prove that it is alive; a thawed Lambda's often is not.
+const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this much silence a connection is probed, so that a vanished server does not look like a slow one.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+/// Time between probes; two without an answer end the connection.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A pool of at most `max_size` connections that name themselves `application_name`. Connects when first used.
+///
+/// # Errors
+///
+/// [`Error::Secret`] or [`Error::Tls`] when the credentials or the certificates cannot be had.
+pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_size: usize) -> Result<Pool> {
+    let mut postgres = config.postgres.clone();
+    if let Some(id) = &config.secret_id {
+        secret::apply(id, &mut postgres).await?;
+    }
+    postgres
+        .application_name(format!("snapshot-service/{application_name}"))
+        .connect_timeout(CREATE_TIMEOUT)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(2)
+        .tcp_user_timeout(KEEPALIVE_IDLE + 2 * KEEPALIVE_INTERVAL);
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+    let manager = Manager::from_config(postgres, tls::connector(&config.tls)?, manager_config);
+    Pool::builder(manager)
+        .max_size(max_size)
+        .timeouts(Timeouts { wait: Some(WAIT_TIMEOUT), create: Some(CREATE_TIMEOUT), recycle: Some(RECYCLE_TIMEOUT) })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| Error::Unavailable(error.into()))
+}

@@ -1,0 +1,40 @@
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
+
+use super::{Call, request, response};
+use crate::error::{Error, Result};
+use crate::model::{MAX_PAGE_BYTES, wire_bytes};
+use crate::service::SnapshotService;
+
+/// `GET /api/v1/snapshots/{streamId}`
+pub(super) async fn list_snapshots(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let stream = request::stream_id(request)?;
+    let page = request::page(request, &stream)?;
+    response::page(service.get_stream_snapshots(&stream, &page).await?)
+}
+
+/// `GET /api/v1/snapshots/{streamId}/{month}`
+pub(super) async fn get_snapshot(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let stream = request::stream_id(request)?;
+    let month = request::month(request)?;
+    let snapshot = service.get_snapshot(&stream, month).await?.ok_or(Error::NotFound { what: "Snapshot" })?;
+    if wire_bytes(&snapshot)? > MAX_PAGE_BYTES {
+        return Err(Error::ResponseTooLarge { item: format!("snapshot {}", snapshot.id) });
+    }
+    response::data(StatusCode::OK, snapshot)
+}
+
+/// `GET /api/v1/snapshots/{streamId}/archive`
+pub(super) async fn list_archived_logs(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let stream = request::stream_id(request)?;
+    let page = request::page(request, &stream)?;
+    let filter = request::archive_filter(request)?;
+    response::page(service.get_archived_logs(&stream, &filter, &page).await?)
+}
+
+/// `POST /api/v1/snapshots/maintenance`
+pub(super) async fn trigger_maintenance(service: &SnapshotService, call: &Call) -> Result<Response<Body>> {
+    let report = service.run_maintenance(call.now, &call.deadline).await?;
+    let status = if report.archive.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+    response::data(status, report)
+}

@@ -1,0 +1,117 @@
+//! The HTTP contract (`openapi.yaml`): a request in, the envelope out. The Lambda binaries and the local server call
+//! [`answer`]; both get their routes from [`ROUTES`].
+
+mod handlers;
+mod request;
+mod response;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use lambda_http::{Body, Request, RequestExt, Response};
+
+use crate::error::Error;
+use crate::maintenance::Deadline;
+use crate::service::SnapshotService;
+
+pub use response::not_found;
+
+/// A reader that got no answer by then hears that the database is down; 5 s are promised.
+const READ_TIMEOUT: Duration = Duration::from_millis(4500);
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A stream's snapshots.
+    ListSnapshots,
+    /// One snapshot.
+    GetSnapshot,
+    /// A stream's archived logs.
+    ListArchivedLogs,
+    /// Maintenance on request.
+    TriggerMaintenance,
+}
+
+/// Where an endpoint is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The path, its parameters in braces, as API Gateway writes it.
+    pub path: &'static str,
+    /// What it answers.
+    pub endpoint: Endpoint,
+    /// The Lambda function's name: its binary's.
+    pub function: &'static str,
+}
+
+/// All routes. Where two match, the one with more fixed parts wins.
+pub const ROUTES: [Route; 4] = [
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/{streamId}",
+        endpoint: Endpoint::ListSnapshots,
+        function: "list-snapshots",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/{streamId}/{month}",
+        endpoint: Endpoint::GetSnapshot,
+        function: "get-snapshot",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/{streamId}/archive",
+        endpoint: Endpoint::ListArchivedLogs,
+        function: "list-archived-logs",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/snapshots/maintenance",
+        endpoint: Endpoint::TriggerMaintenance,
+        function: "trigger-maintenance",
+    },
+];
+
+/// The circumstances of a request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Names the request in the log and in error answers.
+    pub request_id: String,
+    /// When it came.
+    pub now: DateTime<Utc>,
+    /// When maintenance on request must stop.
+    pub deadline: Deadline,
+}
+
+impl Call {
+    /// A Lambda invocation at `now`: maintenance works for `maintenance_budget`, or less when the function would be
+    /// stopped before.
+    pub fn of_lambda(request: &Request, now: DateTime<Utc>, maintenance_budget: Duration) -> Self {
+        let context = request.lambda_context();
+        let deadline = Deadline::before_invocation_ends(context.deadline, now).or_after(maintenance_budget);
+        Self { request_id: context.request_id, now, deadline }
+    }
+}
+
+/// Answers a request to `endpoint`, whose path parameters and query parameters are among the request's extensions.
+/// Never fails: what goes wrong is an answer too, and is logged here, once.
+pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Request, call: Call) -> Response<Body> {
+    let read = async {
+        match endpoint {
+            Endpoint::ListSnapshots => handlers::list_snapshots(service, &request).await,
+            Endpoint::GetSnapshot => handlers::get_snapshot(service, &request).await,
+            Endpoint::ListArchivedLogs => handlers::list_archived_logs(service, &request).await,
+            Endpoint::TriggerMaintenance => handlers::trigger_maintenance(service, &call).await,
+        }
+    };
+    let result = if endpoint == Endpoint::TriggerMaintenance {
+        read.await
+    } else {
+        let no_answer = |elapsed: tokio::time::error::Elapsed| Err(Error::Unavailable(elapsed.into()));
+        tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)
+    };
+    let response = result.unwrap_or_else(|error| response::error(&error, &call.request_id));
+    tracing::info!(?endpoint, status = response.status().as_u16(), request_id = call.request_id, "request");
+    response
+}

@@ -1,0 +1,113 @@
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use lambda_http::{Request, RequestExt};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::model::{ArchiveFilter, Cursor, Month, PageRequest, StreamId};
+
+/// The `streamId` in the path.
+pub(super) fn stream_id(request: &Request) -> Result<StreamId> {
+    StreamId::new(path_parameter(request, "streamId")?)
+}
+
+/// The `month` in the path.
+pub(super) fn month(request: &Request) -> Result<Month> {
+    path_parameter(request, "month")?.parse()
+}
+
+/// `limit` and `cursor`.
+pub(super) fn page<P: Serialize + DeserializeOwned>(request: &Request, stream: &StreamId) -> Result<PageRequest<P>> {
+    let limit = parameter(request, "limit", "must be a whole number from 1 to 1000")?;
+    let cursor = query_parameter(request, "cursor").map(|text| Cursor::decode(text, stream)).transpose()?;
+    PageRequest::new(limit.unwrap_or(PageRequest::<P>::DEFAULT_LIMIT), cursor)
+}
+
+/// `from`, `to` and `eventType`.
+pub(super) fn archive_filter(request: &Request) -> Result<ArchiveFilter> {
+    const WANTED: &str = "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z (a + must be written %2B)";
+    let from = parameter::<DateTime<Utc>>(request, "from", WANTED)?;
+    let to = parameter::<DateTime<Utc>>(request, "to", WANTED)?;
+    ArchiveFilter::new(from, to, query_parameter(request, "eventType").map(str::to_owned))
+}
+
+/// A path parameter, decoded. Callers percent-encode; API Gateway and the local server hand the text on.
+fn path_parameter(request: &Request, name: &'static str) -> Result<String> {
+    let parameters = request.path_parameters_ref();
+    let raw = parameters.and_then(|parameters| parameters.first(name)).unwrap_or_default();
+    let escapes_are_whole = raw
+        .split('%')
+        .skip(1)
+        .all(|escape| escape.len() >= 2 && escape.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()));
+    let decoded = percent_decode_str(raw).decode_utf8().ok().filter(|_| escapes_are_whole);
+    decoded.map(String::from).ok_or_else(|| Error::invalid(name, "must be percent-encoded UTF-8"))
+}
+
+fn query_parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.query_string_parameters_ref().and_then(|parameters| parameters.first(name))
+}
+
+fn parameter<T: FromStr>(request: &Request, name: &'static str, wanted: &'static str) -> Result<Option<T>> {
+    let parse = |text: &str| text.parse().map_err(|_| Error::invalid(name, wanted));
+    query_parameter(request, name).map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::model::SnapshotPosition;
+
+    fn with_path(name: &str, value: &str) -> Request {
+        Request::default().with_path_parameters(HashMap::from([(name.to_owned(), value.to_owned())]))
+    }
+
+    fn with_query(name: &str, value: &str) -> Request {
+        Request::default().with_query_string_parameters(HashMap::from([(name.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn a_stream_id_is_percent_decoded_once() {
+        for (raw, id) in [("stream%2Fwith%20space", "stream/with space"), ("42", "42"), ("100%2525", "100%25")] {
+            assert_eq!(stream_id(&with_path("streamId", raw)).expect(raw).as_str(), id);
+        }
+        let longest = "\u{e9}".repeat(200);
+        assert!(stream_id(&with_path("streamId", &longest)).is_ok(), "200 characters, not bytes");
+    }
+
+    #[test]
+    fn a_bad_stream_id_is_refused_by_name() {
+        for raw in ["", "%", "%2", "%zz", "a%2", "%ff", "%00", "a\0b", &"x".repeat(201)] {
+            let error = stream_id(&with_path("streamId", raw)).expect_err(raw);
+            assert!(error.to_string().starts_with("streamId must "), "{error}");
+        }
+        assert!(stream_id(&Request::default()).is_err());
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_refused_by_name() {
+        let stream = StreamId::new("42").expect("an id");
+        for limit in ["0", "1001", "-1", "1.5", "", "ten", "99999999999999999999"] {
+            let error = page::<SnapshotPosition>(&with_query("limit", limit), &stream).expect_err(limit);
+            assert_eq!(error.to_string(), "limit must be a whole number from 1 to 1000");
+        }
+        for (limit, rows) in [("1", 1), ("1000", 1000)] {
+            assert_eq!(page::<SnapshotPosition>(&with_query("limit", limit), &stream).expect(limit).limit(), rows);
+        }
+        assert_eq!(page::<SnapshotPosition>(&Request::default(), &stream).expect("the default").limit(), 100);
+    }
+
+    #[test]
+    fn a_time_must_be_rfc_3339_and_may_have_any_offset() {
+        for bad in ["2026-01-31", "yesterday", "1714521605", "2026-01-31T00:00:00", "2026-02-30T00:00:00Z"] {
+            let error = archive_filter(&with_query("from", bad)).expect_err(bad);
+            assert!(error.to_string().starts_with("from must be a time in RFC 3339"), "{error}");
+        }
+        let filter = archive_filter(&with_query("to", "2026-02-01T01:00:00+02:00")).expect("with an offset");
+        assert_eq!(filter.to().expect("a time").to_rfc3339(), "2026-01-31T23:00:00+00:00");
+    }
+}

@@ -1,0 +1,114 @@
+use lambda_http::http::StatusCode;
+use lambda_http::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use lambda_http::{Body, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result, chain};
+use crate::model::Page;
+
+/// How long a caller should leave a database alone that is down or busy.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// `{"success": true, "data": ...}`.
+#[derive(Serialize)]
+struct Success<T> {
+    success: bool,
+    data: T,
+}
+
+/// `{"success": true, "data": [...], "nextCursor": "..." or null}`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SuccessfulPage<T> {
+    success: bool,
+    data: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+/// `{"success": false, "error": "...", "code": "...", "requestId": "..."}`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failure<'a> {
+    success: bool,
+    error: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+/// One thing.
+pub(super) fn data(status: StatusCode, data: impl Serialize) -> Result<Response<Body>> {
+    json(status, &Success { success: true, data })
+}
+
+/// A part of a list.
+pub(super) fn page<T: Serialize, P: Serialize + DeserializeOwned>(page: Page<T, P>) -> Result<Response<Body>> {
+    let next_cursor = page.next_cursor.map(|cursor| cursor.encode());
+    json(StatusCode::OK, &SuccessfulPage { success: true, data: page.items, next_cursor })
+}
+
+/// What the caller sees of `error`; the log sees its causes too.
+pub(super) fn error(error: &Error, request_id: &str) -> Response<Body> {
+    let status = status(error);
+    if status.is_server_error() {
+        tracing::error!(request_id, code = error.code(), error = chain(error), "request failed");
+    }
+    let message = if error.code() == "internal_error" { "internal error".into() } else { error.to_string() };
+    failure(status, &message, error.code(), request_id)
+}
+
+/// The answer to a path or method that there is no route for.
+pub fn not_found(request_id: &str) -> Response<Body> {
+    failure(StatusCode::NOT_FOUND, "There is nothing at this path for this method", "no_such_route", request_id)
+}
+
+fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
+        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        Error::ArchiveColumnsDiffer { .. } => StatusCode::CONFLICT,
+        Error::Unavailable(_) | Error::Busy(_) | Error::NotMigrated(_) | Error::HostTableMissing { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn failure(status: StatusCode, error: &str, code: &str, request_id: &str) -> Response<Body> {
+    let failure = Failure { success: false, error, code, request_id };
+    let mut response = json(status, &failure).expect("four strings are always JSON");
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.parse().expect("digits are a header value"));
+    }
+    response
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Result<Response<Body>> {
+    let body = serde_json::to_string(body).map_err(Error::Serialize)?;
+    let response = Response::builder().status(status).header(CONTENT_TYPE, "application/json").body(Body::Text(body));
+    Ok(response.expect("a status and a constant header make a response"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_never_sees_what_the_database_said() {
+        let cause = || "relation \"secret\" does not exist".into();
+        for failure in [Error::Unavailable(cause()), Error::Tls(cause()), Error::Busy(cause()), Error::Secret(cause())]
+        {
+            let Body::Text(body) = error(&failure, "r-1").into_body() else { panic!("not text") };
+            assert!(!body.contains("secret\\\""), "{body}");
+            assert!(body.contains(r#""requestId":"r-1""#), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_absent_snapshot_has_the_documented_answer() {
+        let answer = error(&Error::NotFound { what: "Snapshot" }, "r-1");
+        assert_eq!(answer.status(), 404);
+        let Body::Text(body) = answer.into_body() else { panic!("not text") };
+        assert_eq!(body, r#"{"success":false,"error":"Snapshot not found","code":"not_found","requestId":"r-1"}"#);
+    }
+}

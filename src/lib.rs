@@ -1,0 +1,72 @@
+//! Monthly snapshots and an event archive for payment streams, over PostgreSQL.
+//!
+//! - [`SnapshotService`] has the operations: taking snapshots, archiving logs, reading both.
+//! - [`database`] reaches PostgreSQL and brings the service's tables up to date.
+//! - [`http`] answers API Gateway's requests; the Lambda binaries in `src/bin` only wire it up.
+//! - [`invocation`] does what EventBridge and deployments ask for.
+//! - [`config`] is what the environment may say.
+//!
+//! # Example
+//!
+//! ```
+//! use chrono::Utc;
+//! use snapshot_service::{ArchiveFilter, Deadline, Month, PageRequest, Settings, SnapshotService, StreamId, database};
+//!
+//! # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = database::connect_pool(&url.parse()?, "example", 4).await?;
+//! database::migrate(&pool).await?;
+//! let service = SnapshotService::new(pool, Settings::default());
+//!
+//! // The monthly work, in two steps or as one. Each can be stopped, killed and repeated at will.
+//! let now = Utc::now();
+//! let snapshots = service.create_monthly_snapshots(now, &Deadline::never()).await?;
+//! let archive = service.archive_old_logs(now, &Deadline::never()).await?;
+//! let both = service.run_maintenance(now, &Deadline::never()).await?;
+//! assert!(snapshots.complete && archive.complete && both.archive.complete);
+//! assert_eq!(both.snapshots_created + both.archive.logs_archived, 0, "it was all done");
+//!
+//! // A stream's history, by either of its ids.
+//! let stream = StreamId::new("42")?;
+//! let snapshot = service.get_snapshot(&stream, Month::of(now)).await?;
+//! assert_eq!(snapshot.expect("just taken").total_amount.as_deref(), Some("340282366920938463463"));
+//! let page = service.get_stream_snapshots(&stream, &PageRequest::first()).await?;
+//! assert_eq!(page.items.len(), 1);
+//! let logs = service.get_archived_logs(&stream, &ArchiveFilter::default(), &PageRequest::first()).await?;
+//! assert_eq!(logs.items[0].event_type, "create");
+//! # Ok(())
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     // The example runs on a PostgreSQL of its own, with the host's tables, one stream and one old event.
+//! #     let server = local_postgres::Server::start_ephemeral(&local_postgres::Options::default())?;
+//! #     let url = server.url("postgres");
+//! #     tokio::runtime::Runtime::new()?.block_on(async {
+//! #         let pool = database::connect_pool(&url.parse()?, "doctest", 1).await?;
+//! #         pool.get().await?.batch_execute(include_str!("../tools/snapshots/src/host-schema.sql")).await?;
+//! #         pool.get().await?.batch_execute(r#"
+//! #             INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, amount, duration)
+//! #             VALUES ('clx1', '42', 't', 's', 'r', '340282366920938463463', 60);
+//! #             INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+//! #             VALUES ('e1', 'create', '42', 't', 1, 'then', '2020-01-01')"#).await?;
+//! #         example(&url).await
+//! #     })
+//! # }
+//! ```
+
+pub mod config;
+pub mod database;
+mod error;
+pub mod http;
+pub mod invocation;
+mod maintenance;
+mod model;
+mod service;
+mod store;
+
+pub use config::Config;
+pub use error::{Error, Result, exit};
+pub use maintenance::{Deadline, next_scheduled_run};
+pub use model::{
+    ArchiveFilter, ArchivePosition, ArchiveReport, ArchivedLog, Cursor, HeldBack, HeldBackReason, MaintenanceReport,
+    Month, Page, PageRequest, SnapshotPosition, SnapshotReport, StreamId, StreamIds, StreamSnapshot,
+};
+pub use service::{Settings, SnapshotService};

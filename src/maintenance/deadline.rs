@@ -1,0 +1,53 @@
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What a Lambda keeps of its time to end the batch under way, which is limited by the statement timeout, and to answer.
+const INVOCATION_MARGIN: Duration = Duration::from_secs(10);
+
+/// When work must stop. It stops between two batches: each call does at least one, so that repeated calls always end.
+///
+/// The one place below `bin` that looks at a clock, and only at the monotonic one.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    at: Option<Instant>,
+    stop: CancellationToken,
+}
+
+impl Deadline {
+    /// No end; work stops when it is done.
+    pub fn never() -> Self {
+        Self { at: None, stop: CancellationToken::new() }
+    }
+
+    /// An end after `time`, counted from now.
+    pub fn after(time: Duration) -> Self {
+        Self { at: Some(Instant::now() + time), ..Self::never() }
+    }
+
+    /// The end of a Lambda invocation that is stopped at `deadline_ms`, milliseconds since the epoch, less a margin.
+    pub fn before_invocation_ends(deadline_ms: u64, now: DateTime<Utc>) -> Self {
+        let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        Self::after(Duration::from_millis(deadline_ms.saturating_sub(now_ms)).saturating_sub(INVOCATION_MARGIN))
+    }
+
+    /// This deadline, or `time` from now if that is sooner.
+    #[must_use]
+    pub fn or_after(self, time: Duration) -> Self {
+        let other = Instant::now() + time;
+        Self { at: Some(self.at.map_or(other, |at| at.min(other))), ..self }
+    }
+
+    /// This deadline, or the moment `stop` is cancelled.
+    #[must_use]
+    pub fn or_when(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Whether it is time to stop.
+    pub(crate) fn has_come(&self) -> bool {
+        self.stop.is_cancelled() || self.at.is_some_and(|at| Instant::now() >= at)
+    }
+}

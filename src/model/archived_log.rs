@@ -1,0 +1,86 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::time;
+use crate::error::{Error, Result};
+
+/// An archived on-chain event: a row of `StreamArchive`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedLog {
+    /// The event's id, the one it had in `EventLog`.
+    pub id: String,
+    /// `create`, `withdraw`, `cancel`, ...
+    pub event_type: String,
+    /// The contract-level stream id.
+    pub stream_id: String,
+    /// Transaction that the event is part of.
+    pub tx_hash: String,
+    /// Position within the transaction; `None` in rows adopted from the former service, which dropped it.
+    pub event_index: Option<i32>,
+    /// Ledger's sequence number.
+    pub ledger: i64,
+    /// When the ledger closed, as the host wrote it.
+    pub ledger_closed_at: String,
+    /// Account that paid.
+    pub sender: Option<String>,
+    /// Account that was paid.
+    pub receiver: Option<String>,
+    /// Decimal integer, as text because it may exceed 2^53 (domain rule 9).
+    pub amount: Option<String>,
+    /// JSON text, or any text, as the host wrote it.
+    pub metadata: Option<String>,
+    /// `entry_hash` of the event before this one.
+    pub parent_hash: Option<String>,
+    /// Hash over this event and `parent_hash`.
+    pub entry_hash: Option<String>,
+    /// When the host logged the event.
+    #[serde(serialize_with = "time::rfc3339_millis")]
+    pub created_at: DateTime<Utc>,
+    /// When it was moved to the archive.
+    #[serde(serialize_with = "time::rfc3339_millis")]
+    pub archived_at: DateTime<Utc>,
+    /// Columns that the host added since, under their own names.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Box<RawValue>>,
+}
+
+/// Which of a stream's archived logs are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArchiveFilter {
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+    event_type: Option<String>,
+}
+
+impl ArchiveFilter {
+    /// Logs created at or after `from` and before `to`, of one type; `None` does not restrict.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] when `from` is after `to`, or `event_type` is empty or contains a NUL.
+    pub fn new(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>, event_type: Option<String>) -> Result<Self> {
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(Error::invalid("from", "must not be after `to`"));
+        }
+        if event_type.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
+            return Err(Error::invalid("eventType", "must be an event's type, such as withdraw"));
+        }
+        Ok(Self { from, to, event_type })
+    }
+
+    pub(crate) fn from(&self) -> Option<DateTime<Utc>> {
+        self.from
+    }
+
+    pub(crate) fn to(&self) -> Option<DateTime<Utc>> {
+        self.to
+    }
+
+    pub(crate) fn event_type(&self) -> Option<&str> {
+        self.event_type.as_deref()
+    }
+}

@@ -1,0 +1,105 @@
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::NaiveDateTime;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Month, StreamId, StreamIds};
+use crate::error::{Error, Result};
+
+/// Where a page of a stream's list ended: the next one starts right after it.
+///
+/// Callers see an opaque text. It names the list and the stream (by both ids) it was made for, so that it can be
+/// refused elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor<P> {
+    stream: StreamIds,
+    after: P,
+}
+
+/// The last snapshot of a page; a stream has one a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotPosition {
+    /// The snapshot's month.
+    pub snapshot_month: Month,
+}
+
+/// The last archived log of a page: `createdAt`, then `id` where that ties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchivePosition {
+    /// UTC, to the microsecond that PostgreSQL keeps.
+    pub created_at: NaiveDateTime,
+    /// The event's id.
+    pub id: String,
+}
+
+impl<P: Serialize + DeserializeOwned> Cursor<P> {
+    /// A cursor that continues `stream`'s list after the given position.
+    pub fn new(stream: StreamIds, after: P) -> Self {
+        Self { stream, after }
+    }
+
+    /// The text handed to callers: base64url of JSON.
+    #[expect(clippy::missing_panics_doc, reason = "strings and times are always JSON")]
+    pub fn encode(&self) -> String {
+        let json = serde_json::to_vec(self).expect("strings and times are always JSON");
+        BASE64_URL_SAFE_NO_PAD.encode(json)
+    }
+
+    /// Reads back a text made by [`Cursor::encode`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] when `text` is not whole or was not made for this list and this stream.
+    pub fn decode(text: &str, stream: &StreamId) -> Result<Self> {
+        let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+        let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
+        cursor
+            .filter(|cursor| cursor.stream.include(stream))
+            .ok_or_else(|| Error::invalid("cursor", "must be a nextCursor of this very list and stream, unchanged"))
+    }
+
+    /// The position to continue after.
+    pub fn after(&self) -> &P {
+        &self.after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor() -> Cursor<ArchivePosition> {
+        let stream = StreamIds { id: "clx1".into(), contract_id: "42".into() };
+        let created_at = "2026-01-31T23:59:59.999999".parse().expect("a time");
+        Cursor::new(stream, ArchivePosition { created_at, id: "e\u{1F680}".into() })
+    }
+
+    fn stream(id: &str) -> StreamId {
+        StreamId::new(id).expect("an id")
+    }
+
+    #[test]
+    fn a_cursor_survives_the_round_trip_under_either_id() {
+        for id in ["clx1", "42"] {
+            assert_eq!(Cursor::decode(&cursor().encode(), &stream(id)).expect("whole"), cursor());
+        }
+    }
+
+    #[test]
+    fn a_truncated_cursor_is_refused_at_every_length() {
+        let text = cursor().encode();
+        for length in 0..text.len() {
+            assert!(Cursor::<ArchivePosition>::decode(&text[..length], &stream("42")).is_err(), "{length} taken");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_stream_or_list_is_refused() {
+        assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), &stream("43")).is_err());
+        assert!(Cursor::<SnapshotPosition>::decode(&cursor().encode(), &stream("42")).is_err());
+    }
+}

@@ -1,0 +1,32 @@
+use tokio_postgres::error::SqlState;
+
+use crate::error::Error;
+
+impl From<tokio_postgres::Error> for Error {
+    /// What PostgreSQL or the connection to it said, in the domain's terms.
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(code) = error.code() else {
+            let io = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+            return if error.is_closed() || io { Self::Unavailable(error.into()) } else { Self::Database(error) };
+        };
+        match code {
+            &SqlState::QUERY_CANCELED
+            | &SqlState::LOCK_NOT_AVAILABLE
+            | &SqlState::T_R_SERIALIZATION_FAILURE
+            | &SqlState::T_R_DEADLOCK_DETECTED => Self::Busy(error.into()),
+            &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
+            &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {
+                Self::Unavailable(error.into())
+            }
+            // 08 connection exceptions, 53 insufficient resources.
+            code if code.code().starts_with("08") || code.code().starts_with("53") => Self::Unavailable(error.into()),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}

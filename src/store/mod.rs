@@ -1,0 +1,12 @@
+//! All SQL, one file per noun; longer statements in `sql/`. Functions take any client, so that the same one runs inside
+//! and outside a transaction. Statements are unnamed (`query_typed`): a named one would pin a pooler's connection.
+
+pub(crate) mod archive_columns;
+pub(crate) mod archived_logs;
+mod error;
+pub(crate) mod event_log;
+pub(crate) mod migration_lock;
+mod page;
+pub(crate) mod partitions;
+pub(crate) mod session;
+pub(crate) mod snapshots;

@@ -1,0 +1,48 @@
+use std::time::Duration;
+
+use futures_util::join;
+use tokio_postgres::{Client, Transaction};
+
+use crate::error::{Error, Result};
+
+/// How long a transaction's statements may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Longest that one statement may run.
+    pub(crate) statement: Duration,
+    /// Longest that it may wait for a lock.
+    pub(crate) lock: Duration,
+}
+
+impl Limits {
+    /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
+    /// is set so that no result depends on the role's or the server's (domain rule 2).
+    fn set_local(&self) -> String {
+        let (statement, lock) = (self.statement.as_millis(), self.lock.as_millis());
+        format!(
+            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
+             SET LOCAL idle_in_transaction_session_timeout = {statement}; SET LOCAL TimeZone = 'UTC'"
+        )
+    }
+}
+
+/// Starts a transaction with `limits`.
+pub(crate) async fn begin<'a>(client: &'a mut Client, limits: &Limits) -> Result<Transaction<'a>> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(&limits.set_local()).await?;
+    Ok(transaction)
+}
+
+/// Runs `read`, one statement on `client`, as a read-only transaction with `limits`.
+///
+/// All of it is on its way before the first answer is awaited, so it costs one round trip; a reader that gives up leaves
+/// no open transaction behind.
+pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let begin = format!("BEGIN READ ONLY; {}", limits.set_local());
+    // futures_util's join, unlike tokio's, polls in the order written.
+    let (opened, read, closed) = join!(client.batch_execute(&begin), read, client.batch_execute("COMMIT"));
+    opened?;
+    let value = read?;
+    closed.map_err(Error::from)?;
+    Ok(value)
+}

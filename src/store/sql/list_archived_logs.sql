@@ -1,0 +1,42 @@
+-- A stream's archived logs, newest first.
+-- $1 either id, $2 from (inclusive), $3 to (exclusive), $4 event type, $5 and $6 the last row of the page before; each
+-- NULL for none. $7 most rows.
+-- a.* and not a list: `more` holds whatever columns the host added. Its three younger columns may be missing.
+SELECT
+    a.id,
+    (SELECT id FROM ids) AS stream_row_id,
+    a."eventType",
+    a."streamId",
+    a."txHash",
+    (to_jsonb(a) ->> 'eventIndex')::integer AS "eventIndex",
+    a.ledger::bigint AS ledger,
+    a."ledgerClosedAt",
+    a.sender,
+    a.receiver,
+    a.amount::text AS amount,
+    a.metadata,
+    to_jsonb(a) ->> 'parent_hash' AS parent_hash,
+    to_jsonb(a) ->> 'entry_hash' AS entry_hash,
+    a."createdAt",
+    a."archivedAt",
+    snapshot_service_wire_json(
+        to_jsonb(a) - ARRAY[
+            'id', 'eventType', 'streamId', 'txHash', 'eventIndex', 'ledger', 'ledgerClosedAt', 'sender', 'receiver',
+            'amount', 'metadata', 'parent_hash', 'entry_hash', 'createdAt', 'archivedAt'
+        ],
+        '"StreamArchive"'::regclass
+    )::text AS more
+FROM (
+    SELECT a.*
+    FROM "StreamArchive" a
+    WHERE a."streamId" = (SELECT contract_id FROM ids)
+      AND ($2 IS NULL OR a."createdAt" >= $2)
+      AND ($3 IS NULL OR a."createdAt" < $3)
+      AND ($4 IS NULL OR a."eventType" = $4)
+      -- The first condition says nothing new, but lets the planner leave out the months after it.
+      AND ($5 IS NULL OR a."createdAt" <= $5)
+      AND ($5 IS NULL OR (a."createdAt", a.id) < ($5, $6))
+    ORDER BY a."createdAt" DESC, a.id DESC
+    LIMIT $7
+) a
+ORDER BY a."createdAt" DESC, a.id DESC

@@ -1,0 +1,46 @@
+-- Moves the next due rows of one month from "EventLog" to its partition of the archive, in order of ("createdAt", id).
+-- What is deleted is what is inserted: the rows that DELETE returns, each in its newest version. Rows that another
+-- session has locked are left out; so are rows with a twin, an archived row of the same id, which are named instead.
+-- The chain's head is looked up here and not once per run: a row that becomes the head meanwhile is not visible to this
+-- statement, so it cannot be moved either.
+-- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff,
+-- $5 and $6 the last row of the batch before, $7 most rows, $8 now (UTC).
+-- One row: seen, moved, twin_ids, last_created_at and last_id (NULL when no row was seen).
+WITH head AS MATERIALIZED (
+{chain_head}
+),
+due AS MATERIALIZED (
+    SELECT e.ctid AS place, e.id, e."createdAt"
+    FROM "EventLog" e
+    WHERE e."createdAt" >= $3 AND e."createdAt" < $4
+      AND (e."createdAt", e.id) > ($5, $6)
+      AND e.id NOT IN (SELECT id FROM head)
+    ORDER BY e."createdAt", e.id
+    LIMIT $7
+    FOR UPDATE OF e SKIP LOCKED
+),
+checked AS MATERIALIZED (
+    SELECT due.place, due.id, twin.id IS NOT NULL AS has_twin
+    FROM due
+    -- LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
+    LEFT JOIN LATERAL (SELECT a.id FROM ({twins}) a WHERE a.id = due.id LIMIT 1) twin ON true
+),
+moved AS (
+    DELETE FROM "EventLog" e
+    USING checked c
+    WHERE e.ctid = c.place AND e.id = c.id AND NOT c.has_twin
+    RETURNING {returned}
+),
+archived AS (
+    INSERT INTO {partition} ({columns}, "archivedAt")
+    SELECT {columns}, $8 FROM moved
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM due) AS seen,
+    (SELECT count(*) FROM archived) AS moved,
+    ARRAY(SELECT id FROM checked WHERE has_twin) AS twin_ids,
+    last."createdAt" AS last_created_at,
+    last.id AS last_id
+FROM (SELECT) one
+LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true

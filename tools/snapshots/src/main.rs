@@ -1,1 +1,115 @@
-fn main() {}
+//! `snapshots`: the operator's command line of snapshot-service, and its local server.
+
+mod database;
+mod demo;
+mod schedule;
+mod serve;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use chrono::Utc;
+use clap::{Parser, Subcommand};
+use snapshot_service::{Deadline, SnapshotService};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Monthly snapshots and an event archive for payment streams.
+///
+/// Works on the database that DATABASE_URL names; without it on a private PostgreSQL whose data is under
+/// .local/postgres in the current folder, with demo data.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API on http://localhost and run the monthly schedule, until Ctrl-C
+    Serve {
+        /// Port on 127.0.0.1
+        #[arg(long, default_value_t = 3000)]
+        port: u16,
+        /// Do not run maintenance on the 1st of each month at 02:00 UTC
+        #[arg(long)]
+        no_schedule: bool,
+    },
+    /// Bring the service's tables up to date
+    Migrate,
+    /// Take this month's snapshots and archive old logs, now
+    Maintain,
+    /// Add made-up streams and events to the private database, or to empty host tables in DATABASE_URL's
+    DemoData {
+        /// How many streams
+        #[arg(long, default_value_t = demo::DEFAULT_STREAMS, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        streams: u32,
+        /// How many events, over the last twelve months
+        #[arg(long, default_value_t = demo::DEFAULT_EVENTS, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+        events: u32,
+    },
+}
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false).init();
+    match run(arguments.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                message = format!("{message}: {error}");
+                cause = error.source();
+            }
+            // The terminal may be gone; the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve { port, no_schedule } => serve::serve(port, !no_schedule).await,
+        Command::Migrate => {
+            let database = database::open("migrate").await?;
+            print_json(&snapshot_service::database::migrate(&database.pool).await?)
+        }
+        Command::Maintain => {
+            let database = database::open("maintain").await?;
+            let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
+            let deadline = Deadline::never().or_when(stop_on_signal()?);
+            print_json(&service.run_maintenance(Utc::now(), &deadline).await?)
+        }
+        Command::DemoData { streams, events } => {
+            let database = database::open_without_demo("demo-data").await?;
+            demo::add(&database, streams, events).await
+        }
+    }
+}
+
+/// A token that is cancelled by Ctrl-C or SIGTERM: work ends with the batch under way.
+fn stop_on_signal() -> Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(value)?)?)
+}

@@ -1,0 +1,69 @@
+use std::path::Path;
+
+use snapshot_service::Config;
+use snapshot_service::database::{Pool, connect_pool};
+
+use crate::{Result, demo};
+
+/// Where the private server keeps its data, below the current folder.
+const PRIVATE_FOLDER: &str = ".local/postgres";
+/// The private server's database.
+const PRIVATE_DATABASE: &str = "snapshots";
+/// The API answers several callers at once; maintenance needs one connection.
+const POOL_SIZE: usize = 8;
+
+/// The database that the command works on.
+pub(crate) struct Database {
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    /// The private server that it is on, which lives as long as this; `None` for `DATABASE_URL`'s.
+    pub(crate) private: Option<local_postgres::Server>,
+}
+
+/// Opens the database; a private one gets the host's tables and demo data when it has none.
+pub(crate) async fn open(command: &str) -> Result<Database> {
+    let database = open_without_demo(command).await?;
+    if database.private.is_some() && !demo::has_host_tables(&database).await? {
+        demo::add(&database, demo::DEFAULT_STREAMS, demo::DEFAULT_EVENTS).await?;
+    }
+    Ok(database)
+}
+
+/// Opens the database as it is.
+pub(crate) async fn open_without_demo(command: &str) -> Result<Database> {
+    let named = std::env::var("DATABASE_URL").is_ok_and(|url| !url.is_empty());
+    let (config, private) = if named {
+        (Config::from_env()?, None)
+    } else {
+        let server = tokio::task::spawn_blocking(|| {
+            tracing::info!("starting a private PostgreSQL with its data in {PRIVATE_FOLDER}");
+            local_postgres::Server::start(Path::new(PRIVATE_FOLDER), &local_postgres::Options::default())
+        });
+        let server = server.await??;
+        create_private_database(&server).await?;
+        (private_config(&server)?, Some(server))
+    };
+    let pool = connect_pool(&config.database, command, POOL_SIZE).await?;
+    Ok(Database { config, pool, private })
+}
+
+/// The environment's settings, on the private server instead of whatever database the environment half-names.
+fn private_config(server: &local_postgres::Server) -> Result<Config> {
+    let config = Config::from_lookup(|name| match name {
+        "DATABASE_URL" => Some(server.url(PRIVATE_DATABASE)),
+        "DATABASE_SECRET_ID" => None,
+        name if name.starts_with("PG") => None,
+        name => std::env::var(name).ok(),
+    });
+    Ok(config?)
+}
+
+async fn create_private_database(server: &local_postgres::Server) -> Result<()> {
+    let pool = connect_pool(&server.url("postgres").parse()?, "create-database", 1).await?;
+    let client = pool.get().await?;
+    let exists = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&PRIVATE_DATABASE]).await?;
+    if exists.is_none() {
+        client.batch_execute(&format!("CREATE DATABASE {PRIVATE_DATABASE}")).await?;
+    }
+    Ok(())
+}

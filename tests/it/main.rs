@@ -1,3 +1,14 @@
-//! it
-#[test]
-fn x() {}
+//! The service against a real PostgreSQL, and its real Lambda binaries.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod adoption;
+mod agreement;
+mod archive;
+mod hosts;
+mod lambda;
+mod migrations;
+mod reading;
+mod snapshots;
+mod support;
+mod tls;

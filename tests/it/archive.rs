@@ -1,0 +1,479 @@
+use std::time::Duration;
+
+use snapshot_service::{ArchiveReport, Deadline, Error, HeldBackReason};
+
+use crate::support::{TestDatabase, time};
+
+const NOW: &str = "2026-05-31T02:00:00Z";
+
+async fn archive(database: &TestDatabase) -> ArchiveReport {
+    database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap()
+}
+
+#[tokio::test]
+async fn logs_older_than_three_calendar_months_are_archived_and_no_others() {
+    let database = TestDatabase::migrated().await;
+    // 31 May less three months is 28 February, at the same time of day.
+    for (id, created_at) in [
+        ("ancient", "2001-02-03 04:05:06"),
+        ("before", "2026-02-28 01:59:59.999"),
+        ("at", "2026-02-28 02:00:00"),
+        ("after", "2026-02-28 02:00:00.001"),
+        ("march", "2026-03-03 00:00:00"),
+    ] {
+        database.insert_event(id, "42", created_at).await;
+    }
+    database.remember_events().await;
+    let report = archive(&database).await;
+    assert_eq!(report.cutoff, time("2026-02-28T02:00:00Z"));
+    assert_eq!((report.logs_archived, report.complete, report.held_back.len()), (2, true, 0));
+    let archived: Vec<String> = database.value(r#"SELECT array_agg(id ORDER BY id) FROM "StreamArchive""#).await;
+    assert_eq!(archived, ["ancient", "before"]);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn an_archived_log_keeps_every_column_and_gains_the_time_it_was_archived() {
+    let database = TestDatabase::migrated().await;
+    database.insert_event("e1", "42", "2026-01-15 10:20:30.123").await;
+    database
+        .execute(r#"UPDATE "EventLog" SET "eventIndex" = 3, parent_hash = 'p', entry_hash = 'h', receiver = 'r'"#)
+        .await;
+    database.insert_event("newest", "42", "2026-05-01 00:00:00").await;
+    let before: String = database.value(r#"SELECT row_to_json(e)::text FROM "EventLog" e WHERE id = 'e1'"#).await;
+    archive(&database).await;
+    let columns = r#"id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", sender, receiver,
+                     amount, metadata, parent_hash, entry_hash, "createdAt""#;
+    let after = format!(r#"SELECT row_to_json(a)::text FROM (SELECT {columns} FROM "StreamArchive") a"#);
+    assert_eq!(database.value::<String>(&after).await, before);
+    assert_eq!(database.count(r#""StreamArchive" WHERE "archivedAt" = '2026-05-31 02:00:00'"#).await, 1);
+}
+
+#[tokio::test]
+async fn each_month_gets_a_partition_with_its_own_key_and_indexes() {
+    let database = TestDatabase::migrated().await;
+    for (id, created_at) in [
+        ("first", "2025-12-01 00:00:00"),
+        ("last", "2025-12-31 23:59:59.999"),
+        ("next", "2026-01-01 00:00:00"),
+        ("leap", "2024-02-29 23:59:59.999"),
+    ] {
+        database.insert_event(id, "42", created_at).await;
+    }
+    archive(&database).await;
+    let partitions: Vec<String> = database
+        .value(
+            "SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+                WHERE inhparent = '\"StreamArchive\"'::regclass",
+        )
+        .await;
+    assert_eq!(partitions, ["StreamArchive_2024_02", "StreamArchive_2025_12", "StreamArchive_2026_01"]);
+    assert_eq!(database.count(r#""StreamArchive_2025_12""#).await, 2);
+    let indexes: Vec<String> = database
+        .value(
+            "SELECT array_agg(regexp_replace(indexdef, '^.* USING ', '') ORDER BY indexdef) FROM pg_indexes
+                WHERE tablename = 'StreamArchive_2025_12'",
+        )
+        .await;
+    assert_eq!(
+        indexes,
+        [r#"btree ("streamId", "createdAt" DESC)"#, r#"btree ("txHash", "eventIndex")"#, r#"btree (id, "createdAt")"#]
+    );
+    assert_eq!(database.count("pg_indexes WHERE tablename = 'StreamArchive'").await, 0, "none belongs to the parent");
+}
+
+#[tokio::test]
+async fn archiving_in_small_batches_moves_ties_and_month_edges_once_each() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(500, "2025-12-31 20:00:00").await;
+    database
+        .execute(r#"UPDATE "EventLog" SET "createdAt" = '2026-01-01 00:00:00' WHERE ledger BETWEEN 200 AND 260"#)
+        .await;
+    database.remember_events().await;
+    let service = database.service_with_batches_of(7);
+    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(report.logs_archived, 500);
+    database.assert_nothing_lost_or_doubled().await;
+    assert_eq!(archive(&database).await.logs_archived, 0, "running again finds nothing to do");
+}
+
+#[tokio::test]
+async fn a_deadline_stops_between_batches_and_running_again_continues() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(10, "2026-01-31 23:55:00").await;
+    database.remember_events().await;
+    let service = database.service_with_batches_of(4);
+    let mut moved = Vec::new();
+    loop {
+        let report = service.archive_old_logs(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        moved.push(report.logs_archived);
+        database.assert_nothing_lost_or_doubled().await;
+        if report.complete {
+            break;
+        }
+    }
+    assert_eq!(moved, [4, 4, 2], "each call is good for one batch, of one month");
+}
+
+#[tokio::test]
+async fn maintenance_reports_its_two_parts_as_one_and_the_deadline_covers_both() {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1").await;
+    database.insert_stream("s2", Some("43"), "x").await;
+    database.insert_events(3, "2026-01-10 00:00:00").await;
+    let service = database.service();
+    let first = service.run_maintenance(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    assert_eq!((first.snapshots_created, first.archive.logs_archived, first.archive.complete), (2, 0, false));
+    let second = service.run_maintenance(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    assert_eq!((second.snapshots_created, second.archive.logs_archived, second.archive.complete), (0, 3, true));
+
+    let json = serde_json::to_value(&first).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "snapshotMonth": "2026-05", "snapshotsCreated": 2, "unparsedAmounts": 1, "cutoff": "2026-02-28T02:00:00.000Z",
+            "logsArchived": 0, "alreadyArchived": 0, "conflicts": 0, "conflictIds": [], "heldBack": [], "complete": false,
+        })
+    );
+}
+
+#[tokio::test]
+async fn insert_and_delete_are_one_transaction() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(30, "2026-01-10 00:00:00").await;
+    database.remember_events().await;
+    database.service_with_batches_of(10).archive_old_logs(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    database
+        .execute(
+            r#"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   IF NEW.id = 'e000025' THEN RAISE 'disk full' USING ERRCODE = 'disk_full'; END IF; RETURN NEW;
+               END $$;
+               CREATE TRIGGER refuse BEFORE INSERT ON "StreamArchive_2026_01" FOR EACH ROW EXECUTE FUNCTION refuse()"#,
+        )
+        .await;
+    let service = database.service_with_batches_of(10);
+    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    assert_eq!(error.code(), "database_unavailable", "{error:?}");
+    assert_eq!(database.count(r#""StreamArchive""#).await, 20, "the batches before are kept, the failing one is not");
+    database.assert_nothing_lost_or_doubled().await;
+
+    database.execute(r#"DROP TRIGGER refuse ON "StreamArchive_2026_01""#).await;
+    assert_eq!(archive(&database).await.logs_archived, 10);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_row_inserted_while_archiving_is_not_lost() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(3_000, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    let writer = async {
+        for index in 0..150 {
+            let created_at = format!("2026-01-{:02} 00:00:30", 1 + index % 3);
+            database.insert_event(&format!("late-{index}"), "42", &created_at).await;
+            database
+                .execute(&format!(
+                    r#"INSERT INTO remembered SELECT id, to_jsonb(e) FROM "EventLog" e WHERE id = 'late-{index}' ON CONFLICT DO NOTHING;
+                       INSERT INTO remembered SELECT id, to_jsonb(a) - 'archivedAt' FROM "StreamArchive" a
+                       WHERE id = 'late-{index}' AND NOT EXISTS (SELECT FROM remembered r WHERE r.id = a.id)"#
+                ))
+                .await;
+        }
+    };
+    let service = database.service_with_batches_of(50);
+    let deadline = Deadline::never();
+    let (report, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), writer);
+    let report = report.unwrap();
+    database.assert_nothing_lost_or_doubled().await;
+    let rest = archive(&database).await;
+    assert_eq!(report.logs_archived + rest.logs_archived, 3_150);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_row_updated_while_archiving_is_archived_as_updated() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(200, "2026-01-01 00:00:00").await;
+    let mut connection = database.pool.get().await.unwrap();
+    let update = connection.transaction().await.unwrap();
+    update.batch_execute(r#"UPDATE "EventLog" SET metadata = 'updated' WHERE id = 'e000100'"#).await.unwrap();
+
+    let report = archive(&database).await;
+    assert_eq!(report.logs_archived, 199);
+    assert_eq!(report.held_back.len(), 1);
+    assert_eq!((report.held_back[0].reason, report.held_back[0].rows), (HeldBackReason::InUse, 1));
+    assert!(report.complete, "a row that is in use is the next run's, not waited for");
+
+    update.commit().await.unwrap();
+    assert_eq!(archive(&database).await.logs_archived, 1);
+    assert_eq!(database.count(r#""StreamArchive" WHERE id = 'e000100' AND metadata = 'updated'"#).await, 1);
+    assert_eq!(database.count(r#""EventLog""#).await, 0);
+}
+
+#[tokio::test]
+async fn two_runs_at_once_move_each_row_once() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(5_000, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    let service = database.service_with_batches_of(100);
+    let deadline = Deadline::never();
+    let (one, two) =
+        tokio::join!(service.archive_old_logs(time(NOW), &deadline), service.archive_old_logs(time(NOW), &deadline));
+    let moved = one.unwrap().logs_archived + two.unwrap().logs_archived + archive(&database).await.logs_archived;
+    assert_eq!(moved, 5_000);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_loses_nothing() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(3_000, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    let deadline = Deadline::never();
+    for _ in 0..5 {
+        let service = database.service_with_batches_of(20);
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            database
+                .execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                          WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                )
+                .await;
+        };
+        let (result, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), cut);
+        if let Err(error) = result {
+            assert_eq!(error.code(), "database_unavailable", "{error:?}");
+        }
+        database.assert_nothing_lost_or_doubled().await;
+    }
+    archive(&database).await;
+    assert_eq!(database.count(r#""StreamArchive""#).await, 3_000);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_copy_left_by_the_former_service_is_dropped_and_its_gaps_are_filled() {
+    let database = TestDatabase::migrated().await;
+    database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
+    database.insert_event("e2", "42", "2026-01-16 10:00:00").await;
+    archive(&database).await;
+    // What it left: the columns that it knew, and the original.
+    database.execute(r#"UPDATE "StreamArchive" SET "eventIndex" = NULL, parent_hash = NULL, entry_hash = NULL"#).await;
+    database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET "eventIndex" = 5, parent_hash = 'parent', entry_hash = 'entry'"#).await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+
+    let report = archive(&database).await;
+    assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 1, 0));
+    assert_eq!(database.count(r#""EventLog" WHERE id = 'e1'"#).await, 0);
+    let filled =
+        r#""StreamArchive" WHERE id = 'e1' AND "eventIndex" = 5 AND parent_hash = 'parent' AND entry_hash = 'entry'"#;
+    assert_eq!(database.count(filled).await, 1);
+    assert_eq!(database.count(r#""StreamArchive""#).await, 2);
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_in_any_column_stays_and_is_reported() {
+    let changes = [
+        r#""eventType" = 'other'"#,
+        r#""streamId" = 'other'"#,
+        r#""txHash" = 'other'"#,
+        r#""eventIndex" = 9"#,
+        "ledger = 8",
+        r#""ledgerClosedAt" = 'other'"#,
+        "sender = NULL",
+        "receiver = 'other'",
+        "amount = 1",
+        "metadata = NULL",
+        "entry_hash = 'other'",
+        r#""createdAt" = '2026-01-15 10:00:00.001'"#,
+    ];
+    let database = TestDatabase::migrated().await;
+    for index in 0..changes.len() {
+        database.insert_event(&format!("e{index:02}"), "42", "2026-01-15 10:00:00").await;
+    }
+    database.execute(r#"UPDATE "EventLog" SET "eventIndex" = 1, entry_hash = id"#).await;
+    database.execute(r#"CREATE TABLE copies AS SELECT * FROM "EventLog""#).await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    archive(&database).await;
+    database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies"#).await;
+    for (index, change) in changes.iter().enumerate() {
+        database.execute(&format!(r#"UPDATE "EventLog" SET {change} WHERE id = 'e{index:02}'"#)).await;
+    }
+    database.insert_event("other", "42", "2026-01-15 12:00:00").await;
+    let before: String =
+        database.value(r#"SELECT jsonb_agg(e ORDER BY id)::text FROM "EventLog" e WHERE id LIKE 'e%'"#).await;
+
+    for batch_rows in [1, 5, 20_000] {
+        let service = database.service_with_batches_of(batch_rows);
+        let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+        assert_eq!(report.conflicts, 12, "in batches of {batch_rows}");
+        assert_eq!((report.conflict_ids.len(), report.already_archived, report.held_back.len()), (12, 0, 0));
+        assert!(report.complete);
+        let after: String =
+            database.value(r#"SELECT jsonb_agg(e ORDER BY id)::text FROM "EventLog" e WHERE id LIKE 'e%'"#).await;
+        assert_eq!(after, before);
+    }
+    assert_eq!(database.count(r#""StreamArchive" WHERE id = 'other'"#).await, 1, "conflicts hold up nobody else");
+}
+
+#[tokio::test]
+async fn a_run_killed_between_copying_and_deleting_by_the_former_service_does_not_fail_later_runs() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(2_000, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    database.execute(r#"CREATE TABLE copies AS SELECT * FROM "EventLog" WHERE ledger <= 1200"#).await;
+    archive(&database).await;
+    database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies"#).await;
+    let service = database.service_with_batches_of(500);
+    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 1_200, 0));
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn the_newest_row_of_a_hash_chain_is_never_archived() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(10, "2026-01-01 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || ledger, parent_hash = 'h' || ledger - 1"#).await;
+    for batch_rows in [3, 20_000] {
+        let service = database.service_with_batches_of(batch_rows);
+        let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+        assert!(report.complete);
+        assert_eq!(report.held_back.len(), 1, "{report:?}");
+        assert_eq!(report.held_back[0].reason, HeldBackReason::ChainHead);
+        assert_eq!(report.held_back[0].ids, ["e000010"]);
+    }
+    assert_eq!(database.count(r#""EventLog" WHERE id = 'e000010'"#).await, 1);
+    assert_eq!(database.count(r#""StreamArchive""#).await, 9);
+
+    // The next event takes its hash as parent; then the former head may go.
+    database.insert_event("next", "42", "2026-05-30 00:00:00").await;
+    let report = archive(&database).await;
+    assert_eq!((report.logs_archived, report.held_back.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn under_ties_the_chains_head_is_the_row_that_no_other_has_as_parent() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(4, "2026-01-01 00:00:00").await;
+    // Logged within one millisecond, and not in the order of their ids.
+    database
+        .execute(
+            r#"UPDATE "EventLog" SET "createdAt" = '2026-01-05 00:00:00';
+               UPDATE "EventLog" SET entry_hash = 'h2', parent_hash = 'h1' WHERE id = 'e000004';
+               UPDATE "EventLog" SET entry_hash = 'h3', parent_hash = 'h2' WHERE id = 'e000002';
+               UPDATE "EventLog" SET entry_hash = 'h1' WHERE id = 'e000003'"#,
+        )
+        .await;
+    let report = archive(&database).await;
+    assert_eq!(report.logs_archived, 3);
+    assert_eq!(report.held_back[0].ids, ["e000002"]);
+}
+
+#[tokio::test]
+async fn a_log_without_hashes_needs_no_head() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(10, "2026-01-01 00:00:00").await;
+    let report = archive(&database).await;
+    assert_eq!((report.logs_archived, report.held_back.len()), (10, 0));
+}
+
+#[tokio::test]
+async fn while_older_rows_have_hashes_a_newest_row_without_one_stays_too() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(10, "2026-01-01 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' WHERE id = 'e000001'"#).await;
+    let service = database.service_with_batches_of(2);
+    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(report.logs_archived, 9);
+    assert_eq!(report.held_back[0].ids, ["e000010"]);
+}
+
+#[tokio::test]
+async fn a_column_that_the_archive_lacks_stops_maintenance_before_the_first_row_moves() {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1").await;
+    database.insert_events(5, "2026-01-01 00:00:00").await;
+    database
+        .execute(r#"ALTER TABLE "EventLog" ADD "networkId" TEXT DEFAULT 'testnet', ALTER ledger TYPE BIGINT"#)
+        .await;
+    let service = database.service();
+    for error in [
+        service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap_err(),
+        service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::ArchiveColumnsDiffer { .. }), "{error:?}");
+        let message = error.to_string();
+        for named in ["\"networkId\" is missing", "ledger is integer instead of bigint", "snapshots migrate"] {
+            assert!(message.contains(named), "{message}");
+        }
+    }
+    assert_eq!(database.count(r#""StreamArchive""#).await, 0);
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 0);
+    assert_eq!(database.count(r#""EventLog""#).await, 5);
+
+    let report = snapshot_service::database::migrate(&database.pool).await.unwrap();
+    assert_eq!(report.archive_columns_changed.len(), 2);
+    assert_eq!(archive(&database).await.logs_archived, 5);
+    assert_eq!(database.count(r#""StreamArchive" WHERE "networkId" = 'testnet'"#).await, 5);
+}
+
+#[tokio::test]
+async fn a_column_added_between_two_batches_is_not_dropped_in_silence() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(4_000, "2026-01-01 00:00:00").await;
+    let alter = async {
+        // After the first batch has been committed.
+        while database.count(r#""StreamArchive""#).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        database.execute(r#"ALTER TABLE "EventLog" ADD extra TEXT DEFAULT 'kept'"#).await;
+    };
+    let service = database.service_with_batches_of(10);
+    let deadline = Deadline::never();
+    let (result, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), alter);
+    assert!(matches!(result.unwrap_err(), Error::ArchiveColumnsDiffer { .. }));
+    let archived = database.count(r#""StreamArchive""#).await;
+    assert_eq!(database.count(r#""EventLog" WHERE extra = 'kept'"#).await, 4_000 - archived);
+}
+
+#[tokio::test]
+async fn the_time_zones_of_session_and_server_change_nothing() {
+    let mut results = Vec::new();
+    for zone in ["UTC", "Pacific/Kiritimati", "America/St_Johns"] {
+        let database = TestDatabase::migrated().await;
+        let name: String = database.value("SELECT current_database()").await;
+        database
+            .execute(&format!(
+                "ALTER DATABASE {name} SET TimeZone = '{zone}'; ALTER DATABASE {name} SET DateStyle = 'SQL, DMY'"
+            ))
+            .await;
+        let pool = snapshot_service::database::connect_pool(&database.url.parse().unwrap(), "zoned", 2).await.unwrap();
+        let service = snapshot_service::SnapshotService::new(pool, snapshot_service::Settings::default());
+        database.insert_stream("s1", Some("42"), "1").await;
+        database
+            .execute(
+                r#"ALTER TABLE "Stream" ADD "seenAt" TIMESTAMPTZ; UPDATE "Stream" SET "seenAt" = '2026-01-01T00:00:00Z',
+                   "createdAt" = '2026-01-01 00:00:00'"#,
+            )
+            .await;
+        for (id, created_at) in
+            [("before", "2026-02-28 01:59:59.999"), ("at", "2026-02-28 02:00:00"), ("edge", "2025-12-31 23:59:59.999")]
+        {
+            database.insert_event(id, "42", created_at).await;
+        }
+        let report = service.run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+        let snapshot = service.get_snapshot(&crate::support::stream("42"), "2026-05".parse().unwrap()).await.unwrap();
+        let mut snapshot = snapshot.unwrap();
+        snapshot.id.clear();
+        let logs = crate::support::read_archive(&service, "s1", &snapshot_service::ArchiveFilter::default(), 1).await;
+        assert_eq!(report.archive.logs_archived, 2, "{zone}");
+        results.push(serde_json::to_string(&(report, snapshot, logs)).unwrap());
+        let partitions: i64 =
+            database.count("pg_class WHERE relname IN ('StreamArchive_2025_12', 'StreamArchive_2026_02')").await;
+        assert_eq!(partitions, 2, "{zone}");
+    }
+    assert!(results.iter().all(|result| *result == results[0]), "{results:#?}");
+}

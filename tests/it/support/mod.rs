@@ -1,0 +1,37 @@
+//! What the tests share.
+
+pub(crate) mod database;
+pub(crate) mod lambda;
+
+use chrono::{DateTime, Utc};
+use snapshot_service::{ArchiveFilter, ArchivedLog, PageRequest, SnapshotService, StreamId};
+
+pub(crate) use database::TestDatabase;
+
+/// An instant, from RFC 3339.
+pub(crate) fn time(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// A stream id that is well formed.
+pub(crate) fn stream(id: &str) -> StreamId {
+    StreamId::new(id).unwrap()
+}
+
+/// All archived logs of a stream, read in pages of `limit`.
+pub(crate) async fn read_archive(
+    service: &SnapshotService,
+    id: &str,
+    filter: &ArchiveFilter,
+    limit: u16,
+) -> Vec<ArchivedLog> {
+    let mut request = PageRequest::new(limit, None).unwrap();
+    let mut logs = Vec::new();
+    loop {
+        let page = service.get_archived_logs(&stream(id), filter, &request).await.unwrap();
+        assert!(page.items.len() <= usize::from(limit));
+        logs.extend(page.items);
+        let Some(cursor) = page.next_cursor else { return logs };
+        request = PageRequest::new(limit, Some(cursor)).unwrap();
+    }
+}

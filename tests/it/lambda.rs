@@ -1,1 +1,341 @@
+//! The built Lambda binaries as black boxes.
 
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use serde_json::{Value, json};
+use snapshot_service::Deadline;
+
+use crate::support::lambda::{Function, sample_event, serve};
+use crate::support::{TestDatabase, time};
+
+const HTTP_FUNCTIONS: [&str; 4] = ["list-snapshots", "get-snapshot", "list-archived-logs", "trigger-maintenance"];
+const READERS: [&str; 3] = ["list-snapshots", "get-snapshot", "list-archived-logs"];
+
+/// What the sample events ask for: stream 42, its snapshot of May 2026, its archived withdrawals.
+async fn with_history() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1000").await;
+    database.insert_events(5, "2026-01-10 00:00:00").await;
+    database.service().run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+}
+
+async fn start(name: &str, database: &TestDatabase) -> Function {
+    Function::start(name, &[("DATABASE_URL", &database.url)]).await
+}
+
+#[tokio::test]
+async fn each_http_function_answers_its_sample_event_in_the_envelope() {
+    let database = with_history().await;
+    for name in HTTP_FUNCTIONS {
+        let outcome = start(name, &database).await.invoke(&sample_event(name)).await;
+        assert_eq!(outcome.status(), 200, "{name}: {outcome:?}");
+        assert_eq!(outcome.payload["headers"]["content-type"], "application/json");
+        let body = outcome.body();
+        assert_eq!(body["success"], true, "{name}");
+        match name {
+            "list-snapshots" => {
+                assert_eq!(body["data"].as_array().unwrap().len(), 1);
+                assert_eq!(body["nextCursor"], Value::Null);
+            }
+            "get-snapshot" => {
+                assert_eq!(body["data"]["totalAmount"], "1000");
+                assert!(body.get("nextCursor").is_none(), "only lists have one");
+            }
+            "list-archived-logs" => assert_eq!(body["data"].as_array().unwrap().len(), 5),
+            _ => assert_eq!((&body["data"]["complete"], &body["data"]["snapshotsCreated"]), (&json!(true), &json!(1))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn maintenance_runs_for_every_form_of_schedule_and_says_so_in_the_log() {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1000").await;
+    database.insert_events(5, "2026-01-10 00:00:00").await;
+    let mut function = start("run-maintenance", &database).await;
+    function.set_timeout(Duration::from_mins(15)).await;
+    let rule = json!({
+        "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "1",
+        "time": "2026-06-01T02:00:00Z", "region": "eu-west-1", "resources": [], "detail": {},
+    });
+    for (event, archived) in [(sample_event("run-maintenance"), 5), (rule.to_string(), 0), ("{}".into(), 0)] {
+        let outcome = function.invoke(&event).await;
+        assert!(!outcome.failed, "{outcome:?}");
+        assert_eq!((&outcome.payload["logsArchived"], &outcome.payload["complete"]), (&json!(archived), &json!(true)));
+    }
+    let log = function.log().await;
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).expect("each line is JSON");
+    }
+    assert_eq!(log.lines().filter(|line| line.contains("snapshot maintenance")).count(), 6, "{log}");
+}
+
+#[tokio::test]
+async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
+    let database = TestDatabase::of_host().await;
+    let mut function = start("migrate", &database).await;
+    let outcome = function.invoke(&sample_event("migrate")).await;
+    assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 4, "{outcome:?}");
+    let outcome = function.invoke(&sample_event("migrate")).await;
+    assert_eq!(outcome.payload, json!({"applied": [], "archiveColumnsChanged": []}));
+}
+
+#[tokio::test]
+async fn an_invocation_about_to_be_stopped_answers_what_it_did_and_the_next_continues() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(30, "2026-01-10 00:00:00").await;
+    let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "10")];
+    let mut scheduled = Function::start("run-maintenance", &variables).await;
+    let mut requested = Function::start("trigger-maintenance", &variables).await;
+    for function in [&scheduled, &requested] {
+        // Less than the margin: one batch, then stop.
+        function.set_timeout(Duration::from_secs(2)).await;
+    }
+    let first = scheduled.invoke("{}").await;
+    assert_eq!((&first.payload["logsArchived"], &first.payload["complete"]), (&json!(10), &json!(false)));
+    let second = requested.invoke(&sample_event("trigger-maintenance")).await;
+    assert_eq!(second.status(), 202);
+    assert_eq!(
+        (&second.body()["data"]["logsArchived"], &second.body()["data"]["complete"]),
+        (&json!(10), &json!(false))
+    );
+    scheduled.set_timeout(Duration::from_mins(1)).await;
+    let third = scheduled.invoke("{}").await;
+    assert_eq!((&third.payload["logsArchived"], &third.payload["complete"]), (&json!(10), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_function_killed_in_the_middle_loses_nothing_and_the_next_run_ends_the_work() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(20_000, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    let mut left = 20_000;
+    let mut kills = 0;
+    while kills < 8 && left > 1_000 {
+        let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "100")];
+        let mut function = Function::start("run-maintenance", &variables).await;
+        function.set_timeout(Duration::from_mins(15)).await;
+        function.invoke_without_waiting("{}");
+        // In mid-run: some batches are done, most are not.
+        while database.count(r#""EventLog""#).await > left - 500 {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        function.kill().await;
+        kills += 1;
+        database.assert_nothing_lost_or_doubled().await;
+        left = database.count(r#""EventLog""#).await;
+    }
+    assert!(kills >= 3, "the run was too fast to be killed in the middle");
+    let mut function = start("run-maintenance", &database).await;
+    function.set_timeout(Duration::from_mins(15)).await;
+    assert_eq!(function.invoke("{}").await.payload["complete"], true);
+    assert_eq!(database.count(r#""StreamArchive""#).await, 20_000);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_the_number_of_rows() {
+    let mut peaks = Vec::new();
+    for rows in [1_000, 76_000] {
+        let database = TestDatabase::migrated().await;
+        database.insert_events(rows, "2026-01-01 00:00:00").await;
+        let mut function =
+            Function::start("run-maintenance", &[("DATABASE_URL", &database.url), ("BATCH_ROWS", "1000")]).await;
+        function.set_timeout(Duration::from_mins(15)).await;
+        assert_eq!(function.invoke("{}").await.payload["logsArchived"], rows);
+        peaks.push(function.peak_memory_kb());
+    }
+    assert!(peaks[1] < peaks[0] + 4_096, "{peaks:?} kB");
+}
+
+#[tokio::test]
+async fn bad_input_is_a_400_that_names_the_field() {
+    let database = with_history().await;
+    let mut list = start("list-archived-logs", &database).await;
+    let mut get = start("get-snapshot", &database).await;
+    let sample: Value = serde_json::from_str(&sample_event("list-archived-logs")).unwrap();
+    let foreign = snapshot_service::Cursor::new(
+        snapshot_service::StreamIds { id: "s9".into(), contract_id: "99".into() },
+        snapshot_service::ArchivePosition { created_at: time("2026-01-01T00:00:00Z").naive_utc(), id: "e".into() },
+    );
+    for (field, query) in [
+        ("limit", "limit=0".to_owned()),
+        ("limit", "limit=1001".into()),
+        ("from", "from=yesterday".into()),
+        ("to", "to=2026-01-31".into()),
+        ("from", "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z".into()),
+        ("cursor", format!("cursor={}", foreign.encode())),
+        ("cursor", "cursor=eyJ".into()),
+        ("eventType", "eventType=".into()),
+    ] {
+        let mut event = sample.clone();
+        event["rawQueryString"] = query.clone().into();
+        let outcome = list.invoke(&event.to_string()).await;
+        assert_eq!(outcome.status(), 400, "{query}: {outcome:?}");
+        let body = outcome.body();
+        assert_eq!((&body["success"], &body["code"]), (&json!(false), &json!("invalid_input")));
+        assert_eq!(body["requestId"], "invocation-1");
+        assert!(body["error"].as_str().unwrap().starts_with(&format!("{field} must ")), "{body}");
+    }
+    let sample: Value = serde_json::from_str(&sample_event("get-snapshot")).unwrap();
+    for (field, stream, month) in [
+        ("month", "42", "2026-13"),
+        ("month", "42", "2026-1"),
+        ("streamId", "", "2026-05"),
+        ("streamId", "a%00b", "2026-05"),
+        ("streamId", "%zz", "2026-05"),
+        ("streamId", &"x".repeat(201), "2026-05"),
+    ] {
+        let mut event = sample.clone();
+        event["pathParameters"] = json!({"streamId": stream, "month": month});
+        let outcome = get.invoke(&event.to_string()).await;
+        assert_eq!(outcome.status(), 400, "{stream} {month}: {outcome:?}");
+        assert!(outcome.body()["error"].as_str().unwrap().starts_with(&format!("{field} must ")), "{outcome:?}");
+    }
+    let mut event = sample;
+    event["pathParameters"] = json!({"streamId": "42", "month": "2020-01"});
+    let outcome = get.invoke(&event.to_string()).await;
+    assert_eq!(outcome.status(), 404);
+    assert_eq!(
+        outcome.body(),
+        json!({"success": false, "error": "Snapshot not found", "code": "not_found", "requestId": "invocation-1"})
+    );
+}
+
+#[tokio::test]
+async fn with_the_database_down_each_http_function_answers_503_and_when_to_retry() {
+    // Nobody listens on the first; on the second somebody does who never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    for address in [closed, silent.local_addr().unwrap()] {
+        let url = format!("postgres://user:hunter2@{address}/db?sslmode=disable");
+        for name in HTTP_FUNCTIONS {
+            let mut function = Function::start(name, &[("DATABASE_URL", &url)]).await;
+            let outcome = function.invoke(&sample_event(name)).await;
+            assert_eq!(outcome.status(), 503, "{name} {outcome:?}");
+            assert_eq!(outcome.payload["headers"]["retry-after"], "5");
+            assert_eq!(outcome.body()["code"], "database_unavailable");
+            assert!(!function.log().await.contains("hunter2"));
+        }
+        let mut function = Function::start("run-maintenance", &[("DATABASE_URL", &url)]).await;
+        let outcome = function.invoke("{}").await;
+        assert!(outcome.failed);
+        assert_eq!(outcome.payload["errorType"], "database_unavailable", "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_recovers_when_its_connection_was_cut_between_two_events() {
+    let database = with_history().await;
+    let mut function = start("get-snapshot", &database).await;
+    for _ in 0..3 {
+        assert_eq!(function.invoke(&sample_event("get-snapshot")).await.status(), 200);
+        database
+            .execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                      WHERE application_name = 'snapshot-service/get-snapshot' AND datname = current_database()",
+            )
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn no_answer_contains_what_the_database_said() {
+    let database = with_history().await;
+    database.execute(r#"ALTER TABLE "StreamSnapshot" RENAME sender TO renamed; ALTER TABLE "StreamArchive" RENAME sender TO renamed"#).await;
+    for name in READERS {
+        let mut function = start(name, &database).await;
+        let outcome = function.invoke(&sample_event(name)).await;
+        assert_eq!(outcome.status(), 500, "{outcome:?}");
+        assert_eq!(
+            (&outcome.body()["error"], &outcome.body()["code"]),
+            (&json!("internal error"), &json!("internal_error"))
+        );
+        assert!(function.log().await.contains("does not exist"), "the log says why");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_event_fails_its_invocation_only() {
+    let database = with_history().await;
+    for name in HTTP_FUNCTIONS.into_iter().chain(["run-maintenance", "migrate"]) {
+        let mut function = start(name, &database).await;
+        for malformed in ["not JSON", "[]", r#"{"what": "is this"}"#, "null"] {
+            let outcome = function.invoke(malformed).await;
+            assert!(outcome.failed, "{name} took {malformed}: {outcome:?}");
+        }
+        let outcome = function.invoke(&sample_event(name)).await;
+        assert!(!outcome.failed, "{name}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_configuration_stops_the_start_with_a_line_that_names_the_variable() {
+    for (variable, value) in [
+        ("DATABASE_URL", "mysql://db"),
+        ("RETENTION_MONTHS", "0"),
+        ("BATCH_ROWS", "many"),
+        ("STATEMENT_TIMEOUT_SECONDS", "8s"),
+        ("LOCK_TIMEOUT_SECONDS", "-1"),
+        ("MAINTENANCE_BUDGET_SECONDS", "0"),
+        ("AWS_LAMBDA_LOG_LEVEL", "loud"),
+    ] {
+        let variables = [("DATABASE_URL", "postgres://u@localhost/db"), (variable, value)];
+        let mut function = Function::start("get-snapshot", &variables).await;
+        assert_eq!(function.exit_code().await, Some(78), "{variable}");
+        // The reader of the log may still be a line behind.
+        while function.log().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let log = function.log().await;
+        assert!(log.lines().count() == 1 && log.contains(&format!("{variable}: ")), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_credentials_may_come_from_secrets_manager() {
+    let database = with_history().await;
+    let url: tokio_postgres::Config = database.url.parse().unwrap();
+    let secret = json!({
+        "engine": "postgres", "username": url.get_user().unwrap(),
+        "password": std::str::from_utf8(url.get_password().unwrap()).unwrap(),
+        "host": "127.0.0.1", "port": url.get_ports()[0], "dbname": url.get_dbname().unwrap(),
+    });
+    let stub = Router::new().route("/", post(get_secret_value)).with_state(secret.to_string());
+    let endpoint = format!("http://{}", serve(stub).await);
+    let aws = [
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let named = [aws.as_slice(), &[("DATABASE_SECRET_ID", "the-database")]].concat();
+    let outcome = Function::start("get-snapshot", &named).await.invoke(&sample_event("get-snapshot")).await;
+    assert_eq!(outcome.status(), 200, "{outcome:?}");
+
+    let unknown = [aws.as_slice(), &[("DATABASE_SECRET_ID", "unknown")]].concat();
+    let mut function = Function::start("get-snapshot", &unknown).await;
+    assert_eq!(function.exit_code().await, Some(78));
+}
+
+async fn get_secret_value(
+    State(secret): State<String>,
+    headers: HeaderMap,
+    body: String,
+) -> (axum::http::StatusCode, String) {
+    assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
+    let request: Value = serde_json::from_str(&body).unwrap();
+    if request["SecretId"] == "the-database" {
+        (axum::http::StatusCode::OK, json!({"Name": "the-database", "SecretString": secret}).to_string())
+    } else {
+        (axum::http::StatusCode::BAD_REQUEST, json!({"__type": "ResourceNotFoundException"}).to_string())
+    }
+}

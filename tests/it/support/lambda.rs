@@ -117,7 +117,7 @@ impl Function {
     /// Hands the function an event and waits for what comes of it.
     pub(crate) async fn invoke(&mut self, event: &str) -> Outcome {
         self.events.send(event.to_owned()).unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(60), self.outcomes.recv()).await;
+        let answer = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv()).await;
         answer.expect("the function neither answered nor failed").unwrap()
     }
 

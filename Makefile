@@ -1,0 +1,20 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check build deploy
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: ## Serve the API at http://localhost:3000 on a private PostgreSQL with demo data, or on DATABASE_URL (ARGS="--port 4000 --no-schedule")
+	@cargo run --package snapshots -- serve $(ARGS)
+
+test: ## Run all tests, on a private PostgreSQL
+	cargo test --workspace
+
+check: ## Check formatting, lints and documentation
+	cargo fmt --all --check && cargo clippy --workspace --all-targets -- --deny warnings && RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
+
+build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda)
+	sam build
+
+deploy: build ## Deploy to AWS, asking for the parameters
+	sam deploy --guided

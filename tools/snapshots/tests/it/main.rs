@@ -1,0 +1,330 @@
+//! The built `snapshots` command as a black box.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use local_postgres::{Options, Server};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const HOST_SCHEMA: &str = include_str!("../../src/host-schema.sql");
+
+fn snapshots(folder: &Path, database_url: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snapshots"));
+    command.current_dir(folder).env_remove("DATABASE_URL").env("RUST_LOG", "info");
+    if let Some(url) = database_url {
+        command.env("DATABASE_URL", url);
+    }
+    command
+}
+
+/// A folder of the test's own, empty, that everybody can reach.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("snapshots-test-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A running `snapshots serve`, and the lines that it printed to be pasted.
+struct Serving {
+    process: Child,
+    curl_lines: Vec<String>,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut process = command.args(["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let curl_lines: Vec<String> =
+            lines.map(|line| line.trim().to_owned()).filter(|line| line.starts_with("curl ")).take(4).collect();
+        assert_eq!(curl_lines.len(), 4, "it ended before it served");
+        Self { process, curl_lines }
+    }
+
+    /// Ctrl-C, or what `kill` sends.
+    fn stop(mut self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+        assert!(self.process.wait().unwrap().success());
+    }
+
+    fn base(&self) -> String {
+        self.curl_lines[0].split_whitespace().last().unwrap().trim_end_matches("/maintenance").to_owned()
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        request("GET", &format!("{}{path}", self.base()))
+    }
+}
+
+/// Does what a line for curl says.
+fn paste(line: &str) -> (u16, Value) {
+    let method = if line.contains("-X POST") { "POST" } else { "GET" };
+    request(method, line.split_whitespace().last().unwrap().trim_matches('\''))
+}
+
+/// An HTTP request over a plain socket: nothing on the way normalises the path.
+fn request(method: &str, url: &str) -> (u16, Value) {
+    use std::io::Write;
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut socket = std::net::TcpStream::connect(authority).unwrap();
+    write!(socket, "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+fn wait_until_postgres_is_gone(folder: &Path) {
+    let pid_file = folder.join(".local/postgres/data/postmaster.pid");
+    while pid_file.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn succeeded(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn failed(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap().to_owned()
+}
+
+/// A server with databases that stand in for those of a host.
+struct Host {
+    server: Server,
+}
+
+impl Host {
+    fn start() -> Self {
+        Self { server: Server::start_ephemeral(&Options::default()).unwrap() }
+    }
+
+    fn execute(&self, database: &str, sql: &str) {
+        self.query(database, sql);
+    }
+
+    fn query(&self, database: &str, sql: &str) -> Option<String> {
+        let url = self.server.url(database);
+        let sql = sql.to_owned();
+        tokio::runtime::Runtime::new().unwrap().block_on(async move {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let messages = client.simple_query(&sql).await.unwrap();
+            messages.iter().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            })
+        })
+    }
+
+    fn database(&self, name: &str, schema: &str) -> String {
+        self.execute("postgres", &format!("CREATE DATABASE {name}"));
+        self.execute(name, schema);
+        self.server.url(name)
+    }
+}
+
+#[test]
+fn serve_makes_a_private_server_with_demo_data_and_the_printed_lines_show_it() {
+    let folder = folder("serve");
+    let serving = Serving::start(snapshots(&folder, None));
+    let (status, report) = paste(&serving.curl_lines[0]);
+    assert_eq!(status, 200, "{report}");
+    assert_eq!((&report["data"]["snapshotsCreated"], &report["data"]["complete"]), (&json!(2000), &json!(true)));
+    assert!(report["data"]["logsArchived"].as_u64().unwrap() > 70_000, "{report}");
+    assert!(report["data"]["unparsedAmounts"].as_u64().unwrap() > 0, "the demo has what hosts have");
+
+    let (status, snapshots_of_stream) = paste(&serving.curl_lines[1]);
+    assert_eq!((status, snapshots_of_stream["data"].as_array().unwrap().len()), (200, 1));
+    let (status, snapshot) = paste(&serving.curl_lines[2]);
+    assert_eq!((status, &snapshot["data"]), (200, &snapshots_of_stream["data"][0]));
+    let (status, archive) = paste(&serving.curl_lines[3]);
+    assert_eq!((status, archive["data"].as_array().unwrap().len()), (200, 2));
+    let cursor = archive["nextCursor"].as_str().unwrap();
+    let contract_id = archive["data"][0]["streamId"].as_str().unwrap().to_owned();
+    let next = serving.get(&format!("/{contract_id}/archive?limit=2&cursor={cursor}"));
+    assert_eq!(next.1["data"].as_array().unwrap().len(), 2);
+
+    // The same by the stream's other id.
+    let row_id = snapshot["data"]["streamId"].as_str().unwrap();
+    assert_eq!(serving.get(&format!("/{row_id}/archive?limit=2")).1["data"], archive["data"]);
+
+    // Other commands share the server while it runs; with its data afterwards, nothing is made again.
+    let again = succeeded(&snapshots(&folder, None).arg("maintain").output().unwrap());
+    assert_eq!((&again["snapshotsCreated"], &again["logsArchived"]), (&json!(0), &json!(0)));
+    serving.stop(Signal::SIGINT);
+    wait_until_postgres_is_gone(&folder);
+    let serving = Serving::start(snapshots(&folder, None));
+    assert_eq!(serving.get(&format!("/{contract_id}")).1["data"].as_array().unwrap().len(), 1);
+    serving.stop(Signal::SIGTERM);
+    wait_until_postgres_is_gone(&folder);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_demo_data_are_a_valid_hash_chain_over_the_last_twelve_months_with_both_kinds_of_id() {
+    let host = Host::start();
+    let url = host.database("demo", HOST_SCHEMA);
+    let folder = folder("demo");
+    let arguments = ["demo-data", "--streams", "200", "--events", "3000"];
+    assert!(snapshots(&folder, Some(&url)).args(arguments).output().unwrap().status.success());
+    let query = |sql: &str| host.query("demo", sql).unwrap();
+    assert_eq!(query(r#"SELECT count(*) FROM "Stream""#), "200");
+    assert_eq!(query(r#"SELECT count(*) FROM "EventLog""#), "3000");
+    // The chain's rule in SQL, independent of the code that wrote it.
+    let fields = [
+        "amount",
+        "eventIndex",
+        "eventType",
+        "ledger",
+        "ledgerClosedAt",
+        "metadata",
+        "receiver",
+        "sender",
+        "streamId",
+        "txHash",
+    ];
+    let pairs: Vec<String> = fields
+        .iter()
+        .map(|name| {
+            let text = if *name == "amount" { "amount::text".into() } else { format!("{name:?}") };
+            format!(r#"'"{name}":' || COALESCE(to_json({text})::text, 'null')"#)
+        })
+        .collect();
+    let json = format!("'{{' || {} || '}}'", pairs.join(" || ',' || "));
+    let wrong = format!(
+        r#"SELECT count(*) FROM "EventLog" WHERE entry_hash <>
+           encode(sha256(convert_to({json} || COALESCE(parent_hash, ''), 'UTF8')), 'hex')"#
+    );
+    assert_eq!(query(&wrong), "0");
+    let links = r#"SELECT count(*) FROM "EventLog" e JOIN "EventLog" p ON p.entry_hash = e.parent_hash"#;
+    assert_eq!(query(links), "2999");
+    let newest = r#"SELECT count(*) FROM "EventLog" e WHERE NOT EXISTS (SELECT FROM "EventLog" c WHERE c.parent_hash = e.entry_hash)
+                    AND "createdAt" = (SELECT max("createdAt") FROM "EventLog")"#;
+    assert_eq!(query(newest), "1", "the newest row is the chain's head");
+    let months = r#"SELECT count(DISTINCT date_trunc('month', "createdAt")) IN (12, 13) FROM "EventLog""#;
+    assert_eq!(query(months), "t");
+    assert_eq!(
+        query(
+            r#"SELECT count(*) FROM "EventLog" WHERE "streamId" NOT IN (SELECT "streamId" FROM "Stream" WHERE "streamId" IS NOT NULL)"#
+        ),
+        "0"
+    );
+    assert_eq!(query(r#"SELECT count(*) FROM "Stream" WHERE "streamId" = id"#), "0");
+
+    let refused = failed(&snapshots(&folder, Some(&url)).args(arguments).output().unwrap());
+    assert!(refused.contains("only added to empty tables"), "{refused}");
+    assert_eq!(query(r#"SELECT count(*) FROM "EventLog""#), "3000");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo_data() {
+    let host = Host::start();
+    let folder = folder("named");
+    let empty = host.database("empty", "SELECT 1");
+    for command in [["serve", "--no-schedule"].as_slice(), &["migrate"], &["maintain"]] {
+        let message = failed(&snapshots(&folder, Some(&empty)).args(command).output().unwrap());
+        assert!(message.contains("missing") || message.contains("snapshots migrate"), "{message}");
+    }
+    assert_eq!(host.query("empty", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").unwrap(), "0");
+
+    let url = host.database("host", HOST_SCHEMA);
+    let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 4);
+    let serving = Serving::start(snapshots(&folder, Some(&url)));
+    assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
+    serving.stop(Signal::SIGINT);
+    assert_eq!(host.query("host", r#"SELECT count(*) FROM "Stream""#).unwrap(), "0");
+    assert!(!folder.join(".local").exists(), "no private server was made");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_local_routes_are_those_of_api_gateway() {
+    let host = Host::start();
+    let folder = folder("routes");
+    let url = host.database("routes", HOST_SCHEMA);
+    host.execute(
+        "routes",
+        r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, amount)
+           VALUES ('s1', 'stream/with space', 't', 's', 'r', '1');
+           INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+           VALUES ('e1', 'create', 'stream/with space', 't', 1, 'then', '2020-01-01')"#,
+    );
+    let serving = Serving::start(snapshots(&folder, Some(&url)));
+    let maintenance = format!("{}/maintenance", serving.base());
+    assert_eq!(request("POST", &maintenance).1["data"]["logsArchived"], 1);
+
+    let archive = serving.get("/stream%2Fwith%20space/archive");
+    assert_eq!(
+        (archive.0, &archive.1["data"][0]["id"]),
+        (200, &json!("e1")),
+        "not shadowed by /{{streamId}}/{{month}}"
+    );
+    assert_eq!(serving.get("/s1/archive").1["data"], archive.1["data"]);
+    for (path, named) in [
+        ("/s1/2026-13", "month must "),
+        ("/s1/archives", "month must "),
+        ("/", "streamId must "),
+        ("//archive", "streamId must "),
+        ("//2026-01", "streamId must "),
+        ("/%zz", "streamId must "),
+        ("/%00/archive", "streamId must "),
+        ("/%ff/2026-01", "streamId must "),
+    ] {
+        let (status, body) = serving.get(path);
+        assert_eq!((status, &body["code"]), (400, &json!("invalid_input")), "{path}: {body}");
+        assert!(body["error"].as_str().unwrap().starts_with(named), "{path}: {body}");
+    }
+    assert_eq!(serving.get("/maintenance").1["data"], json!([]), "a stream of that name has no snapshots");
+    for (method, path) in [("GET", "/a/b/c"), ("POST", "/s1"), ("DELETE", "/s1"), ("GET", "")] {
+        let (status, body) = request(method, &format!("{}{path}", serving.base()));
+        assert_eq!((status, &body["code"]), (404, &json!("no_such_route")), "{method} {path}");
+    }
+    serving.stop(Signal::SIGINT);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_database_that_goes_away_under_the_server_is_a_503_until_it_is_back() {
+    let host = Host::start();
+    let folder = folder("down");
+    let url = host.database("down", HOST_SCHEMA);
+    let serving = Serving::start(snapshots(&folder, Some(&url)));
+    assert_eq!(serving.get("/42").0, 200);
+    host.server.stop_immediately().unwrap();
+    for path in ["/42", "/42/2026-01", "/42/archive"] {
+        let (status, body) = serving.get(path);
+        assert_eq!((status, &body["code"]), (503, &json!("database_unavailable")), "{body}");
+    }
+    let (status, _) = request("POST", &format!("{}/maintenance", serving.base()));
+    assert_eq!(status, 503);
+    serving.stop(Signal::SIGINT);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_cannot_start_says_why_in_one_line() {
+    let folder = folder("start");
+    let message = failed(&snapshots(&folder, Some("mysql://db")).arg("migrate").output().unwrap());
+    assert!(message.starts_with("error: DATABASE_URL: "), "{message}");
+    let message = failed(
+        &snapshots(&folder, Some("postgres://u@127.0.0.1/db")).arg("migrate").env("BATCH_ROWS", "0").output().unwrap(),
+    );
+    assert!(message.starts_with("error: BATCH_ROWS: "), "{message}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let message = failed(&snapshots(&folder, None).args(["serve", "--port", &port]).output().unwrap());
+    assert!(message.contains(&format!("port {port} cannot be served")), "{message}");
+    assert!(!folder.join(".local").exists(), "before the database is started");
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -153,11 +153,13 @@ mod tests {
             ("AWS_LAMBDA_LOG_LEVEL", "loud"),
             ("RUST_LOG", "loud"),
             ("PGSSLMODE", "maybe"),
-            ("PGPORT", "seventy"),
         ] {
             let error = config(&[URL, (variable, value)]).expect_err(variable);
             assert!(error.to_string().starts_with(&format!("{variable}: ")), "{error}");
         }
+        // A URL without a port means 5432.
+        let error = config(&[("PGHOST", "localhost"), ("PGPORT", "seventy")]).expect_err("PGPORT");
+        assert!(error.to_string().starts_with("PGPORT: "), "{error}");
     }
 
     #[test]

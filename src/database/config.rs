@@ -187,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_url_leaves_open_comes_from_libpqs_variables() {
+    fn what_the_connection_text_leaves_open_comes_from_libpqs_variables() {
         let variables = [
-            ("DATABASE_URL", "postgres://db.example"),
+            ("DATABASE_URL", "host=db.example"),
             ("PGHOST", "ignored.example"),
             ("PGPORT", "6000"),
             ("PGUSER", "u"),

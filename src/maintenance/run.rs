@@ -1,5 +1,5 @@
 use deadpool_postgres::Pool;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
 use super::{Deadline, Plan};
@@ -21,7 +21,7 @@ pub(crate) async fn maintain(
     plan: &Plan,
     deadline: &Deadline,
 ) -> Result<MaintenanceReport> {
-    MirroredColumns::load(&**pool.get().await?).await?;
+    check_columns(pool, settings).await?;
     let snapshots = create_snapshots(pool, settings, plan, deadline).await?;
     // The batch that each call is good for was spent on snapshots already.
     let no_time_left = !snapshots.complete || (snapshots.snapshots_created > 0 && deadline.has_come());
@@ -86,19 +86,23 @@ pub(crate) async fn archive(
     deadline: &Deadline,
 ) -> Result<ArchiveReport> {
     let mut client = pool.get().await?;
-    let columns = MirroredColumns::load(&**client).await?;
+    let limits = settings.limits();
+    let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
     let cutoff = plan.cutoff.naive_utc();
-    let has_hashes = event_log::has_due_hashes(&**client, &columns, cutoff).await?;
+    let has_hashes = session::read(&client, &limits, event_log::has_due_hashes(&**client, &columns, cutoff)).await?;
     let due = Due { cutoff, has_hashes };
-    let adopted = partitions::list_adopted_partitions(&**client).await?;
+    let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
     let mut report = empty_report(plan);
     let mut after = Position::first();
     let mut partition = None;
     let mut batches = 0_u64;
+    let mut in_use = 0;
     loop {
-        let next = event_log::find_next_due(&**client, &columns, due, &after).await?;
+        let find = event_log::find_next_due(&**client, &columns, due, &after);
+        let next = session::read(&client, &limits, find).await?;
         let Some(created_at) = next.created_at else {
-            report.held_back = list_held_back(&**client, due, next.chain_head, report.conflicts).await?;
+            report.held_back.extend(next.chain_head.map(HeldBack::chain_head));
+            report.held_back.extend((in_use > 0).then(|| HeldBack::in_use(in_use)));
             report.complete = true;
             break;
         };
@@ -107,12 +111,15 @@ pub(crate) async fn archive(
         }
         let month = Month::of(created_at.and_utc());
         if partition != Some(month) {
-            partitions::create_partition(&**client, month).await?;
+            let transaction = session::begin(&mut client, &limits).await?;
+            partitions::create_partition(&transaction, month).await?;
+            transaction.commit().await?;
             partition = Some(month);
         }
         let request = BatchRequest { due, month, after: &after, limit: settings.batch_rows, now: plan.now.naive_utc() };
         let (batch, settled) = archive_batch(&mut client, settings, &adopted, &request).await?;
         debug!(%month, moved = batch.moved, dropped = settled.dropped, "snapshot maintenance: archive batch");
+        in_use += batch.in_use;
         record(&mut report, &batch, settled);
         batches += 1;
         after = match batch.last {
@@ -150,6 +157,12 @@ async fn archive_batch(
     Ok((moved, settled))
 }
 
+/// Refuses to start while the archive cannot hold what `EventLog` has.
+async fn check_columns(pool: &Pool, settings: &Settings) -> Result<()> {
+    let client = pool.get().await?;
+    session::read(&client, &settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
+}
+
 fn record(report: &mut ArchiveReport, batch: &MovedBatch, settled: SettledTwins) {
     report.logs_archived += batch.moved;
     report.already_archived += settled.dropped;
@@ -161,19 +174,6 @@ fn record(report: &mut ArchiveReport, batch: &MovedBatch, settled: SettledTwins)
         let room = MAX_REPORTED_IDS - report.conflict_ids.len();
         report.conflict_ids.extend(settled.conflicts.into_iter().take(room));
     }
-}
-
-/// Why due rows are left although the run came to its end.
-async fn list_held_back(
-    client: &impl GenericClient,
-    due: Due,
-    chain_head: Option<String>,
-    conflicts: u64,
-) -> Result<Vec<HeldBack>> {
-    let left = event_log::count_due(client, due.cutoff).await?;
-    let in_use = left.saturating_sub(conflicts).saturating_sub(u64::from(chain_head.is_some()));
-    let chain_head = chain_head.map(HeldBack::chain_head);
-    Ok(chain_head.into_iter().chain((in_use > 0).then(|| HeldBack::in_use(in_use))).collect())
 }
 
 fn empty_report(plan: &Plan) -> ArchiveReport {

@@ -111,6 +111,8 @@ pub(crate) struct MovedBatch {
     pub(crate) moved: u64,
     /// Rows that the archive had already, still in `EventLog` and locked.
     pub(crate) twins: Vec<String>,
+    /// Rows left out because another session has locked or just changed them.
+    pub(crate) in_use: u64,
     /// The last row looked at.
     pub(crate) last: Option<Position>,
 }
@@ -157,6 +159,7 @@ pub(crate) async fn move_due_batch(
         seen: row.try_get::<_, i64>("seen")?.unsigned_abs(),
         moved: row.try_get::<_, i64>("moved")?.unsigned_abs(),
         twins: row.try_get("twin_ids")?,
+        in_use: row.try_get::<_, i64>("in_use")?.unsigned_abs(),
         last,
     })
 }
@@ -185,17 +188,6 @@ pub(crate) async fn settle_twins(
         dropped: row.try_get::<_, i64>("dropped")?.unsigned_abs(),
         conflicts: row.try_get("conflict_ids")?,
     })
-}
-
-/// How many rows of `EventLog` are due.
-pub(crate) async fn count_due(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<u64> {
-    let row = client
-        .query_typed_one(
-            r#"SELECT count(*) AS due FROM "EventLog" WHERE "createdAt" < $1"#,
-            &[(&cutoff, Type::TIMESTAMP)],
-        )
-        .await?;
-    Ok(row.try_get::<_, i64>("due")?.unsigned_abs())
 }
 
 /// The look-up of the chain's head; a host without hashes has none.

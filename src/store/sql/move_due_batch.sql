@@ -5,7 +5,8 @@
 -- statement, so it cannot be moved either.
 -- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff,
 -- $5 and $6 the last row of the batch before, $7 most rows, $8 now (UTC).
--- One row: seen, moved, twin_ids, last_created_at and last_id (NULL when no row was seen).
+-- One row: seen, moved, twin_ids, in_use (rows of the same stretch that were left out because somebody else has locked or
+-- just changed them), last_created_at and last_id (NULL when no row was seen).
 WITH head AS MATERIALIZED (
 {chain_head}
 ),
@@ -37,10 +38,20 @@ archived AS (
     RETURNING 1
 )
 SELECT
-    (SELECT count(*) FROM due) AS seen,
-    (SELECT count(*) FROM archived) AS moved,
-    ARRAY(SELECT id FROM checked WHERE has_twin) AS twin_ids,
+    counted.seen,
+    counted.moved,
+    twins.ids AS twin_ids,
+    GREATEST(0, (
+        SELECT count(*)
+        FROM "EventLog" e
+        WHERE e."createdAt" >= $3 AND e."createdAt" < $4
+          AND (e."createdAt", e.id) > ($5, $6)
+          AND e.id NOT IN (SELECT id FROM head)
+          -- A full batch ends with its last row; any other goes to the end of the month.
+          AND (counted.seen < $7 OR (e."createdAt", e.id) <= (last."createdAt", last.id))
+    ) - counted.moved - cardinality(twins.ids)) AS in_use,
     last."createdAt" AS last_created_at,
     last.id AS last_id
-FROM (SELECT) one
+FROM (SELECT (SELECT count(*) FROM due) AS seen, (SELECT count(*) FROM archived) AS moved) counted
+CROSS JOIN (SELECT ARRAY(SELECT id FROM checked WHERE has_twin) AS ids) twins
 LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true

@@ -31,9 +31,10 @@ pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
     // Before the database is started and filled: a port in use is known at once.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     let listener = listener.map_err(|error| format!("port {port} cannot be served (try --port): {error}"))?;
-    let database = database::open("serve").await?;
-    let report = snapshot_service::database::migrate(&database.pool).await?;
-    tracing::info!(?report.applied, ?report.archive_columns_changed, "migrated");
+    let database = tokio::select! {
+        database = open_and_migrate() => database?,
+        () = stop.cancelled() => return Ok(()),
+    };
 
     let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
     let schedule = scheduled.then(|| tokio::spawn(schedule::run(service.clone(), stop.clone())));
@@ -45,6 +46,13 @@ pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn open_and_migrate() -> Result<Database> {
+    let database = database::open("serve").await?;
+    let report = snapshot_service::database::migrate(&database.pool).await?;
+    tracing::info!(?report.applied, ?report.archive_columns_changed, "migrated");
+    Ok(database)
 }
 
 /// The lines to paste: a stream that has history, or will have once maintenance has run.

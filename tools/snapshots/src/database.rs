@@ -23,8 +23,8 @@ pub(crate) struct Database {
 /// Opens the database; a private one gets the host's tables and demo data when it has none.
 pub(crate) async fn open(command: &str) -> Result<Database> {
     let database = open_without_demo(command).await?;
-    if database.private.is_some() && !demo::has_host_tables(&database).await? {
-        demo::add(&database, demo::DEFAULT_STREAMS, demo::DEFAULT_EVENTS).await?;
+    if database.private.is_some() {
+        demo::fill_new(&database).await?;
     }
     Ok(database)
 }
@@ -61,9 +61,12 @@ fn private_config(server: &local_postgres::Server) -> Result<Config> {
 async fn create_private_database(server: &local_postgres::Server) -> Result<()> {
     let pool = connect_pool(&server.url("postgres").parse()?, "create-database", 1).await?;
     let client = pool.get().await?;
+    // Two commands may start on a new server at once.
+    client.batch_execute("SELECT pg_advisory_lock(1)").await?;
     let exists = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&PRIVATE_DATABASE]).await?;
     if exists.is_none() {
         client.batch_execute(&format!("CREATE DATABASE {PRIVATE_DATABASE}")).await?;
     }
+    // The lock ends with the connection.
     Ok(())
 }

@@ -23,10 +23,14 @@ const COPY_ROWS: u32 = 1_000;
 const STREAM_COLUMNS: &str = r#"id, "streamId", "txHash", sender, receiver, contract_id, "tokenAddress", amount, duration, status, withdrawn, "createdAt""#;
 const EVENT_COLUMNS: &str = r#"id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", sender, receiver, amount, metadata, parent_hash, entry_hash, "createdAt""#;
 
-/// Whether the host's tables are there.
-pub(crate) async fn has_host_tables(database: &Database) -> Result<bool> {
-    let client = database.pool.get().await?;
-    Ok(client.query_one(r#"SELECT to_regclass('"Stream"') IS NOT NULL"#, &[]).await?.get(0))
+/// Gives a private database that has no host tables the tables and demo data.
+pub(crate) async fn fill_new(database: &Database) -> Result<()> {
+    let mut client = database.pool.get().await?;
+    let transaction = begin(&mut client).await?;
+    if has_host_tables(&transaction).await? {
+        return Ok(());
+    }
+    fill(transaction, DEFAULT_STREAMS, DEFAULT_EVENTS).await
 }
 
 /// Contract-level id of a stream that has events older than the archive's usual cutoff, archived or not.
@@ -41,19 +45,37 @@ pub(crate) async fn find_stream_with_history(database: &Database) -> Result<Opti
     Ok(client.query_opt(oldest, &[]).await?.map(|row| row.get(0)))
 }
 
-/// Adds `streams` streams and `events` events over the last twelve months, all or nothing.
+/// Adds `streams` streams and `events` events over the last twelve months, all or nothing: to a private database, or to
+/// empty tables of another one.
 pub(crate) async fn add(database: &Database, streams: u32, events: u32) -> Result<()> {
     let mut client = database.pool.get().await?;
-    let transaction = client.transaction().await?;
-    if database.private.is_some() {
-        if !has_host_tables(database).await? {
-            transaction.batch_execute(include_str!("host-schema.sql")).await?;
+    let transaction = begin(&mut client).await?;
+    if database.private.is_none() {
+        if !has_host_tables(&transaction).await? {
+            return Err("DATABASE_URL's database lacks the host's tables: run the host's own migrations first".into());
         }
-    } else {
         let empty = r#"SELECT NOT EXISTS (SELECT FROM "Stream") AND NOT EXISTS (SELECT FROM "EventLog")"#;
         if !transaction.query_one(empty, &[]).await?.get::<_, bool>(0) {
             return Err("DATABASE_URL's database has streams or events: demo data is only added to empty tables".into());
         }
+    }
+    fill(transaction, streams, events).await
+}
+
+/// Begins a transaction that adds demo data; a second one waits.
+async fn begin(client: &mut tokio_postgres::Client) -> Result<Transaction<'_>> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute("SELECT pg_advisory_xact_lock(hashtext('demo data'))").await?;
+    Ok(transaction)
+}
+
+async fn has_host_tables(transaction: &Transaction<'_>) -> Result<bool> {
+    Ok(transaction.query_one(r#"SELECT to_regclass('"Stream"') IS NOT NULL"#, &[]).await?.get(0))
+}
+
+async fn fill(transaction: Transaction<'_>, streams: u32, events: u32) -> Result<()> {
+    if !has_host_tables(&transaction).await? {
+        transaction.batch_execute(include_str!("host-schema.sql")).await?;
     }
     let newest = r#"SELECT entry_hash, "createdAt" FROM "EventLog" ORDER BY "createdAt" DESC, id DESC LIMIT 1"#;
     let newest = transaction.query_opt(newest, &[]).await?;

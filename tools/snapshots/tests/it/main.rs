@@ -48,7 +48,8 @@ impl Serving {
     /// Ctrl-C, or what `kill` sends.
     fn stop(mut self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
-        assert!(self.process.wait().unwrap().success());
+        let status = self.process.wait().unwrap();
+        assert!(status.success() || signal == Signal::SIGKILL, "{status}");
     }
 
     fn base(&self) -> String {
@@ -164,6 +165,23 @@ fn serve_makes_a_private_server_with_demo_data_and_the_printed_lines_show_it() {
     let serving = Serving::start(snapshots(&folder, None));
     assert_eq!(serving.get(&format!("/{contract_id}")).1["data"].as_array().unwrap().len(), 1);
     serving.stop(Signal::SIGTERM);
+    wait_until_postgres_is_gone(&folder);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn two_commands_at_once_in_a_new_folder_share_one_server_and_one_set_of_demo_data() {
+    let folder = folder("two");
+    let start = || Serving::start(snapshots(&folder, None));
+    let (one, two) = std::thread::scope(|scope| {
+        let (one, two) = (scope.spawn(start), scope.spawn(start));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    assert_eq!(paste(&one.curl_lines[0]).1["data"]["snapshotsCreated"], 2000);
+    assert_eq!(paste(&two.curl_lines[0]).1["data"]["snapshotsCreated"], 0);
+    one.stop(Signal::SIGKILL);
+    assert_eq!(paste(&two.curl_lines[1]).0, 200, "the other one still has its server");
+    two.stop(Signal::SIGINT);
     wait_until_postgres_is_gone(&folder);
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -320,6 +338,9 @@ fn what_cannot_start_says_why_in_one_line() {
         &snapshots(&folder, Some("postgres://u@127.0.0.1/db")).arg("migrate").env("BATCH_ROWS", "0").output().unwrap(),
     );
     assert!(message.starts_with("error: BATCH_ROWS: "), "{message}");
+
+    let message = failed(&snapshots(&folder, None).arg("migrate").env("PG_BIN", "/nowhere").output().unwrap());
+    assert!(message.starts_with("error: no PostgreSQL 14 or newer found: PG_BIN is /nowhere"), "{message}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

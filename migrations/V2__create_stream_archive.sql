@@ -23,8 +23,9 @@ BEGIN
     IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
         RETURN;
     END IF;
-    -- Two runs may want the same month at once; the second then finds it made.
-    PERFORM pg_advisory_xact_lock(hashtextextended('snapshot-service partition ' || current_schema(), 0));
+    -- Two runs may want the same month at once; the second then finds it made. The lock is the one that ATTACH takes. It
+    -- must be a table's: an advisory lock would not make the session look at the catalog anew.
+    LOCK TABLE "StreamArchive" IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
         RETURN;
     END IF;
@@ -91,5 +92,6 @@ BEGIN
     END LOOP;
     EXECUTE format('INSERT INTO "StreamArchive" (%1$s) SELECT %1$s FROM "StreamArchive_adopted"', adopted);
     DROP TABLE "StreamArchive_adopted";
+    ANALYZE "StreamArchive";
 END
 $$;

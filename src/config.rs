@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::database::DatabaseConfig;
-use crate::service::Settings;
+use crate::maintenance::Settings;
 
 /// What the environment says.
 #[derive(Debug, Clone)]

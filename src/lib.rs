@@ -64,9 +64,9 @@ mod store;
 
 pub use config::Config;
 pub use error::{Error, Result, exit};
-pub use maintenance::{Deadline, next_scheduled_run};
+pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, ArchiveReport, ArchivedLog, Cursor, HeldBack, HeldBackReason, MaintenanceReport,
-    Month, Page, PageRequest, SnapshotPosition, SnapshotReport, StreamId, StreamIds, StreamSnapshot,
+    Month, Page, PageRequest, Position, SnapshotPosition, SnapshotReport, StreamId, StreamIds, StreamSnapshot,
 };
-pub use service::{Settings, SnapshotService};
+pub use service::SnapshotService;

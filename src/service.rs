@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 
 use crate::error::Result;
-use crate::maintenance::{Deadline, Plan, run};
+use crate::maintenance::{Deadline, Plan, Settings, run};
 use crate::model::{
     ArchiveFilter, ArchivePosition, ArchiveReport, ArchivedLog, MaintenanceReport, Month, Page, PageRequest,
     SnapshotPosition, SnapshotReport, StreamId, StreamSnapshot,
@@ -16,38 +16,6 @@ use crate::store::{archived_logs, snapshots};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How the service works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Logs older than this many calendar months are archived.
-    pub retention_months: u32,
-    /// Rows that one transaction writes or moves.
-    pub batch_rows: u32,
-    /// Longest that a statement of maintenance may take.
-    pub statement_timeout: Duration,
-    /// Longest that it waits for a lock.
-    pub lock_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            retention_months: 3,
-            // 20k rows move in about 0.2 s: row locks stay short, the per-statement cost disappears.
-            batch_rows: 20_000,
-            // The API's budget plus a batch that just fails to end must stay below the API's 30 s.
-            statement_timeout: Duration::from_secs(8),
-            lock_timeout: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Settings {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { statement: self.statement_timeout, lock: self.lock_timeout }
-    }
-}
 
 /// Snapshots and archive of a backend's payment streams.
 ///

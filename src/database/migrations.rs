@@ -33,8 +33,10 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     // Not through a pooler: migrations are the one place that needs a session lock, as refinery commits one by one.
     migration_lock::acquire(client).await?;
     let result = run(client).await;
-    migration_lock::release(client).await?;
-    result
+    let released = migration_lock::release(client).await;
+    let report = result?;
+    released?;
+    Ok(report)
 }
 
 async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {

@@ -2,10 +2,9 @@ use lambda_http::http::StatusCode;
 use lambda_http::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use lambda_http::{Body, Response};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result, chain};
-use crate::model::Page;
+use crate::model::{Page, Position};
 
 /// How long a caller should leave a database alone that is down or busy.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -42,7 +41,7 @@ pub(super) fn data(status: StatusCode, data: impl Serialize) -> Result<Response<
 }
 
 /// A part of a list.
-pub(super) fn page<T: Serialize, P: Serialize + DeserializeOwned>(page: Page<T, P>) -> Result<Response<Body>> {
+pub(super) fn page<T: Serialize, P: Position>(page: Page<T, P>) -> Result<Response<Body>> {
     let next_cursor = page.next_cursor.map(|cursor| cursor.encode());
     json(StatusCode::OK, &SuccessfulPage { success: true, data: page.items, next_cursor })
 }

@@ -3,8 +3,10 @@
 mod deadline;
 mod plan;
 pub(crate) mod run;
+mod settings;
 
 pub use deadline::Deadline;
 pub use plan::next_scheduled_run;
+pub use settings::Settings;
 
 pub(crate) use plan::Plan;

@@ -2,13 +2,14 @@ use deadpool_postgres::Pool;
 use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
-use super::{Deadline, Plan};
+use super::{Deadline, Plan, Settings};
 use crate::error::Result;
 use crate::model::{ArchiveReport, HeldBack, MAX_REPORTED_IDS, MaintenanceReport, Month, SnapshotReport};
-use crate::service::Settings;
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, SettledTwins};
-use crate::store::{partitions, session, snapshots};
+use crate::store::snapshots::{SnapshotBatch, insert_snapshot_batch};
+use crate::store::stream_identities::remember_stream_ids;
+use crate::store::{partitions, session};
 
 /// Snapshots, then the archive.
 ///
@@ -45,29 +46,26 @@ pub(crate) async fn create_snapshots(
         unparsed_amounts: 0,
         complete: false,
     };
-    let mut after = String::new();
+    // The last stream of the batch before; None when there is no further one.
+    let mut after = Some(String::new());
+    let mut remembered = Some(String::new());
     loop {
         let transaction = session::begin(&mut client, &settings.limits()).await?;
-        let now = plan.now.naive_utc();
-        let batch =
-            snapshots::insert_snapshot_batch(&transaction, plan.snapshot_month, &after, settings.batch_rows, now)
-                .await?;
-        transaction.commit().await?;
-        report.snapshots_created += batch.created;
-        report.unparsed_amounts += batch.unparsed;
-        debug!(created = batch.created, after, "snapshot maintenance: snapshot batch");
-        if batch.unparsed > 0 {
-            warn!(
-                streams = batch.unparsed,
-                such_as = ?batch.unparsed_streams,
-                "snapshot maintenance: amounts that are not an integer of at most 39 digits; their snapshots have none",
-            );
+        if let Some(stream) = &remembered {
+            remembered = remember_stream_ids(&transaction, stream, settings.batch_rows).await?;
         }
-        let Some(last_stream) = batch.last_stream else {
+        let mut batch = SnapshotBatch::default();
+        if let Some(stream) = &after {
+            let now = plan.now.naive_utc();
+            batch = insert_snapshot_batch(&transaction, plan.snapshot_month, stream, settings.batch_rows, now).await?;
+        }
+        transaction.commit().await?;
+        record_snapshots(&mut report, &batch);
+        after = batch.last_stream;
+        if after.is_none() && remembered.is_none() {
             report.complete = true;
             break;
-        };
-        after = last_stream;
+        }
         if deadline.has_come() {
             break;
         }
@@ -75,6 +73,19 @@ pub(crate) async fn create_snapshots(
     let SnapshotReport { snapshot_month, snapshots_created, complete, .. } = &report;
     info!(%snapshot_month, snapshots_created, complete, "snapshot maintenance: snapshots");
     Ok(report)
+}
+
+fn record_snapshots(report: &mut SnapshotReport, batch: &SnapshotBatch) {
+    debug!(created = batch.created, last = batch.last_stream, "snapshot maintenance: snapshot batch");
+    report.snapshots_created += batch.created;
+    report.unparsed_amounts += batch.unparsed;
+    if batch.unparsed > 0 {
+        warn!(
+            streams = batch.unparsed,
+            such_as = ?batch.unparsed_streams,
+            "snapshot maintenance: amounts that are not an integer of at most 39 digits; their snapshots have none",
+        );
+    }
 }
 
 /// Moves the logs created before the cutoff to the archive, month by month and batch by batch, oldest first. A batch is
@@ -97,18 +108,15 @@ pub(crate) async fn archive(
     let mut partition = None;
     let mut batches = 0_u64;
     let mut in_use = 0;
-    loop {
+    let mut chain_head = None;
+    while batches == 0 || !deadline.has_come() {
         let find = event_log::find_next_due(&**client, &columns, due, &after);
         let next = session::read(&client, &limits, find).await?;
+        chain_head = next.chain_head;
         let Some(created_at) = next.created_at else {
-            report.held_back.extend(next.chain_head.map(HeldBack::chain_head));
-            report.held_back.extend((in_use > 0).then(|| HeldBack::in_use(in_use)));
             report.complete = true;
             break;
         };
-        if batches > 0 && deadline.has_come() {
-            break;
-        }
         let month = Month::of(created_at.and_utc());
         if partition != Some(month) {
             let transaction = session::begin(&mut client, &limits).await?;
@@ -120,7 +128,7 @@ pub(crate) async fn archive(
         let (batch, settled) = archive_batch(&mut client, settings, &adopted, &request).await?;
         debug!(%month, moved = batch.moved, dropped = settled.dropped, "snapshot maintenance: archive batch");
         in_use += batch.in_use;
-        record(&mut report, &batch, settled);
+        record_logs(&mut report, &batch, settled);
         batches += 1;
         after = match batch.last {
             Some(last) if batch.seen == u64::from(settings.batch_rows) => last,
@@ -128,6 +136,8 @@ pub(crate) async fn archive(
             _ => Position::before(month.end()),
         };
     }
+    report.held_back.extend(chain_head.map(HeldBack::chain_head));
+    report.held_back.extend((in_use > 0).then(|| HeldBack::in_use(in_use)));
     let ArchiveReport { logs_archived, already_archived, conflicts, held_back, complete, .. } = &report;
     info!(
         %cutoff, logs_archived, already_archived, conflicts, ?held_back, complete,
@@ -163,7 +173,7 @@ async fn check_columns(pool: &Pool, settings: &Settings) -> Result<()> {
     session::read(&client, &settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
 }
 
-fn record(report: &mut ArchiveReport, batch: &MovedBatch, settled: SettledTwins) {
+fn record_logs(report: &mut ArchiveReport, batch: &MovedBatch, settled: SettledTwins) {
     report.logs_archived += batch.moved;
     report.already_archived += settled.dropped;
     if !settled.conflicts.is_empty() {

@@ -1,6 +1,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::NaiveDateTime;
+use chrono::{Datelike, NaiveDateTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,25 @@ pub struct ArchivePosition {
     pub id: String,
 }
 
-impl<P: Serialize + DeserializeOwned> Cursor<P> {
+/// A place in a list.
+pub trait Position: Serialize + DeserializeOwned {
+    /// Whether the database could hold it: a cursor that a caller made up may say anything.
+    fn is_possible(&self) -> bool;
+}
+
+impl Position for SnapshotPosition {
+    fn is_possible(&self) -> bool {
+        true
+    }
+}
+
+impl Position for ArchivePosition {
+    fn is_possible(&self) -> bool {
+        (1..=9999).contains(&self.created_at.year()) && !self.id.contains('\0')
+    }
+}
+
+impl<P: Position> Cursor<P> {
     /// A cursor that continues `stream`'s list after the given position.
     pub fn new(stream: StreamIds, after: P) -> Self {
         Self { stream, after }
@@ -101,5 +119,16 @@ mod tests {
     fn a_cursor_of_another_stream_or_list_is_refused() {
         assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), &stream("43")).is_err());
         assert!(Cursor::<SnapshotPosition>::decode(&cursor().encode(), &stream("42")).is_err());
+    }
+
+    #[test]
+    fn a_made_up_cursor_that_no_database_could_hold_is_refused() {
+        for (created_at, id) in
+            [("2026-01-01T00:00:00", "a\0b"), ("+262142-01-01T00:00:00", "e"), ("-0001-01-01T00:00:00", "e")]
+        {
+            let position = ArchivePosition { created_at: created_at.parse().expect(created_at), id: id.into() };
+            let text = Cursor::new(cursor().stream, position).encode();
+            assert!(Cursor::<ArchivePosition>::decode(&text, &stream("42")).is_err(), "{created_at} {id:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ mod stream_id;
 mod time;
 
 pub use archived_log::{ArchiveFilter, ArchivedLog};
-pub use cursor::{ArchivePosition, Cursor, SnapshotPosition};
+pub use cursor::{ArchivePosition, Cursor, Position, SnapshotPosition};
 pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use report::{ArchiveReport, HeldBack, HeldBackReason, MaintenanceReport, SnapshotReport};

@@ -1,7 +1,6 @@
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::Cursor;
+use super::{Cursor, Position};
 use crate::error::{Error, Result};
 
 /// Which part of a list is wanted.
@@ -11,7 +10,7 @@ pub struct PageRequest<P> {
     cursor: Option<Cursor<P>>,
 }
 
-impl<P: Serialize + DeserializeOwned> PageRequest<P> {
+impl<P: Position> PageRequest<P> {
     /// Rows of a page when the caller does not say.
     pub const DEFAULT_LIMIT: u16 = 100;
     /// Most rows of a page.

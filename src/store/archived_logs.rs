@@ -4,7 +4,9 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::page;
 use crate::error::{Error, Result};
-use crate::model::{ArchiveFilter, ArchivePosition, ArchivedLog, Cursor, Page, PageRequest, StreamId, StreamIds};
+use crate::model::{
+    ArchiveFilter, ArchivePosition, ArchivedLog, Cursor, MAX_PAGE_BYTES, Page, PageRequest, StreamId, StreamIds,
+};
 
 const LIST_ARCHIVED_LOGS: &str =
     concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_archived_logs.sql"));
@@ -29,6 +31,7 @@ pub(crate) async fn list_archived_logs(
                 (&after_created_at, Type::TIMESTAMP),
                 (&after_id, Type::TEXT),
                 (&request.rows_to_read(), Type::INT8),
+                (&i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX), Type::INT8),
             ],
         )
         .await?;

@@ -10,3 +10,4 @@ mod page;
 pub(crate) mod partitions;
 pub(crate) mod session;
 pub(crate) mod snapshots;
+pub(crate) mod stream_identities;

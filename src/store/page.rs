@@ -2,11 +2,10 @@ use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio_postgres::{Row, RowStream};
 
 use crate::error::{Error, Result};
-use crate::model::{Cursor, MAX_PAGE_BYTES, Page, PageRequest, wire_bytes};
+use crate::model::{Cursor, MAX_PAGE_BYTES, Page, PageRequest, Position, wire_bytes};
 
 /// Takes rows until the page is full: by number, or by weight, since no response may pass 6 MB. Memory holds one page.
 ///
@@ -21,7 +20,7 @@ pub(super) async fn collect<T, P>(
 ) -> Result<Page<T, P>>
 where
     T: Serialize,
-    P: Serialize + DeserializeOwned,
+    P: Position,
 {
     let mut rows = pin!(rows);
     let mut page = Page { items: Vec::new(), next_cursor: None };

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures_util::join;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::error::{Error, Result};
 
@@ -28,7 +28,9 @@ impl Limits {
 
 /// Starts a transaction with `limits`.
 pub(crate) async fn begin<'a>(client: &'a mut Client, limits: &Limits) -> Result<Transaction<'a>> {
-    let transaction = client.transaction().await?;
+    // Said, because the role may have another default: a row that somebody else has changed is to be passed over, not an
+    // error.
+    let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
     transaction.batch_execute(&limits.set_local()).await?;
     Ok(transaction)
 }

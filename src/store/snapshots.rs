@@ -75,7 +75,7 @@ fn parse(row: &Row) -> Result<StreamSnapshot> {
 }
 
 /// What [`insert_snapshot_batch`] did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SnapshotBatch {
     /// The last stream looked at; `None` when every stream has its snapshot.
     pub(crate) last_stream: Option<String>,

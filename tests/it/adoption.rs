@@ -95,6 +95,43 @@ async fn originals_of_adopted_rows_that_are_still_there_are_settled_by_the_next_
 }
 
 #[tokio::test]
+async fn whole_batches_of_originals_are_settled_within_the_default_time_limits() {
+    let database = TestDatabase::of_host().await;
+    database.execute(LEGACY_TABLES).await;
+    database.insert_events(40_000, "2025-06-01 00:00:00").await;
+    database
+        .execute(
+            r#"UPDATE "EventLog" SET parent_hash = 'p' || id, entry_hash = 'h' || id;
+               INSERT INTO "StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, receiver, amount, metadata, "createdAt")
+               SELECT id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, receiver, amount, metadata, "createdAt"
+               FROM "EventLog";
+               DELETE FROM "EventLog" WHERE ledger > 25000"#,
+        )
+        .await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    migrate(&database.pool).await.unwrap();
+    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 25_000, 0));
+    assert_eq!(database.count(r#""EventLog""#).await, 1);
+    let filled =
+        r#""StreamArchive" WHERE entry_hash = 'h' || id AND parent_hash = 'p' || id AND "eventIndex" = ledger % 3"#;
+    assert_eq!(database.count(filled).await, 25_000);
+    assert_eq!(database.count(r#""StreamArchive""#).await, 40_000);
+}
+
+#[tokio::test]
+async fn adoption_does_not_depend_on_the_time_zone() {
+    let database = served_by_the_former_service().await;
+    let name: String = database.value("SELECT current_database()").await;
+    database.execute(&format!("ALTER DATABASE {name} SET TimeZone = 'Pacific/Kiritimati'")).await;
+    let pool = snapshot_service::database::connect_pool(&database.url.parse().unwrap(), "zoned", 1).await.unwrap();
+    migrate(&pool).await.unwrap();
+    assert_all_adopted(&database).await;
+    assert_eq!(database.count(r#""StreamArchive_2025_06""#).await, 1);
+    assert_eq!(database.count(r#""StreamArchive_2025_07""#).await, 2);
+}
+
+#[tokio::test]
 async fn an_adopted_streams_history_is_found_by_either_id_after_the_stream_is_gone() {
     let database = served_by_the_former_service().await;
     migrate(&database.pool).await.unwrap();

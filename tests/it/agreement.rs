@@ -104,6 +104,11 @@ fn nobody_can_trigger_or_read_anything_without_a_signature() {
     for (name, function) in functions(&template) {
         for (_, event) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
             assert!(event["Properties"].get("Auth").is_none(), "{name} has a route with an authorizer of its own");
+            if event["Type"] == "HttpApi" {
+                // Else SAM would put the route on an API of its own making, which asks for nothing.
+                let Value::Tagged(api) = &event["Properties"]["ApiId"] else { panic!("{name} is on no API of ours") };
+                assert_eq!((api.tag.to_string().as_str(), api.value.as_str()), ("!Ref", Some("SnapshotApi")));
+            }
         }
         assert!(function["Properties"].get("FunctionUrlConfig").is_none(), "{name} can be reached past the API");
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use snapshot_service::{ArchiveReport, Deadline, Error, HeldBackReason};
+use snapshot_service::{ArchiveReport, Deadline, Error, HeldBackReason, Settings, SnapshotService};
 
 use crate::support::{TestDatabase, time};
 
@@ -112,7 +112,7 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
             break;
         }
     }
-    assert_eq!(moved, [4, 4, 2], "each call is good for one batch, of one month");
+    assert_eq!(moved, [4, 4, 2, 0], "each call is good for one batch, and the last one sees that all is done");
 }
 
 #[tokio::test]
@@ -125,7 +125,9 @@ async fn maintenance_reports_its_two_parts_as_one_and_the_deadline_covers_both()
     let first = service.run_maintenance(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
     assert_eq!((first.snapshots_created, first.archive.logs_archived, first.archive.complete), (2, 0, false));
     let second = service.run_maintenance(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
-    assert_eq!((second.snapshots_created, second.archive.logs_archived, second.archive.complete), (0, 3, true));
+    assert_eq!((second.snapshots_created, second.archive.logs_archived, second.archive.complete), (0, 3, false));
+    let third = service.run_maintenance(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    assert_eq!((third.snapshots_created, third.archive.logs_archived, third.archive.complete), (0, 0, true));
 
     let json = serde_json::to_value(&first).unwrap();
     assert_eq!(
@@ -225,11 +227,27 @@ async fn two_runs_at_once_move_each_row_once() {
 }
 
 #[tokio::test]
+async fn eight_runs_at_once_make_each_partition_once_and_move_each_row_once() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(2_000, "2024-01-01 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET "createdAt" = "createdAt" + ledger % 20 * interval '1 month'"#).await;
+    database.remember_events().await;
+    let service = database.service_with_batches_of(20);
+    let deadline = Deadline::never();
+    let runs = futures_util::future::join_all((0..8).map(|_| service.archive_old_logs(time(NOW), &deadline))).await;
+    let moved: u64 = runs.into_iter().map(|report| report.unwrap().logs_archived).sum();
+    assert_eq!(moved + archive(&database).await.logs_archived, 2_000);
+    assert_eq!(database.count("pg_inherits WHERE inhparent = '\"StreamArchive\"'::regclass").await, 20);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
 async fn a_connection_cut_in_the_middle_loses_nothing() {
     let database = TestDatabase::migrated().await;
     database.insert_events(3_000, "2026-01-01 00:00:00").await;
     database.remember_events().await;
     let deadline = Deadline::never();
+    let mut failures = 0;
     for _ in 0..5 {
         let service = database.service_with_batches_of(20);
         let cut = async {
@@ -244,9 +262,11 @@ async fn a_connection_cut_in_the_middle_loses_nothing() {
         let (result, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), cut);
         if let Err(error) = result {
             assert_eq!(error.code(), "database_unavailable", "{error:?}");
+            failures += 1;
         }
         database.assert_nothing_lost_or_doubled().await;
     }
+    assert!(failures > 0, "no connection was cut while it was used");
     archive(&database).await;
     assert_eq!(database.count(r#""StreamArchive""#).await, 3_000);
     database.assert_nothing_lost_or_doubled().await;
@@ -352,6 +372,70 @@ async fn the_newest_row_of_a_hash_chain_is_never_archived() {
     database.insert_event("next", "42", "2026-05-30 00:00:00").await;
     let report = archive(&database).await;
     assert_eq!((report.logs_archived, report.held_back.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_row_that_becomes_the_chains_head_while_archiving_stays() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(1_000, "2026-01-01 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || ledger, parent_hash = 'h' || ledger - 1"#).await;
+    let writer = async {
+        // Each newer than all, and due.
+        for index in 1_001..1_100 {
+            let id = format!("e{index:06}");
+            database
+                .execute(&format!(
+                    r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", entry_hash, parent_hash, "createdAt")
+                       SELECT '{id}', 'create', '42', '{id}', {index}, 'then', 'h{index}', head.entry_hash,
+                              head."createdAt" + interval '1 minute'
+                       FROM (SELECT entry_hash, "createdAt" FROM "EventLog" ORDER BY "createdAt" DESC LIMIT 1) head"#
+                ))
+                .await;
+        }
+    };
+    let service = database.service_with_batches_of(10);
+    let deadline = Deadline::never();
+    let (report, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), writer);
+    report.unwrap();
+    archive(&database).await;
+    let log: Vec<String> = database.value(r#"SELECT array_agg(id) FROM "EventLog""#).await;
+    assert_eq!(log, ["e001099"]);
+    let linked = r#""StreamArchive" WHERE parent_hash = 'h' || ledger - 1"#;
+    assert_eq!(database.count(linked).await, 1_098, "no event took another parent than the one before it");
+}
+
+#[tokio::test]
+async fn a_table_locked_by_somebody_else_is_not_waited_for_without_end() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(5, "2026-01-01 00:00:00").await;
+    let mut connection = database.pool.get().await.unwrap();
+    let lock = connection.transaction().await.unwrap();
+    lock.batch_execute(r#"LOCK TABLE "EventLog" IN SHARE MODE"#).await.unwrap();
+    let settings = Settings { lock_timeout: Duration::from_millis(50), ..Settings::default() };
+    let service = SnapshotService::new(database.pool.clone(), settings);
+    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    assert_eq!(error.code(), "database_busy", "{error:?}");
+    lock.rollback().await.unwrap();
+    assert_eq!(archive(&database).await.logs_archived, 5);
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_ended_and_leaves_nothing_half_done() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(5, "2026-01-01 00:00:00").await;
+    database.remember_events().await;
+    database
+        .execute(
+            r#"CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN OLD; END $$;
+               CREATE TRIGGER dawdle BEFORE DELETE ON "EventLog" FOR EACH ROW WHEN (OLD.id = 'e000003') EXECUTE FUNCTION dawdle()"#,
+        )
+        .await;
+    let settings = Settings { statement_timeout: Duration::from_millis(500), ..Settings::default() };
+    let service = SnapshotService::new(database.pool.clone(), settings);
+    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    assert_eq!(error.code(), "database_busy", "{error:?}");
+    assert_eq!(database.count(r#""EventLog""#).await, 5);
+    database.assert_nothing_lost_or_doubled().await;
 }
 
 #[tokio::test]

@@ -233,6 +233,28 @@ async fn with_the_database_down_each_http_function_answers_503_and_when_to_retry
 }
 
 #[tokio::test]
+async fn no_response_passes_what_lambda_can_hand_on() {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1").await;
+    database.insert_events(400, "2026-01-10 00:00:00").await;
+    // 400 MB, much of it escaped: read as a whole it would not even be ready in time.
+    database.execute(r#"UPDATE "EventLog" SET metadata = repeat('"m', 500000)"#).await;
+    database.execute(r#"ALTER TABLE "Stream" ADD notes TEXT; UPDATE "Stream" SET notes = repeat('n', 6000000)"#).await;
+    database.service().run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+    let mut event: Value = serde_json::from_str(&sample_event("list-archived-logs")).unwrap();
+    event["rawQueryString"] = "limit=1000".into();
+    let outcome = start("list-archived-logs", &database).await.invoke(&event.to_string()).await;
+    assert_eq!(outcome.status(), 200);
+    assert!(outcome.payload.to_string().len() < 6_000_000);
+    assert!(outcome.body()["nextCursor"].is_string());
+
+    for name in ["get-snapshot", "list-snapshots"] {
+        let outcome = start(name, &database).await.invoke(&sample_event(name)).await;
+        assert_eq!((outcome.status(), &outcome.body()["code"]), (500, &json!("response_too_large")), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_function_recovers_when_its_connection_was_cut_between_two_events() {
     let database = with_history().await;
     let mut function = start("get-snapshot", &database).await;

@@ -127,6 +127,19 @@ async fn either_id_gives_the_same_answer_also_after_the_stream_is_gone() {
 }
 
 #[tokio::test]
+async fn an_id_that_became_known_after_the_months_snapshot_is_remembered_by_the_next_run() {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", None, "1").await;
+    let service = database.service();
+    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    database.execute(r#"UPDATE "Stream" SET "streamId" = '42'"#).await;
+    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    database.execute(r#"DELETE FROM "Stream""#).await;
+    let page = service.get_stream_snapshots(&stream("42"), &PageRequest::first()).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+}
+
+#[tokio::test]
 async fn a_cursor_got_under_one_id_continues_under_the_other() {
     let database = with_ties().await;
     let service = database.service();

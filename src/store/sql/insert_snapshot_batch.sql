@@ -1,11 +1,9 @@
--- Takes the month's snapshot of the next streams that have none (domain rules 3 and 4), in order of Stream.id, and
--- remembers their ids (rule 8).
+-- Takes the month's snapshot of the next streams that have none (domain rules 3 and 4), in order of Stream.id.
 -- $1 month, $2 the last stream of the batch before, $3 most streams, $4 now (UTC).
 -- One row: last_id (NULL when no stream is left), created, unparsed, unparsed_ids (some of them, for the log).
 WITH page AS MATERIALIZED (
     SELECT
         s.id,
-        s."streamId",
         s.sender,
         s.receiver,
         s."tokenAddress",
@@ -33,14 +31,6 @@ created AS (
     FROM page
     ON CONFLICT ("streamId", "snapshotMonth") DO NOTHING
     RETURNING "streamId", "totalAmount"
-),
-identified AS (
-    INSERT INTO "StreamIdentity" AS known (id, "streamId")
-    SELECT p.id, p."streamId"
-    FROM page p
-    WHERE p."streamId" IS NOT NULL
-      AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k.id = p.id AND k."streamId" = p."streamId")
-    ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId"
 )
 SELECT
     (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id,

@@ -47,7 +47,9 @@ SELECT
         WHERE e."createdAt" >= $3 AND e."createdAt" < $4
           AND (e."createdAt", e.id) > ($5, $6)
           AND e.id NOT IN (SELECT id FROM head)
-          -- A full batch ends with its last row; any other goes to the end of the month.
+          -- A full batch ends with its last row; any other goes to the end of the month. The first condition says
+          -- nothing new, but bounds the scan of the index.
+          AND e."createdAt" <= CASE WHEN counted.seen < $7 THEN $4 ELSE last."createdAt" END
           AND (counted.seen < $7 OR (e."createdAt", e.id) <= (last."createdAt", last.id))
     ) - counted.moved - cardinality(twins.ids)) AS in_use,
     last."createdAt" AS last_created_at,

@@ -3,25 +3,28 @@
 -- The rows are locked by the statement before, in the same transaction.
 -- $1 their ids. One row: dropped, conflict_ids.
 WITH pair AS MATERIALIZED (
-    SELECT e.id, bool_and({agree}) AS agree
-    FROM "EventLog" e
-    JOIN "StreamArchive" a ON a.id = e.id
-    WHERE e.id = ANY ($1)
-    GROUP BY e.id
+    SELECT e.*, a."createdAt" AS twin_created_at, ({agree}) AS twin_agrees, ({gap}) AS twin_has_gaps
+    FROM unnest($1) twin (id)
+    JOIN "EventLog" e ON e.id = twin.id
+    -- OFFSET keeps this a look-up per row: a join could be planned as a scan of the whole archive.
+    CROSS JOIN LATERAL (SELECT * FROM "StreamArchive" a WHERE a.id = twin.id OFFSET 0) a
+),
+agreeing AS MATERIALIZED (
+    SELECT id FROM pair GROUP BY id HAVING bool_and(twin_agrees)
 ),
 filled AS (
     UPDATE "StreamArchive" a
     SET {fill}
-    FROM "EventLog" e
-    JOIN pair ON pair.id = e.id AND pair.agree
-    WHERE a.id = e.id AND a."createdAt" = e."createdAt" AND ({gap})
+    FROM pair e
+    WHERE e.twin_has_gaps AND e.id IN (SELECT id FROM agreeing)
+      AND a.id = e.id AND a."createdAt" = e.twin_created_at
 ),
 dropped AS (
     DELETE FROM "EventLog" e
-    USING pair
-    WHERE e.id = pair.id AND pair.agree
+    USING agreeing
+    WHERE e.id = agreeing.id
     RETURNING 1
 )
 SELECT
     (SELECT count(*) FROM dropped) AS dropped,
-    ARRAY(SELECT id FROM pair WHERE NOT agree ORDER BY id) AS conflict_ids
+    ARRAY(SELECT DISTINCT id FROM pair WHERE id NOT IN (SELECT id FROM agreeing) ORDER BY id) AS conflict_ids

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 
-use crate::{Error, Result};
+use crate::{Error, Result, last_lines};
 
 /// Oldest major version that the service works with.
 const MIN_VERSION: u32 = 14;
@@ -33,8 +33,7 @@ impl Binaries {
     ///
     /// [`Error::NoBinaries`]; also when `PG_BIN` is set to something else.
     pub fn find() -> Result<Self> {
-        if let Some(folder) = std::env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
-            let folder = PathBuf::from(folder);
+        if let Some(folder) = pg_bin() {
             let wrong = format!("PG_BIN is {}, which has no such postgres, initdb and pg_ctl", folder.display());
             return Self::in_folder(&folder).map(|(_, found)| found).ok_or(Error::NoBinaries(wrong));
         }
@@ -60,7 +59,7 @@ impl Binaries {
     /// [`Error::NoBinaries`], saying what to install; [`Error::Program`] when the installation fails.
     pub fn find_or_install() -> Result<Self> {
         Self::find().or_else(|missing| {
-            if std::env::var_os("PG_BIN").is_some() || which::which("apt-get").is_err() {
+            if pg_bin().is_some() || which::which("apt-get").is_err() {
                 return Err(missing);
             }
             let root = Uid::effective().is_root();
@@ -101,6 +100,10 @@ fn major_version(text: &str) -> Option<u32> {
     version[..digits].parse().ok()
 }
 
+fn pg_bin() -> Option<PathBuf> {
+    std::env::var_os("PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
 fn usual_folders() -> Vec<PathBuf> {
     let folders = USUAL_FOLDERS.iter().flat_map(|(parent, prefix, below)| {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
@@ -129,7 +132,7 @@ fn apt_get(root: bool, arguments: &[&str]) -> Result<()> {
     if output.status.success() || arguments == ["update"] {
         return Ok(());
     }
-    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+    Err(failed(last_lines(&output.stderr)))
 }
 
 #[cfg(test)]

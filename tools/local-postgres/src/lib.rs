@@ -40,6 +40,13 @@ pub enum Error {
 
 type Result<T> = std::result::Result<T, Error>;
 
+/// The end of what a program said, as one line.
+fn last_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.split_off(lines.len().saturating_sub(5)).join(" | ")
+}
+
 /// Attaches the path to an I/O error.
 fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.into();

@@ -8,9 +8,13 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 use crate::account::Account;
 use crate::binaries::Binaries;
-use crate::{Error, Result, at};
+use crate::{Error, Result, at, last_lines};
 
 /// The server's superuser.
 const USER: &str = "snapshots";
@@ -206,9 +210,8 @@ fn start(binaries: &Binaries, account: Account, folder: &Path, ephemeral: bool) 
             }
             let ended = supervisor.try_wait().map_err(at("sh"))?.is_some();
             if ended && last_try {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                let output =
-                    format!("{}: {}", log.display(), said.lines().rev().take(5).collect::<Vec<_>>().join(" | "));
+                let said = fs::read(&log).unwrap_or_default();
+                let output = format!("{}: {}", log.display(), last_lines(&said));
                 return Err(Error::Program { program: "postgres".into(), output });
             }
             if ended {
@@ -226,10 +229,12 @@ fn running_port(data: &Path) -> Option<u16> {
     // Lines: process, folder, start time, port, socket folder, listen address, shared memory, status.
     let lines = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let lines: Vec<&str> = lines.lines().collect();
+    let process = lines.first()?.parse().ok()?;
     let port = lines.get(3)?.parse().ok()?;
-    // The file of a server that was killed stays behind.
+    // The file of a server that was killed stays behind; its port may be somebody else's by now.
+    let runs = || !matches!(kill(Pid::from_raw(process), None), Err(Errno::ESRCH));
     let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-    (lines.get(7)?.trim() == "ready" && answers()).then_some(port)
+    (lines.get(7)?.trim() == "ready" && runs() && answers()).then_some(port)
 }
 
 fn free_port() -> Result<u16> {
@@ -246,7 +251,7 @@ fn random() -> u64 {
 fn run(mut command: std::process::Command, program: &str) -> Result<()> {
     let failed = |output: String| Error::Program { program: program.into(), output };
     let output = command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())) }
+    if output.status.success() { Ok(()) } else { Err(failed(last_lines(&output.stderr))) }
 }
 
 #[cfg(test)]

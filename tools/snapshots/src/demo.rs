@@ -33,16 +33,20 @@ pub(crate) async fn fill_new(database: &Database) -> Result<()> {
     fill(transaction, DEFAULT_STREAMS, DEFAULT_EVENTS).await
 }
 
-/// Contract-level id of a stream that has events older than the archive's usual cutoff, archived or not.
+/// Contract-level id of a stream, of the first ones if possible one with archived events or with old ones.
 pub(crate) async fn find_stream_with_history(database: &Database) -> Result<Option<String>> {
     let client = database.pool.get().await?;
-    let oldest = r#"
-        SELECT "streamId" FROM (
-            (SELECT "streamId", "createdAt" FROM "EventLog" ORDER BY "createdAt" LIMIT 1)
-            UNION ALL
-            (SELECT "streamId", "createdAt" FROM "StreamArchive" ORDER BY "createdAt" LIMIT 1)
-        ) oldest ORDER BY "createdAt" LIMIT 1"#;
-    Ok(client.query_opt(oldest, &[]).await?.map(|row| row.get(0)))
+    let found = r#"
+        SELECT s."streamId"
+        FROM (SELECT "streamId" FROM "Stream" WHERE "streamId" IS NOT NULL ORDER BY id LIMIT 50) s
+        ORDER BY
+            EXISTS (SELECT FROM "StreamArchive" a WHERE a."streamId" = s."streamId") DESC,
+            EXISTS (
+                SELECT FROM "EventLog" e
+                WHERE e."streamId" = s."streamId" AND e."createdAt" < now() AT TIME ZONE 'UTC' - interval '3 months'
+            ) DESC
+        LIMIT 1"#;
+    Ok(client.query_opt(found, &[]).await?.map(|row| row.get(0)))
 }
 
 /// Adds `streams` streams and `events` events over the last twelve months, all or nothing: to a private database, or to

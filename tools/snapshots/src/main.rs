@@ -100,17 +100,23 @@ async fn run(command: Command) -> Result<()> {
     }
 }
 
-/// A token that is cancelled by Ctrl-C or SIGTERM: work ends with the batch under way.
+/// A token that is cancelled by Ctrl-C or SIGTERM: work ends with the batch under way. The second time the process ends at
+/// once, which loses nothing either.
 fn stop_on_signal() -> Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let cancelled = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancelled.is_cancelled() {
+                std::process::exit(130);
+            }
+            cancelled.cancel();
         }
-        cancelled.cancel();
     });
     Ok(stop)
 }

@@ -9,6 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use chrono::Utc;
 use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::{Body, Request, RequestExt};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use snapshot_service::http::{self, Call, ROUTES, Route};
 use snapshot_service::{Deadline, SnapshotService};
 use tokio::net::TcpListener;
@@ -59,6 +60,7 @@ async fn open_and_migrate() -> Result<Database> {
 async fn print_welcome(database: &Database, port: u16) -> Result<()> {
     let streams = format!("http://localhost:{port}/api/v1/snapshots");
     let stream = demo::find_stream_with_history(database).await?.unwrap_or_else(|| "STREAM_ID".into());
+    let stream = utf8_percent_encode(&stream, NON_ALPHANUMERIC);
     let month = Utc::now().format("%Y-%m");
     let text = format!(
         "\nThe API is served; Ctrl-C stops it. Try, in this order:\n\n  \

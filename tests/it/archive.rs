@@ -554,7 +554,8 @@ async fn the_time_zones_of_session_and_server_change_nothing() {
         snapshot.id.clear();
         let logs = crate::support::read_archive(&service, "s1", &snapshot_service::ArchiveFilter::default(), 1).await;
         assert_eq!(report.archive.logs_archived, 2, "{zone}");
-        results.push(serde_json::to_string(&(report, snapshot, logs)).unwrap());
+        let stored: String = database.value(r#"SELECT state::text || "createdAt" FROM "StreamSnapshot""#).await;
+        results.push(serde_json::to_string(&(report, snapshot, logs, stored)).unwrap());
         let partitions: i64 =
             database.count("pg_class WHERE relname IN ('StreamArchive_2025_12', 'StreamArchive_2026_02')").await;
         assert_eq!(partitions, 2, "{zone}");

@@ -66,6 +66,7 @@ impl Binaries {
             if !root && which::which("sudo").is_err() {
                 return Err(missing);
             }
+            tracing::info!("no PostgreSQL found; installing the distribution's package");
             apt_get(root, &["update"])?;
             apt_get(root, &["install", "-y", "--no-install-recommends", "postgresql"])?;
             Self::find()

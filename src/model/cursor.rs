@@ -76,7 +76,7 @@ impl<P: Position> Cursor<P> {
         let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
         cursor
-            .filter(|cursor| cursor.stream.include(stream))
+            .filter(|cursor| cursor.stream.include(stream) && cursor.after.is_possible())
             .ok_or_else(|| Error::invalid("cursor", "must be a nextCursor of this very list and stream, unchanged"))
     }
 

@@ -251,7 +251,11 @@ async fn a_connection_cut_in_the_middle_loses_nothing() {
     for _ in 0..5 {
         let service = database.service_with_batches_of(20);
         let cut = async {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+            // In mid-run: after its first batch.
+            let before = database.count(r#""StreamArchive""#).await;
+            while database.count(r#""StreamArchive""#).await == before && before < 3_000 {
+                tokio::task::yield_now().await;
+            }
             database
                 .execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

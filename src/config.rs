@@ -6,7 +6,13 @@
 //! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it |
 //! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape; its `host`, `port`, `username`, `password` and `dbname` win over the above |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
-//! | `BATCH_ROWS` | 20000 | rows that one transaction moves or writes; 1 to 1000000 |
+//! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
+//! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |
+//! | `WORKERS` | 2 | months that are archived at the same time, each on a connection of its own; 1 to 32 |
+//! | `LEASE_SECONDS` | 60 | how long a run belongs to a holder that is silent; 1 to 3600 |
+//! | `MAX_ARCHIVE_ROWS` | no limit | most rows that a run archives without force |
+//! | `MAX_REPLICA_LAG_SECONDS` | no limit | maintenance waits while a replica is further behind; 1 to 86400 |
+//! | `MAX_ACTIVE_SESSIONS` | no limit | maintenance waits while more sessions of others execute a statement |
 //! | `STATEMENT_TIMEOUT_SECONDS` | 8 | longest that a statement of maintenance may take; 1 to 3600 |
 //! | `LOCK_TIMEOUT_SECONDS` | 2 | longest that it waits for a lock; 1 to 3600 |
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
@@ -70,6 +76,14 @@ impl Config {
             settings: Settings {
                 retention_months: number(lookup, "RETENTION_MONTHS", default.retention_months, 1..=1200)?,
                 batch_rows: number(lookup, "BATCH_ROWS", default.batch_rows, 1..=1_000_000)?,
+                batch_target: number(lookup, "BATCH_TARGET_MILLISECONDS", DEFAULT_BATCH_TARGET_MS, 10..=60_000)
+                    .map(Duration::from_millis)?,
+                workers: number(lookup, "WORKERS", default.workers, 1..=32)?,
+                lease: seconds(lookup, "LEASE_SECONDS", default.lease, 3600)?,
+                max_archive_rows: optional_number(lookup, "MAX_ARCHIVE_ROWS", 0..=1_000_000_000_000)?,
+                max_replica_lag: optional_number(lookup, "MAX_REPLICA_LAG_SECONDS", 1..=86_400)?
+                    .map(Duration::from_secs),
+                max_active_sessions: optional_number(lookup, "MAX_ACTIVE_SESSIONS", 0..=100_000)?,
                 statement_timeout: seconds(lookup, "STATEMENT_TIMEOUT_SECONDS", statement, 3600)?,
                 lock_timeout: seconds(lookup, "LOCK_TIMEOUT_SECONDS", lock, 3600)?,
             },
@@ -80,6 +94,8 @@ impl Config {
 
 /// Below the 30 s after which API Gateway gives up.
 const DEFAULT_MAINTENANCE_BUDGET: Duration = Duration::from_secs(20);
+/// Short enough that row locks and lost work are, long enough that the cost of a transaction disappears.
+const DEFAULT_BATCH_TARGET_MS: u64 = 1000;
 
 fn seconds(
     lookup: impl Fn(&str) -> Option<String>,
@@ -96,10 +112,18 @@ fn number<N: FromStr + PartialOrd + fmt::Display>(
     default: N,
     range: RangeInclusive<N>,
 ) -> Result<N, ConfigError> {
-    let Some(text) = lookup(variable) else { return Ok(default) };
-    text.parse().ok().filter(|value| range.contains(value)).ok_or_else(|| {
-        ConfigError::new(variable, format!("{text:?} is not a whole number from {} to {}", range.start(), range.end()))
-    })
+    Ok(optional_number(lookup, variable, range)?.unwrap_or(default))
+}
+
+fn optional_number<N: FromStr + PartialOrd + fmt::Display>(
+    lookup: impl Fn(&str) -> Option<String>,
+    variable: &'static str,
+    range: RangeInclusive<N>,
+) -> Result<Option<N>, ConfigError> {
+    let Some(text) = lookup(variable) else { return Ok(None) };
+    let value = text.parse().ok().filter(|value| range.contains(value));
+    let problem = || format!("{text:?} is not a whole number from {} to {}", range.start(), range.end());
+    value.map(Some).ok_or_else(|| ConfigError::new(variable, problem()))
 }
 
 /// The subscriber falls back to `info` in silence; a typing error should not cost a night's log.
@@ -135,7 +159,8 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = config(&[URL, ("BATCH_ROWS", "")]).expect("defaults");
         assert_eq!(config.settings.retention_months, 3);
-        assert_eq!(config.settings.batch_rows, 20_000);
+        assert_eq!(config.settings, Settings::default());
+        assert_eq!(config.settings.batch_rows, 100_000);
         assert_eq!(config.settings.statement_timeout, Duration::from_secs(8));
         assert_eq!(config.settings.lock_timeout, Duration::from_secs(2));
         assert_eq!(config.maintenance_budget, Duration::from_secs(20));
@@ -147,6 +172,12 @@ mod tests {
             ("RETENTION_MONTHS", "0"),
             ("RETENTION_MONTHS", "three"),
             ("BATCH_ROWS", "-1"),
+            ("BATCH_TARGET_MILLISECONDS", "1s"),
+            ("WORKERS", "0"),
+            ("LEASE_SECONDS", "0"),
+            ("MAX_ARCHIVE_ROWS", "all"),
+            ("MAX_REPLICA_LAG_SECONDS", "-1"),
+            ("MAX_ACTIVE_SESSIONS", "few"),
             ("STATEMENT_TIMEOUT_SECONDS", "8s"),
             ("LOCK_TIMEOUT_SECONDS", "0"),
             ("MAINTENANCE_BUDGET_SECONDS", "901"),

@@ -2,6 +2,12 @@
 
 use std::error::Error as StdError;
 
+use chrono::{DateTime, Utc};
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::model::{MaintenancePause, MaintenanceRun, Month};
+
 /// A result whose error is [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -53,6 +59,51 @@ pub enum Error {
         /// What the database said, when it cannot convert at all.
         source: Option<tokio_postgres::Error>,
     },
+    /// A run is under way: somebody holds its lease.
+    #[error("maintenance run {} is under way", run.id)]
+    UnderWay {
+        /// The run and how far it is.
+        run: Box<MaintenanceRun>,
+    },
+    /// An operator paused maintenance.
+    #[error("maintenance is paused since {} by {}: {}; `snapshots resume` ends the pause", pause.paused_at, pause.paused_by, pause.reason)]
+    Paused {
+        /// The pause.
+        pause: MaintenancePause,
+    },
+    /// The run's lease was taken by another holder, or the run was cancelled: what was not yet committed is not done.
+    #[error("the lease of maintenance run {run} is lost")]
+    LeaseLost {
+        /// The run's id.
+        run: Uuid,
+    },
+    /// Logs may only be archived when every stream has its snapshot of the month.
+    #[error("the snapshots of {month} are not complete: take them first")]
+    SnapshotsIncomplete {
+        /// The month.
+        month: Month,
+    },
+    /// Logs are kept for a month at least.
+    #[error("the retention is {months} months: logs are kept for 1 month at least")]
+    RetentionTooShort {
+        /// What was asked for.
+        months: u32,
+    },
+    /// The cutoff lies in the future by the database's clock.
+    #[error("the cutoff {cutoff} is in the future by the database's clock: set this machine's clock")]
+    CutoffInFuture {
+        /// The cutoff.
+        cutoff: DateTime<Utc>,
+    },
+    /// The database is a standby or refuses writes.
+    #[error("the database is read-only (a standby, or set so): use the primary")]
+    ReadOnlyDatabase,
+    /// More rows are due than may be archived at once.
+    #[error("more than {max_rows} logs are due (MAX_ARCHIVE_ROWS): look at them with a dry run, then force the run")]
+    TooManyRows {
+        /// The limit.
+        max_rows: u64,
+    },
     /// One row alone weighs more than a response may.
     #[error("{item} is larger than a response may be (6 MB): read it from the database")]
     ResponseTooLarge {
@@ -88,7 +139,24 @@ pub enum Error {
 /// The cause of an error, of whatever type.
 pub(crate) type Source = Box<dyn StdError + Send + Sync>;
 
+/// How a statement may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// With fewer rows: it took too long, or waited too long for a lock.
+    Smaller,
+    /// The same again, a little later: it lost against another transaction.
+    Later,
+}
+
 impl Error {
+    /// How what failed may be tried again, if at all.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        let Self::Busy(source) = self else { return None };
+        let code = source.downcast_ref::<tokio_postgres::Error>()?.code()?;
+        let later = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code);
+        Some(if later { Retry::Later } else { Retry::Smaller })
+    }
+
     pub(crate) fn invalid(field: &'static str, wanted: impl Into<String>) -> Self {
         Self::InvalidInput { field, wanted: wanted.into() }
     }
@@ -102,6 +170,14 @@ impl Error {
             Self::NotMigrated(_) => "not_migrated",
             Self::ArchiveColumnsDiffer { .. } => "archive_columns_differ",
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
+            Self::UnderWay { .. } => "maintenance_under_way",
+            Self::Paused { .. } => "maintenance_paused",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::SnapshotsIncomplete { .. } => "snapshots_incomplete",
+            Self::RetentionTooShort { .. } => "retention_too_short",
+            Self::CutoffInFuture { .. } => "cutoff_in_future",
+            Self::ReadOnlyDatabase => "database_read_only",
+            Self::TooManyRows { .. } => "too_many_rows",
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Unavailable(_) => "database_unavailable",
             Self::Busy(_) => "database_busy",

@@ -1,5 +1,7 @@
 //! Invocations that do not come over HTTP: what they accept, what they do, and how Lambda hears that they failed.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use lambda_runtime::Diagnostic;
@@ -8,11 +10,15 @@ use serde_json::Value;
 use crate::database::{self, MigrationReport};
 use crate::error::{Error, Result, chain};
 use crate::maintenance::Deadline;
-use crate::model::MaintenanceReport;
+use crate::model::{MaintenanceRun, Month, Trigger};
 use crate::service::SnapshotService;
 
+/// How soon a scheduled run looks again whether another one has ended.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Runs maintenance for a schedule's `event`, until shortly before the invocation is stopped at `deadline_ms`
-/// (milliseconds since the epoch).
+/// (milliseconds since the epoch). Schedules deliver at least once: a period that was run already is not run again, and
+/// one that is under way is left to its holder; its run is returned as it is. Another run is waited for.
 ///
 /// # Errors
 ///
@@ -22,10 +28,28 @@ pub async fn run_maintenance(
     event: Value,
     deadline_ms: u64,
     now: DateTime<Utc>,
-) -> Result<MaintenanceReport> {
+) -> Result<MaintenanceRun> {
     let run = async {
-        check_event(&event)?;
-        service.run_maintenance(now, &Deadline::before_invocation_ends(deadline_ms, now)).await
+        let trigger = match check_event(&event)? {
+            Sender::Schedule => Trigger::Schedule { period: period(&event, now) },
+            Sender::Person => Trigger::Api,
+        };
+        let deadline = Deadline::before_invocation_ends(deadline_ms, now);
+        loop {
+            match service.run_maintenance(trigger.request(), now, &deadline).await {
+                // A duplicate delivery: the first one is at it.
+                Err(Error::UnderWay { run }) if run.period.is_some() && run.period == trigger.period() => {
+                    tracing::info!(run = %run.id, "snapshot maintenance: is under way already");
+                    return Ok(*run);
+                }
+                // Another run is in the way of this period's: it would be skipped if nobody waited.
+                Err(Error::UnderWay { run }) if trigger.period().is_some() && deadline.has_come().is_none() => {
+                    tracing::info!(run = %run.id, "snapshot maintenance: waits for the run that is under way");
+                    deadline.sleep(RETRY_INTERVAL).await;
+                }
+                result => return result,
+            }
+        }
     };
     run.await.inspect_err(|error| log("snapshot maintenance failed", error))
 }
@@ -43,12 +67,32 @@ pub async fn migrate(pool: &Pool, event: Value) -> Result<MigrationReport> {
     run.await.inspect_err(|error| log("migration failed", error))
 }
 
+/// Who sent an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    /// EventBridge Scheduler or a scheduled rule.
+    Schedule,
+    /// Somebody by hand, with `{}`.
+    Person,
+}
+
 /// Checks that `event` is `{}` or was sent by EventBridge Scheduler or a scheduled rule. It carries no instructions:
 /// an activation looks at what is and brings it to what should be. Whoever sends something else expects something else.
-fn check_event(event: &Value) -> Result<()> {
+fn check_event(event: &Value) -> Result<Sender> {
     let source = event.get("source").and_then(Value::as_str);
     let by_hand = event.as_object().is_some_and(serde_json::Map::is_empty);
-    if by_hand || matches!(source, Some("aws.scheduler" | "aws.events")) { Ok(()) } else { Err(Error::UnknownEvent) }
+    match source {
+        Some("aws.scheduler" | "aws.events") => Ok(Sender::Schedule),
+        _ if by_hand => Ok(Sender::Person),
+        _ => Err(Error::UnknownEvent),
+    }
+}
+
+/// The month that a schedule fired for: that of the event's time, which every delivery of it repeats; of `now` where it
+/// says none, or one to come.
+fn period(event: &Value, now: DateTime<Utc>) -> Month {
+    let time = event.get("time").and_then(Value::as_str).and_then(|time| DateTime::parse_from_rfc3339(time).ok());
+    Month::of(time.map_or(now, |time| time.to_utc().min(now)))
 }
 
 fn log(what: &str, error: &Error) {
@@ -71,12 +115,27 @@ mod tests {
 
     #[test]
     fn a_schedules_events_and_the_empty_one_are_accepted() {
+        assert_eq!(check_event(&json!({})).expect("by hand"), Sender::Person);
         for event in [
-            json!({}),
             json!({"source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": "{}"}),
             json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
         ] {
-            assert!(check_event(&event).is_ok(), "{event}");
+            assert_eq!(check_event(&event).expect("a schedule's"), Sender::Schedule, "{event}");
+        }
+    }
+
+    #[test]
+    fn every_delivery_of_a_schedule_is_for_the_month_that_it_fired_in() {
+        let now = "2026-06-02T05:00:00Z".parse().expect("a time");
+        for (event, month) in [
+            (json!({"time": "2026-06-01T02:00:00Z"}), "2026-06"),
+            (json!({"time": "2026-05-01T02:00:00Z"}), "2026-05"),
+            (json!({"time": "2026-06-01T01:00:00+02:00"}), "2026-05"),
+            (json!({"time": "2099-01-01T02:00:00Z"}), "2026-06"),
+            (json!({"time": "soon"}), "2026-06"),
+            (json!({}), "2026-06"),
+        ] {
+            assert_eq!(period(&event, now).to_string(), month, "{event}");
         }
     }
 

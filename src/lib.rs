@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use chrono::Utc;
-//! use snapshot_service::{ArchiveFilter, Deadline, Month, PageRequest, Settings, SnapshotService, StreamId, database};
+//! use snapshot_service::{ArchiveFilter, Deadline, Month, PageRequest, Settings, SnapshotService, StreamId, Trigger, database};
 //!
 //! # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = database::connect_pool(&url.parse()?, "example", 4).await?;
@@ -21,9 +21,9 @@
 //! let now = Utc::now();
 //! let snapshots = service.create_monthly_snapshots(now, &Deadline::never()).await?;
 //! let archive = service.archive_old_logs(now, &Deadline::never()).await?;
-//! let both = service.run_maintenance(now, &Deadline::never()).await?;
-//! assert!(snapshots.complete && archive.complete && both.archive.complete);
-//! assert_eq!(both.snapshots_created + both.archive.logs_archived, 0, "it was all done");
+//! let both = service.run_maintenance(Trigger::Cli.request(), now, &Deadline::never()).await?;
+//! assert!(snapshots.complete && archive.complete && both.complete);
+//! assert_eq!(both.snapshots_created + both.logs_archived, 0, "it was all done");
 //!
 //! // A stream's history, by either of its ids.
 //! let stream = StreamId::new("42")?;
@@ -66,7 +66,8 @@ pub use config::Config;
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, ArchiveReport, ArchivedLog, Cursor, HeldBack, HeldBackReason, MaintenanceReport,
-    Month, Page, PageRequest, Position, SnapshotPosition, SnapshotReport, StreamId, StreamIds, StreamSnapshot,
+    ArchiveFilter, ArchivePosition, ArchivedLog, Cursor, DryRunReport, DueMonth, HeldBack, HeldBackReason,
+    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position, RunPosition,
+    RunStatus, Scope, SnapshotPosition, StopReason, StreamId, StreamIds, StreamSnapshot, Trigger, TriggerKind,
 };
 pub use service::SnapshotService;

@@ -1,18 +1,19 @@
-//! The six operations.
+//! The six operations, and what operators do with runs.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use uuid::Uuid;
 
 use crate::error::Result;
-use crate::maintenance::{Deadline, Plan, Settings, run};
+use crate::maintenance::{Deadline, Plan, Settings, dry_run, run};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, ArchiveReport, ArchivedLog, MaintenanceReport, Month, Page, PageRequest,
-    SnapshotPosition, SnapshotReport, StreamId, StreamSnapshot,
+    ArchiveFilter, ArchivePosition, ArchivedLog, DryRunReport, MaintenancePause, MaintenanceRequest, MaintenanceRun,
+    Month, Page, PageRequest, RunPosition, Scope, SnapshotPosition, StreamId, StreamSnapshot, Trigger,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{archived_logs, snapshots};
+use crate::store::{archived_logs, maintenance_pause, maintenance_runs, snapshots};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -36,31 +37,153 @@ impl SnapshotService {
     /// Takes this month's snapshot of every stream that has none yet; others stay as they are (domain rules 3 and 4).
     /// `now` is the run's start.
     ///
+    /// A run that is open is finished first. Works until `deadline`; calling again continues.
+    ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`](crate::Error::Unavailable), [`Error::Busy`](crate::Error::Busy) and the like. Batches
-    /// before the error are kept; running again continues.
-    pub async fn create_monthly_snapshots(&self, now: DateTime<Utc>, deadline: &Deadline) -> Result<SnapshotReport> {
-        run::create_snapshots(&self.pool, &self.settings, &self.plan(now), deadline).await
+    /// [`Error::UnderWay`](crate::Error::UnderWay) while somebody else works, [`Error::Paused`](crate::Error::Paused),
+    /// [`Error::ReadOnlyDatabase`](crate::Error::ReadOnlyDatabase), [`Error::CutoffInFuture`](crate::Error::CutoffInFuture),
+    /// [`Error::Unavailable`](crate::Error::Unavailable), [`Error::Busy`](crate::Error::Busy) and the like. Batches before
+    /// the error are kept; calling again continues.
+    pub async fn create_monthly_snapshots(&self, now: DateTime<Utc>, deadline: &Deadline) -> Result<MaintenanceRun> {
+        self.run(Scope::Snapshots, Trigger::Api.request(), now, deadline).await
     }
 
     /// Moves logs older than the retention to the archive (domain rules 1 and 5 to 7). `now` is the run's start.
     ///
+    /// A run that is open is finished first. Works until `deadline`; calling again continues.
+    ///
     /// # Errors
     ///
-    /// [`Error::ArchiveColumnsDiffer`](crate::Error::ArchiveColumnsDiffer) before the first row moves; else as
+    /// [`Error::SnapshotsIncomplete`](crate::Error::SnapshotsIncomplete) while a stream lacks its snapshot of the month;
+    /// [`Error::ArchiveColumnsDiffer`](crate::Error::ArchiveColumnsDiffer) before the first row moves;
+    /// [`Error::TooManyRows`](crate::Error::TooManyRows); else as
     /// [`create_monthly_snapshots`](Self::create_monthly_snapshots).
-    pub async fn archive_old_logs(&self, now: DateTime<Utc>, deadline: &Deadline) -> Result<ArchiveReport> {
-        run::archive(&self.pool, &self.settings, &self.plan(now), deadline).await
+    pub async fn archive_old_logs(&self, now: DateTime<Utc>, deadline: &Deadline) -> Result<MaintenanceRun> {
+        self.run(Scope::Archive, Trigger::Api.request(), now, deadline).await
     }
 
-    /// Both, as one report: snapshots, then the archive. `now` is the run's start.
+    /// Both, as one run: snapshots, then the archive. `now` is the run's start.
+    ///
+    /// A run that is open is finished first; a period that was run already is not run again, and its run is returned.
+    /// Works until `deadline`; calling again continues.
     ///
     /// # Errors
     ///
     /// As [`archive_old_logs`](Self::archive_old_logs).
-    pub async fn run_maintenance(&self, now: DateTime<Utc>, deadline: &Deadline) -> Result<MaintenanceReport> {
-        run::maintain(&self.pool, &self.settings, &self.plan(now), deadline).await
+    pub async fn run_maintenance(
+        &self,
+        request: MaintenanceRequest,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<MaintenanceRun> {
+        self.run(Scope::Maintenance, request, now, deadline).await
+    }
+
+    /// What [`run_maintenance`](Self::run_maintenance) would do at `now`; `refresh` as there. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`](crate::Error::Busy) when counting takes longer than until `deadline`, and the like.
+    pub async fn dry_run(&self, refresh: bool, now: DateTime<Utc>, deadline: &Deadline) -> Result<DryRunReport> {
+        let plan = Plan::starting_at(now, self.settings.retention_months);
+        dry_run(&self.pool, &self.settings, &plan, refresh, deadline).await
+    }
+
+    /// All runs, newest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn list_maintenance_runs(
+        &self,
+        page: &PageRequest<RunPosition>,
+    ) -> Result<Page<MaintenanceRun, RunPosition>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), maintenance_runs::list_runs(&**client, page)).await
+    }
+
+    /// A run, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_maintenance_run(&self, id: Uuid) -> Result<Option<MaintenanceRun>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), maintenance_runs::find_run(&**client, id)).await
+    }
+
+    /// The run that is under way or waits to be continued, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_open_maintenance_run(&self) -> Result<Option<MaintenanceRun>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), maintenance_runs::find_open_run(&**client)).await
+    }
+
+    /// The last month that the schedule has run, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_last_scheduled_period(&self) -> Result<Option<Month>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), maintenance_runs::find_last_period(&**client)).await
+    }
+
+    /// The pause that holds, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_maintenance_pause(&self) -> Result<Option<MaintenancePause>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), maintenance_pause::find_pause(&**client)).await
+    }
+
+    /// Pauses maintenance: a run that is under way stops after its batch, and none goes on or starts, whatever triggers it,
+    /// until it is resumed. Returns the pause; one that holds already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and the like.
+    pub async fn pause_maintenance(&self, reason: &str, by: &str) -> Result<Option<MaintenancePause>> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.read_limits()).await?;
+        maintenance_pause::insert_pause(&transaction, reason, by).await?;
+        let pause = maintenance_pause::find_pause(&transaction).await?;
+        transaction.commit().await?;
+        Ok(pause)
+    }
+
+    /// Ends the pause, and returns it, or none when there was none. The next trigger continues the open run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and the like.
+    pub async fn resume_maintenance(&self) -> Result<Option<MaintenancePause>> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.read_limits()).await?;
+        let pause = maintenance_pause::delete_pause(&transaction).await?;
+        transaction.commit().await?;
+        Ok(pause)
+    }
+
+    /// Ends the open run for good, and returns it, or none when none was open. Whoever works on it commits nothing more;
+    /// what was committed stays. A period whose run was cancelled is not run again by the schedule.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and the like.
+    pub async fn cancel_maintenance(&self) -> Result<Option<MaintenanceRun>> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.read_limits()).await?;
+        let Some(id) = maintenance_runs::cancel_open_run(&transaction).await? else { return Ok(None) };
+        let run = maintenance_runs::find_run(&transaction, id).await?;
+        transaction.commit().await?;
+        Ok(run)
     }
 
     /// A stream's snapshot of `month`, or none. `stream` is either of its ids (domain rule 8).
@@ -103,8 +226,14 @@ impl SnapshotService {
         session::read(&client, &self.read_limits(), read).await
     }
 
-    fn plan(&self, now: DateTime<Utc>) -> Plan {
-        Plan::starting_at(now, self.settings.retention_months)
+    async fn run(
+        &self,
+        scope: Scope,
+        request: MaintenanceRequest,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<MaintenanceRun> {
+        run::run(&self.pool, &self.settings, scope, request, now, deadline).await
     }
 
     fn read_limits(&self) -> Limits {

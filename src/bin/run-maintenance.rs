@@ -8,8 +8,11 @@ use snapshot_service::{Config, SnapshotService, database, exit, invocation};
 async fn main() -> Result<(), lambda_runtime::Error> {
     tracing::init_default_subscriber();
     let config = Config::from_env().unwrap_or_else(|error| exit(&error));
-    let pool =
-        database::connect_pool(&config.database, "run-maintenance", 1).await.unwrap_or_else(|error| exit(&error));
+    // Each worker has one, and one to keep the lease.
+    let connections = 2 * config.settings.workers + 1;
+    let pool = database::connect_pool(&config.database, "run-maintenance", connections)
+        .await
+        .unwrap_or_else(|error| exit(&error));
     let service = SnapshotService::new(pool, config.settings);
     run(service_fn(|event: LambdaEvent<serde_json::Value>| {
         invocation::run_maintenance(&service, event.payload, event.context.deadline, Utc::now())

@@ -11,9 +11,11 @@ use snapshot_service::{Config, SnapshotService, database, exit};
 async fn main() -> Result<(), lambda_http::Error> {
     tracing::init_default_subscriber();
     let config = Config::from_env().unwrap_or_else(|error| exit(&error));
-    // An environment handles one event at a time.
-    let pool =
-        database::connect_pool(&config.database, "trigger-maintenance", 1).await.unwrap_or_else(|error| exit(&error));
+    // Each worker has one, and one to keep the lease.
+    let connections = 2 * config.settings.workers + 1;
+    let pool = database::connect_pool(&config.database, "trigger-maintenance", connections)
+        .await
+        .unwrap_or_else(|error| exit(&error));
     let service = SnapshotService::new(pool, config.settings);
     run(service_fn(|request: Request| async {
         let call = Call::of_lambda(&request, Utc::now(), config.maintenance_budget);

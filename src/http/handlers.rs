@@ -1,15 +1,16 @@
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 
+use super::request::MaintenanceBody;
 use super::{Call, request, response};
 use crate::error::{Error, Result};
-use crate::model::{MAX_PAGE_BYTES, wire_bytes};
+use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, Trigger, wire_bytes};
 use crate::service::SnapshotService;
 
 /// `GET /api/v1/snapshots/{streamId}`
 pub(super) async fn list_snapshots(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
     let stream = request::stream_id(request)?;
-    let page = request::page(request, &stream)?;
+    let page = request::page(request, Some(&stream))?;
     response::page(service.get_stream_snapshots(&stream, &page).await?)
 }
 
@@ -27,14 +28,34 @@ pub(super) async fn get_snapshot(service: &SnapshotService, request: &Request) -
 /// `GET /api/v1/snapshots/{streamId}/archive`
 pub(super) async fn list_archived_logs(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
     let stream = request::stream_id(request)?;
-    let page = request::page(request, &stream)?;
+    let page = request::page(request, Some(&stream))?;
     let filter = request::archive_filter(request)?;
     response::page(service.get_archived_logs(&stream, &filter, &page).await?)
 }
 
 /// `POST /api/v1/snapshots/maintenance`
-pub(super) async fn trigger_maintenance(service: &SnapshotService, call: &Call) -> Result<Response<Body>> {
-    let report = service.run_maintenance(call.now, &call.deadline).await?;
-    let status = if report.archive.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
-    response::data(status, report)
+pub(super) async fn trigger_maintenance(
+    service: &SnapshotService,
+    request: &Request,
+    call: &Call,
+) -> Result<Response<Body>> {
+    let MaintenanceBody { dry_run, refresh, force } = request::maintenance_body(request)?;
+    if dry_run {
+        return response::data(StatusCode::OK, service.dry_run(refresh, call.now, &call.deadline).await?);
+    }
+    let request = MaintenanceRequest { trigger: Trigger::Api, refresh, force };
+    let run = service.run_maintenance(request, call.now, &call.deadline).await?;
+    let status = if run.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+    response::data(status, run)
+}
+
+/// `GET /api/v1/snapshots/maintenance`
+pub(super) async fn list_maintenance_runs(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    response::page(service.list_maintenance_runs(&request::page(request, None)?).await?)
+}
+
+/// `GET /api/v1/snapshots/maintenance/{runId}`
+pub(super) async fn get_maintenance_run(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let run = service.get_maintenance_run(request::run_id(request)?).await?;
+    response::data(StatusCode::OK, run.ok_or(Error::NotFound { what: "Maintenance run" })?)
 }

@@ -30,6 +30,10 @@ pub enum Endpoint {
     ListArchivedLogs,
     /// Maintenance on request.
     TriggerMaintenance,
+    /// All runs of maintenance.
+    ListMaintenanceRuns,
+    /// One run.
+    GetMaintenanceRun,
 }
 
 /// Where an endpoint is found.
@@ -46,7 +50,7 @@ pub struct Route {
 }
 
 /// All routes. Where two match, the one with more fixed parts wins.
-pub const ROUTES: [Route; 4] = [
+pub const ROUTES: [Route; 6] = [
     Route {
         method: "GET",
         path: "/api/v1/snapshots/{streamId}",
@@ -70,6 +74,18 @@ pub const ROUTES: [Route; 4] = [
         path: "/api/v1/snapshots/maintenance",
         endpoint: Endpoint::TriggerMaintenance,
         function: "trigger-maintenance",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/maintenance",
+        endpoint: Endpoint::ListMaintenanceRuns,
+        function: "list-maintenance-runs",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/maintenance/{runId}",
+        endpoint: Endpoint::GetMaintenanceRun,
+        function: "get-maintenance-run",
     },
 ];
 
@@ -102,7 +118,9 @@ pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Requ
             Endpoint::ListSnapshots => handlers::list_snapshots(service, &request).await,
             Endpoint::GetSnapshot => handlers::get_snapshot(service, &request).await,
             Endpoint::ListArchivedLogs => handlers::list_archived_logs(service, &request).await,
-            Endpoint::TriggerMaintenance => handlers::trigger_maintenance(service, &call).await,
+            Endpoint::TriggerMaintenance => handlers::trigger_maintenance(service, &request, &call).await,
+            Endpoint::ListMaintenanceRuns => handlers::list_maintenance_runs(service, &request).await,
+            Endpoint::GetMaintenanceRun => handlers::get_maintenance_run(service, &request).await,
         }
     };
     let result = if endpoint == Endpoint::TriggerMaintenance {

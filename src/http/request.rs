@@ -1,6 +1,8 @@
 use chrono::DateTime;
 use lambda_http::{Request, RequestExt};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::model::{ArchiveFilter, Cursor, Month, PageRequest, Position, StreamId};
@@ -15,8 +17,44 @@ pub(super) fn month(request: &Request) -> Result<Month> {
     path_parameter(request, "month")?.parse()
 }
 
+/// The `runId` in the path.
+pub(super) fn run_id(request: &Request) -> Result<Uuid> {
+    // Not the crate's own parser, which takes other forms too.
+    let text = path_parameter(request, "runId")?;
+    let id = text.parse::<Uuid>().ok().filter(|id| id.to_string() == text.to_ascii_lowercase());
+    id.ok_or_else(|| Error::invalid("runId", "must be a run's id, such as 6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e"))
+}
+
+/// What `POST .../maintenance` may say.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MaintenanceBody {
+    /// Count only.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Retake this month's snapshots.
+    #[serde(default)]
+    pub(super) refresh: bool,
+    /// Archive more rows than the limit.
+    #[serde(default)]
+    pub(super) force: bool,
+}
+
+/// The body of `POST .../maintenance`; none means nothing special.
+pub(super) fn maintenance_body(request: &Request) -> Result<MaintenanceBody> {
+    const WANTED: &str =
+        "must be empty or a JSON object with no other fields than dryRun, refresh and force, each true or false";
+    let body = request.body().as_ref().trim_ascii();
+    if body.is_empty() {
+        return Ok(MaintenanceBody::default());
+    }
+    // serde would also read a struct from an array.
+    let parsed = body.starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten();
+    parsed.ok_or_else(|| Error::invalid("body", WANTED))
+}
+
 /// `limit` and `cursor`.
-pub(super) fn page<P: Position>(request: &Request, stream: &StreamId) -> Result<PageRequest<P>> {
+pub(super) fn page<P: Position>(request: &Request, stream: Option<&StreamId>) -> Result<PageRequest<P>> {
     let limit = parameter(request, "limit", "must be a whole number from 1 to 1000", |text| text.parse().ok())?;
     let cursor = query_parameter(request, "cursor").map(|text| Cursor::decode(text, stream)).transpose()?;
     PageRequest::new(limit.unwrap_or(PageRequest::<P>::DEFAULT_LIMIT), cursor)
@@ -96,13 +134,16 @@ mod tests {
     fn a_limit_out_of_range_is_refused_by_name() {
         let stream = StreamId::new("42").expect("an id");
         for limit in ["0", "1001", "-1", "1.5", "", "ten", "99999999999999999999"] {
-            let error = page::<SnapshotPosition>(&with_query("limit", limit), &stream).expect_err(limit);
+            let error = page::<SnapshotPosition>(&with_query("limit", limit), Some(&stream)).expect_err(limit);
             assert_eq!(error.to_string(), "limit must be a whole number from 1 to 1000");
         }
         for (limit, rows) in [("1", 1), ("1000", 1000)] {
-            assert_eq!(page::<SnapshotPosition>(&with_query("limit", limit), &stream).expect(limit).limit(), rows);
+            assert_eq!(
+                page::<SnapshotPosition>(&with_query("limit", limit), Some(&stream)).expect(limit).limit(),
+                rows
+            );
         }
-        assert_eq!(page::<SnapshotPosition>(&Request::default(), &stream).expect("the default").limit(), 100);
+        assert_eq!(page::<SnapshotPosition>(&Request::default(), Some(&stream)).expect("the default").limit(), 100);
     }
 
     #[test]
@@ -122,5 +163,32 @@ mod tests {
         }
         let filter = archive_filter(&with_query("to", "2026-02-01T01:00:00+02:00")).expect("with an offset");
         assert_eq!(filter.to().expect("a time").to_rfc3339(), "2026-01-31T23:00:00+00:00");
+    }
+
+    #[test]
+    fn the_body_of_a_trigger_is_empty_or_an_object_of_known_fields() {
+        let body = |text: &str| maintenance_body(&Request::new(text.into()));
+        for empty in ["", " \n", "{}"] {
+            assert_eq!(body(empty).expect(empty), MaintenanceBody::default());
+        }
+        assert!(body(r#"{"dryRun": true}"#).expect("known").dry_run);
+        let both = body(r#"{"refresh": true, "force": true}"#).expect("known");
+        assert_eq!((both.dry_run, both.refresh, both.force), (false, true, true));
+        for bad in
+            ["[]", "null", "true", "x", r#"{"dryrun": true}"#, r#"{"dryRun": "yes"}"#, r#"{"dryRun": null}"#, "{} {}"]
+        {
+            let error = body(bad).expect_err(bad);
+            assert!(error.to_string().starts_with("body must be empty or a JSON object"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_id_has_one_form() {
+        let id = "6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e";
+        assert_eq!(run_id(&with_path("runId", id)).expect(id).to_string(), id);
+        for bad in ["", "1", "2026-05", "6c1a9be4ae0649fc9c4f1a5e6f0d8a5e", "{6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e}"] {
+            let error = run_id(&with_path("runId", bad)).expect_err(bad);
+            assert!(error.to_string().starts_with("runId must be a run's id"), "{error}");
+        }
     }
 }

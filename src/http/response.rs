@@ -4,7 +4,7 @@ use lambda_http::{Body, Response};
 use serde::Serialize;
 
 use crate::error::{Error, Result, chain};
-use crate::model::{Page, Position};
+use crate::model::{MaintenanceRun, Page, Position};
 
 /// How long a caller should leave a database alone that is down or busy.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -25,7 +25,7 @@ struct SuccessfulPage<T> {
     next_cursor: Option<String>,
 }
 
-/// `{"success": false, "error": "...", "code": "...", "requestId": "..."}`.
+/// `{"success": false, "error": "...", "code": "...", "requestId": "..."}`, and `"data"` with the run that is in the way.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Failure<'a> {
@@ -33,6 +33,8 @@ struct Failure<'a> {
     error: &'a str,
     code: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a MaintenanceRun>,
 }
 
 /// One thing.
@@ -53,29 +55,39 @@ pub(super) fn error(error: &Error, request_id: &str) -> Response<Body> {
         tracing::error!(request_id, code = error.code(), error = chain(error), "request failed");
     }
     let message = if error.code() == "internal_error" { "internal error".into() } else { error.to_string() };
-    failure(status, &message, error.code(), request_id)
+    let data = if let Error::UnderWay { run } = error { Some(&**run) } else { None };
+    failure(status, &Failure { success: false, error: &message, code: error.code(), request_id, data })
 }
 
 /// The answer to a path or method that there is no route for.
 pub fn not_found(request_id: &str) -> Response<Body> {
-    failure(StatusCode::NOT_FOUND, "There is nothing at this path for this method", "no_such_route", request_id)
+    let error = "There is nothing at this path for this method";
+    failure(StatusCode::NOT_FOUND, &Failure { success: false, error, code: "no_such_route", request_id, data: None })
 }
 
 fn status(error: &Error) -> StatusCode {
     match error {
         Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
         Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        Error::ArchiveColumnsDiffer { .. } => StatusCode::CONFLICT,
-        Error::Unavailable(_) | Error::Busy(_) | Error::NotMigrated(_) | Error::HostTableMissing { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Error::ArchiveColumnsDiffer { .. }
+        | Error::UnderWay { .. }
+        | Error::Paused { .. }
+        | Error::LeaseLost { .. }
+        | Error::SnapshotsIncomplete { .. }
+        | Error::RetentionTooShort { .. }
+        | Error::CutoffInFuture { .. }
+        | Error::TooManyRows { .. } => StatusCode::CONFLICT,
+        Error::Unavailable(_)
+        | Error::Busy(_)
+        | Error::NotMigrated(_)
+        | Error::ReadOnlyDatabase
+        | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn failure(status: StatusCode, error: &str, code: &str, request_id: &str) -> Response<Body> {
-    let failure = Failure { success: false, error, code, request_id };
-    let mut response = json(status, &failure).expect("four strings are always JSON");
+fn failure(status: StatusCode, failure: &Failure<'_>) -> Response<Body> {
+    let mut response = json(status, failure).expect("strings and a run are always JSON");
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.parse().expect("digits are a header value"));
     }

@@ -1,8 +1,11 @@
+use std::future::pending;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::model::StopReason;
 
 /// What a Lambda keeps of its time to end the batch under way, which is limited by the statement timeout, and to answer.
 const INVOCATION_MARGIN: Duration = Duration::from_secs(10);
@@ -46,8 +49,33 @@ impl Deadline {
         Self { stop, ..self }
     }
 
-    /// Whether it is time to stop.
-    pub(crate) fn has_come(&self) -> bool {
-        self.stop.is_cancelled() || self.at.is_some_and(|at| Instant::now() >= at)
+    /// Why it is time to stop; `None` while it is not.
+    pub(crate) fn has_come(&self) -> Option<StopReason> {
+        if self.stop.is_cancelled() {
+            return Some(StopReason::Signal);
+        }
+        self.at.is_some_and(|at| Instant::now() >= at).then_some(StopReason::Deadline)
+    }
+
+    /// How long it is until then; `None` without an end.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        self.at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits until it is time to stop.
+    pub(crate) async fn come(&self) {
+        tokio::select! {
+            () = async { match self.at { Some(at) => tokio::time::sleep_until(at).await, None => pending().await } } => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Sleeps for `time`, or until it is time to stop.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        let time = self.remaining().map_or(time, |remaining| remaining.min(time));
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 }

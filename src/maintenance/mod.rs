@@ -1,12 +1,20 @@
-//! The monthly work: what is to be done (`plan`, pure), how long it may take (`deadline`), and doing it (`run`).
+//! The monthly work. `plan`: what it is about (pure). `run`: who does it, and its phases. `snapshots` and `archive`: the
+//! phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only.
 
+mod archive;
+mod batch_size;
 mod deadline;
+mod dry_run;
 mod plan;
 pub(crate) mod run;
 mod settings;
+mod slice;
+mod snapshots;
+mod throttle;
 
 pub use deadline::Deadline;
 pub use plan::next_scheduled_run;
 pub use settings::Settings;
 
+pub(crate) use dry_run::dry_run;
 pub(crate) use plan::Plan;

@@ -1,199 +1,272 @@
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
-use tokio_postgres::Client;
-use tracing::{debug, info, warn};
+use tokio_postgres::GenericClient;
+use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::{Deadline, Plan, Settings};
-use crate::error::Result;
-use crate::model::{ArchiveReport, HeldBack, MAX_REPORTED_IDS, MaintenanceReport, Month, SnapshotReport};
+use super::slice::{Begun, Slice};
+use super::{Deadline, Plan, Settings, archive, snapshots};
+use crate::error::{Error, Result, chain};
+use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RunStatus, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, SettledTwins};
-use crate::store::snapshots::{SnapshotBatch, insert_snapshot_batch};
-use crate::store::stream_identities::remember_stream_ids;
-use crate::store::{partitions, session};
+use crate::store::maintenance_runs::{self, NewRun, SliceEnd};
+use crate::store::snapshots::count_streams;
+use crate::store::{event_log, maintenance_pause, server, session};
 
-/// Snapshots, then the archive.
+/// Works on maintenance until `deadline`: on the run that is open, if one is, then on one that starts at `now` and does
+/// what is asked for. Returns the last of them as it then is.
 ///
 /// # Errors
 ///
-/// Those of the two parts; nothing is written while the archive lacks columns of `EventLog`.
-pub(crate) async fn maintain(
+/// [`Error::UnderWay`] when somebody else works on it; [`Error::Paused`]; the guard rails'; and what goes wrong on the
+/// way, which leaves the run to be continued.
+pub(crate) async fn run(
     pool: &Pool,
     settings: &Settings,
-    plan: &Plan,
+    scope: Scope,
+    request: MaintenanceRequest,
+    now: DateTime<Utc>,
     deadline: &Deadline,
-) -> Result<MaintenanceReport> {
-    check_columns(pool, settings).await?;
-    let snapshots = create_snapshots(pool, settings, plan, deadline).await?;
-    // The batch that each call is good for was spent on snapshots already.
-    let no_time_left = !snapshots.complete || (snapshots.snapshots_created > 0 && deadline.has_come());
-    let archive = if no_time_left { empty_report(plan) } else { archive(pool, settings, plan, deadline).await? };
-    let SnapshotReport { snapshot_month, snapshots_created, unparsed_amounts, .. } = snapshots;
-    Ok(MaintenanceReport { snapshot_month, snapshots_created, unparsed_amounts, archive })
-}
-
-/// Takes the month's snapshot of every stream that has none, batch by batch. Each batch is a transaction of its own and
-/// takes only what is missing: a run that is killed is continued by the next.
-pub(crate) async fn create_snapshots(
-    pool: &Pool,
-    settings: &Settings,
-    plan: &Plan,
-    deadline: &Deadline,
-) -> Result<SnapshotReport> {
-    let mut client = pool.get().await?;
-    let mut report = SnapshotReport {
-        snapshot_month: plan.snapshot_month,
-        snapshots_created: 0,
-        unparsed_amounts: 0,
-        complete: false,
-    };
-    // The last stream of the batch before; None when there is no further one.
-    let mut after = Some(String::new());
-    let mut remembered = Some(String::new());
+) -> Result<MaintenanceRun> {
+    let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(now, settings.retention_months);
+    let wanted = NewRun { request, scope, snapshot_month, cutoff, started_at: now };
+    check_guard_rails(pool, settings, cutoff).await?;
+    let mut is_first = true;
     loop {
-        let transaction = session::begin(&mut client, &settings.limits()).await?;
-        if let Some(stream) = &remembered {
-            remembered = remember_stream_ids(&transaction, stream, settings.batch_rows).await?;
+        let Some(begun) = begin(pool, settings, &wanted).await? else {
+            if let Some(run) = find_finished(pool, settings, &wanted).await? {
+                return Ok(run);
+            }
+            // What was in the way ended just now.
+            continue;
+        };
+        let slice = Slice::new(pool, settings, deadline, begun);
+        if !is_first {
+            slice.set_worked();
         }
-        let mut batch = SnapshotBatch::default();
-        if let Some(stream) = &after {
-            let now = plan.now.naive_utc();
-            batch = insert_snapshot_batch(&transaction, plan.snapshot_month, stream, settings.batch_rows, now).await?;
+        is_first = false;
+        let (id, month) = (slice.run.id, slice.run.snapshot_month);
+        match work(slice).await {
+            Ok(run) if !run.complete || does(&run, &wanted) => return Ok(run),
+            // An older run was finished first; now for what was asked for.
+            Ok(_) => {}
+            Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
+            // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
+            // missed cannot be made up for. All that the older run has left to archive is due to the new one.
+            Err(error) if month < wanted.snapshot_month => {
+                warn!(run = %id, %month, error = chain(&error), "snapshot maintenance: an older run is given up");
+                give_up(pool, settings, id).await?;
+            }
+            Err(error) => return Err(error),
         }
-        transaction.commit().await?;
-        record_snapshots(&mut report, &batch);
-        after = batch.last_stream;
-        if after.is_none() && remembered.is_none() {
-            report.complete = true;
-            break;
-        }
-        if deadline.has_come() {
-            break;
-        }
-    }
-    let SnapshotReport { snapshot_month, snapshots_created, complete, .. } = &report;
-    info!(%snapshot_month, snapshots_created, complete, "snapshot maintenance: snapshots");
-    Ok(report)
-}
-
-fn record_snapshots(report: &mut SnapshotReport, batch: &SnapshotBatch) {
-    debug!(created = batch.created, last = batch.last_stream, "snapshot maintenance: snapshot batch");
-    report.snapshots_created += batch.created;
-    report.unparsed_amounts += batch.unparsed;
-    if batch.unparsed > 0 {
-        warn!(
-            streams = batch.unparsed,
-            such_as = ?batch.unparsed_streams,
-            "snapshot maintenance: amounts that are not an integer of at most 39 digits; their snapshots have none",
-        );
     }
 }
 
-/// Moves the logs created before the cutoff to the archive, month by month and batch by batch, oldest first. A batch is
-/// one transaction: killed at any point, each event is in exactly one of the two tables, and the next run continues.
-pub(crate) async fn archive(
-    pool: &Pool,
-    settings: &Settings,
-    plan: &Plan,
-    deadline: &Deadline,
-) -> Result<ArchiveReport> {
+async fn give_up(pool: &Pool, settings: &Settings, run: Uuid) -> Result<()> {
     let mut client = pool.get().await?;
-    let limits = settings.limits();
-    let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
-    let cutoff = plan.cutoff.naive_utc();
-    let has_hashes = session::read(&client, &limits, event_log::has_due_hashes(&**client, &columns, cutoff)).await?;
-    let due = Due { cutoff, has_hashes };
-    let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
-    let mut report = empty_report(plan);
-    let mut after = Position::first();
-    let mut partition = None;
-    let mut batches = 0_u64;
-    let mut in_use = 0;
-    let mut chain_head = None;
-    while batches == 0 || !deadline.has_come() {
-        let find = event_log::find_next_due(&**client, &columns, due, &after);
-        let next = session::read(&client, &limits, find).await?;
-        chain_head = next.chain_head;
-        let Some(created_at) = next.created_at else {
-            report.complete = true;
-            break;
-        };
-        let month = Month::of(created_at.and_utc());
-        if partition != Some(month) {
-            let transaction = session::begin(&mut client, &limits).await?;
-            partitions::create_partition(&transaction, month).await?;
-            transaction.commit().await?;
-            partition = Some(month);
-        }
-        let request = BatchRequest { due, month, after: &after, limit: settings.batch_rows, now: plan.now.naive_utc() };
-        let (batch, settled) = archive_batch(&mut client, settings, &adopted, &request).await?;
-        debug!(%month, moved = batch.moved, dropped = settled.dropped, "snapshot maintenance: archive batch");
-        in_use += batch.in_use;
-        record_logs(&mut report, &batch, settled);
-        batches += 1;
-        after = match batch.last {
-            Some(last) if batch.seen == u64::from(settings.batch_rows) => last,
-            // What is left of the month is locked or came too late: the next run's.
-            _ => Position::before(month.end()),
-        };
+    let transaction = session::begin(&mut client, &settings.limits()).await?;
+    maintenance_runs::give_up_run(&transaction, run).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Whether a run that is complete has done what is wanted.
+fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
+    let period = wanted.request.trigger.period();
+    (run.scope == wanted.scope || run.scope == Scope::Maintenance)
+        && run.snapshot_month >= wanted.snapshot_month
+        && (period.is_none() || run.period == period)
+        && (run.refresh || !wanted.request.refresh)
+}
+
+async fn check_guard_rails(pool: &Pool, settings: &Settings, cutoff: DateTime<Utc>) -> Result<()> {
+    if settings.retention_months == 0 {
+        return Err(Error::RetentionTooShort { months: settings.retention_months });
     }
-    report.held_back.extend(chain_head.map(HeldBack::chain_head));
-    report.held_back.extend((in_use > 0).then(|| HeldBack::in_use(in_use)));
-    let ArchiveReport { logs_archived, already_archived, conflicts, held_back, complete, .. } = &report;
-    info!(
-        %cutoff, logs_archived, already_archived, conflicts, ?held_back, complete,
-        "snapshot maintenance: archive",
-    );
-    Ok(report)
-}
-
-/// Moves one batch, and settles what the archive has of it already, as one transaction.
-async fn archive_batch(
-    client: &mut Client,
-    settings: &Settings,
-    adopted: &[String],
-    request: &BatchRequest<'_>,
-) -> Result<(MovedBatch, SettledTwins)> {
-    let transaction = session::begin(client, &settings.limits()).await?;
-    event_log::lock_columns(&transaction).await?;
-    // Under the lock and for each batch: a column that the host adds between two batches is not dropped in silence.
-    let columns = MirroredColumns::load(&transaction).await?;
-    let moved = event_log::move_due_batch(&transaction, &columns, adopted, request).await?;
-    let settled = if moved.twins.is_empty() {
-        SettledTwins::default()
-    } else {
-        event_log::settle_twins(&transaction, &columns, &moved.twins).await?
-    };
-    transaction.commit().await?;
-    Ok((moved, settled))
-}
-
-/// Refuses to start while the archive cannot hold what `EventLog` has.
-async fn check_columns(pool: &Pool, settings: &Settings) -> Result<()> {
     let client = pool.get().await?;
-    session::read(&client, &settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
+    let state = session::read(&client, &settings.limits(), server::get_server_state(&**client)).await?;
+    if state.is_read_only {
+        return Err(Error::ReadOnlyDatabase);
+    }
+    if cutoff.naive_utc() > state.now {
+        return Err(Error::CutoffInFuture { cutoff });
+    }
+    Ok(())
 }
 
-fn record_logs(report: &mut ArchiveReport, batch: &MovedBatch, settled: SettledTwins) {
-    report.logs_archived += batch.moved;
-    report.already_archived += settled.dropped;
-    if !settled.conflicts.is_empty() {
-        let conflicts = settled.conflicts.len();
-        warn!(conflicts, such_as = ?settled.conflicts.iter().take(10).collect::<Vec<_>>(),
-            "snapshot maintenance: logs whose archived copy differs stay in EventLog");
-        report.conflicts += conflicts as u64;
-        let room = MAX_REPORTED_IDS - report.conflict_ids.len();
-        report.conflict_ids.extend(settled.conflicts.into_iter().take(room));
+/// Takes the open run, or starts the one that is wanted; none when neither can be. What another trigger does at the same
+/// time is decided by the table's constraints; each statement sees what the others have committed.
+async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Option<Begun>> {
+    if let Some(run) = find_ended_period(pool, settings, wanted).await? {
+        info!(run = %run.id, "snapshot maintenance: the period's run has ended already");
+        return Ok(None);
     }
+    let mut client = pool.get().await?;
+    let lease_seconds = settings.lease.as_secs_f64();
+    let transaction = session::begin(&mut client, &settings.limits()).await?;
+    let mut taken = maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force).await?;
+    if taken.is_none() {
+        // Before there is a run that could not go on.
+        if wanted.scope == Scope::Archive && maintenance_runs::find_open_run(&transaction).await?.is_none() {
+            check_snapshots(&transaction, wanted.snapshot_month).await?;
+        }
+        taken = maintenance_runs::insert_run(&transaction, lease_seconds, wanted).await?;
+    }
+    let Some(lease) = taken else { return Ok(None) };
+    let run = maintenance_runs::find_run(&transaction, lease.run_id).await?;
+    let run = run.ok_or(Error::LeaseLost { run: lease.run_id })?;
+    let state = maintenance_runs::get_run_state(&transaction, lease.run_id).await?;
+    transaction.commit().await?;
+    let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &run;
+    info!(
+        run = %id, attempt = attempts, holder = lease.holder, %snapshot_month, %cutoff, phase = phase.as_str(),
+        "snapshot maintenance: begins",
+    );
+    Ok(Some(Begun { run, state, lease }))
 }
 
-fn empty_report(plan: &Plan) -> ArchiveReport {
-    ArchiveReport {
-        cutoff: plan.cutoff,
-        logs_archived: 0,
-        already_archived: 0,
-        conflicts: 0,
-        conflict_ids: Vec::new(),
-        held_back: Vec::new(),
-        complete: false,
+/// Why no run could be begun: the run of the period if it has ended, or an error; none when there is no reason any more.
+async fn find_finished(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Option<MaintenanceRun>> {
+    if let Some(run) = find_ended_period(pool, settings, wanted).await? {
+        return Ok(Some(run));
     }
+    let client = pool.get().await?;
+    let limits = settings.limits();
+    if let Some(pause) = session::read(&client, &limits, maintenance_pause::find_pause(&**client)).await? {
+        return Err(Error::Paused { pause });
+    }
+    if let Some(run) = session::read(&client, &limits, maintenance_runs::find_open_run(&**client)).await? {
+        return Err(Error::UnderWay { run: Box::new(run) });
+    }
+    Ok(None)
+}
+
+/// The run of the wanted period, if it has ended.
+async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Option<MaintenanceRun>> {
+    let Some(period) = wanted.request.trigger.period() else { return Ok(None) };
+    let client = pool.get().await?;
+    let find = maintenance_runs::find_run_of_period(&**client, period);
+    Ok(session::read(&client, &settings.limits(), find).await?.filter(|run| run.finished_at.is_some()))
+}
+
+/// Does what can be done of a run in one slice, and gives the lease back.
+async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
+    let result = do_phases(&slice).await;
+    let end = match &result {
+        Ok(None) => Some(SliceEnd { status: RunStatus::Succeeded, stop_reason: None, error: None }),
+        Ok(stop_reason) => Some(SliceEnd { status: RunStatus::Interrupted, stop_reason: *stop_reason, error: None }),
+        Err(Error::LeaseLost { .. }) => None,
+        Err(error) => Some(SliceEnd {
+            status: RunStatus::Failed,
+            stop_reason: Some(StopReason::Error),
+            error: Some(error.to_string()),
+        }),
+    };
+    let released = match &end {
+        Some(end) => release(&slice, end).await,
+        None => Ok(()),
+    };
+    match (result, released) {
+        (Ok(_), Err(error)) => return Err(error),
+        (Err(error), released) => {
+            // The log has its chain where it is handled, and here the run that it is of.
+            warn!(run = %slice.run.id, code = error.code(), "snapshot maintenance: the slice ends with an error");
+            if let Err(error) = released {
+                // The lease will expire.
+                warn!(run = %slice.run.id, error = chain(&error), "snapshot maintenance: the lease is not given back");
+            }
+            let cancelled = match error {
+                Error::LeaseLost { .. } => {
+                    find(&slice).await?.filter(|run| run.stop_reason == Some(StopReason::Cancelled))
+                }
+                _ => None,
+            };
+            return cancelled.ok_or(error);
+        }
+        (Ok(_), Ok(())) => {}
+    }
+    let run = find(&slice).await?.ok_or(Error::LeaseLost { run: slice.run.id })?;
+    info!(
+        run = %run.id, status = run.status.as_str(), stop_reason = run.stop_reason.map(StopReason::as_str),
+        snapshots_created = run.snapshots_created, logs_archived = run.logs_archived,
+        already_archived = run.already_archived, conflicts = run.conflicts, held_back = ?run.held_back,
+        complete = run.complete, "snapshot maintenance: ends",
+    );
+    Ok(run)
+}
+
+async fn release(slice: &Slice<'_>, end: &SliceEnd) -> Result<()> {
+    let mut client = slice.pool.get().await?;
+    let transaction = session::begin(&mut client, &slice.settings.limits()).await?;
+    maintenance_runs::release_lease(&transaction, slice.lease(), end).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn find(slice: &Slice<'_>) -> Result<Option<MaintenanceRun>> {
+    let client = slice.pool.get().await?;
+    session::read(&client, &slice.settings.limits(), maintenance_runs::find_run(&**client, slice.run.id)).await
+}
+
+/// Goes through the phases that are left. Returns why it stopped, if that was before the end.
+async fn do_phases(slice: &Slice<'_>) -> Result<Option<StopReason>> {
+    let scope = slice.run.scope;
+    if let Some(stop) = slice.stop() {
+        return Ok(Some(stop));
+    }
+    let mut phase = slice.run.phase;
+    if phase == Phase::Snapshots {
+        let stop = snapshots::take_snapshots(slice).await?;
+        if stop.is_some() || scope == Scope::Snapshots {
+            return Ok(stop);
+        }
+        phase = Phase::Archive;
+        // The batch that each call is good for may be spent.
+        if let Some(stop) = slice.stop() {
+            return Ok(Some(stop));
+        }
+    }
+    if phase == Phase::Archive {
+        check_columns(slice).await?;
+        if let Some(stop) = archive::archive(slice).await? {
+            return Ok(Some(stop));
+        }
+    }
+    vacuum(slice).await?;
+    Ok(None)
+}
+
+/// Refuses to start while the archive cannot hold what `EventLog` has (domain rule 5).
+async fn check_columns(slice: &Slice<'_>) -> Result<()> {
+    let client = slice.pool.get().await?;
+    session::read(&client, &slice.settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
+}
+
+/// Refuses to archive before the month's snapshots are complete.
+async fn check_snapshots(client: &impl GenericClient, month: Month) -> Result<()> {
+    let counts = count_streams(client, month, None).await?;
+    if counts.without_snapshot > 0 { Err(Error::SnapshotsIncomplete { month }) } else { Ok(()) }
+}
+
+/// Vacuums `EventLog` if the run took rows from it and there is time. What is not done is left to autovacuum.
+async fn vacuum(slice: &Slice<'_>) -> Result<()> {
+    let archived = find(slice).await?.is_some_and(|run| run.rows() > 0);
+    if !archived || slice.deadline.has_come().is_some() {
+        return Ok(());
+    }
+    let client = slice.pool.get().await?;
+    let vacuumed = tokio::select! {
+        vacuumed = slice.keep_lease_while(event_log::vacuum(&**client)) => Some(vacuumed),
+        () = slice.deadline.come() => None,
+    };
+    match vacuumed {
+        Some(Ok(())) => info!(run = %slice.run.id, "snapshot maintenance: vacuumed"),
+        Some(Err(error @ Error::LeaseLost { .. })) => return Err(error),
+        // All rows are where they belong: the run is done without it.
+        Some(Err(error)) => warn!(run = %slice.run.id, error = chain(&error), "snapshot maintenance: vacuum failed"),
+        None => {
+            info!(run = %slice.run.id, "snapshot maintenance: VACUUM takes longer than there is time, and goes on by itself");
+            // The server ends it; the connection is of no use until then.
+            drop(deadpool_postgres::Object::take(client));
+        }
+    }
+    Ok(())
 }

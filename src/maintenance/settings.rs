@@ -3,27 +3,46 @@ use std::time::Duration;
 use crate::store::session::Limits;
 
 /// How the service works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Logs older than this many calendar months are archived.
     pub retention_months: u32,
-    /// Rows that one transaction writes or moves.
+    /// Most rows that one transaction writes or moves.
     pub batch_rows: u32,
-    /// Longest that a statement of maintenance may take.
+    /// How long a batch is to take; batches grow and shrink towards it.
+    pub batch_target: Duration,
+    /// Months that are archived at the same time, each on a connection of its own.
+    pub workers: usize,
+    /// Longest that a statement of a batch may take.
     pub statement_timeout: Duration,
     /// Longest that it waits for a lock.
     pub lock_timeout: Duration,
+    /// How long a run is held by a holder that is silent: after that another may take it over.
+    pub lease: Duration,
+    /// Most rows that a run archives without being forced to.
+    pub max_archive_rows: Option<u64>,
+    /// A run pauses while a replica is further behind than this.
+    pub max_replica_lag: Option<Duration>,
+    /// A run pauses while more sessions of others than this execute a statement.
+    pub max_active_sessions: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             retention_months: 3,
-            // 20k rows move in well under a second: row locks stay short, the per-statement cost disappears.
-            batch_rows: 20_000,
+            // Enough to make the cost of a transaction disappear, few enough that a killed one loses little.
+            batch_rows: 100_000,
+            batch_target: Duration::from_secs(1),
+            workers: 2,
             // The API's budget of 20 s and a statement that just fails to end stay below the 30 s that it waits.
             statement_timeout: Duration::from_secs(8),
             lock_timeout: Duration::from_secs(2),
+            // Longer than any batch can take, with its two or three statements.
+            lease: Duration::from_mins(1),
+            max_archive_rows: None,
+            max_replica_lag: None,
+            max_active_sessions: None,
         }
     }
 }

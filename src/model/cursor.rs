@@ -3,18 +3,19 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{Datelike, NaiveDateTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Month, StreamId, StreamIds};
 use crate::error::{Error, Result};
 
-/// Where a page of a stream's list ended: the next one starts right after it.
+/// Where a page of a list ended: the next one starts right after it.
 ///
 /// Callers see an opaque text. It names the list and the stream (by both ids) it was made for, so that it can be
-/// refused elsewhere.
+/// refused elsewhere; the list of runs belongs to no stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor<P> {
-    stream: StreamIds,
+    stream: Option<StreamIds>,
     after: P,
 }
 
@@ -36,6 +37,16 @@ pub struct ArchivePosition {
     pub id: String,
 }
 
+/// The last run of a page: when it started, then `id` where that ties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunPosition {
+    /// UTC, to the millisecond.
+    pub started_at: NaiveDateTime,
+    /// The run's id.
+    pub run_id: Uuid,
+}
+
 /// A place in a list.
 pub trait Position: Serialize + DeserializeOwned {
     /// Whether the database could hold it: a cursor that a caller made up may say anything.
@@ -54,10 +65,21 @@ impl Position for ArchivePosition {
     }
 }
 
+impl Position for RunPosition {
+    fn is_possible(&self) -> bool {
+        (1..=9999).contains(&self.started_at.year())
+    }
+}
+
 impl<P: Position> Cursor<P> {
     /// A cursor that continues `stream`'s list after the given position.
     pub fn new(stream: StreamIds, after: P) -> Self {
-        Self { stream, after }
+        Self { stream: Some(stream), after }
+    }
+
+    /// A cursor that continues a list that belongs to no stream.
+    pub fn without_stream(after: P) -> Self {
+        Self { stream: None, after }
     }
 
     /// The text handed to callers: base64url of JSON.
@@ -72,12 +94,17 @@ impl<P: Position> Cursor<P> {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] when `text` is not whole or was not made for this list and this stream.
-    pub fn decode(text: &str, stream: &StreamId) -> Result<Self> {
+    pub fn decode(text: &str, stream: Option<&StreamId>) -> Result<Self> {
+        let is_for = |cursor: &Self| match (&cursor.stream, stream) {
+            (Some(ids), Some(stream)) => ids.include(stream),
+            (None, None) => true,
+            _ => false,
+        };
         let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
         cursor
-            .filter(|cursor| cursor.stream.include(stream) && cursor.after.is_possible())
-            .ok_or_else(|| Error::invalid("cursor", "must be a nextCursor of this very list and stream, unchanged"))
+            .filter(|cursor| is_for(cursor) && cursor.after.is_possible())
+            .ok_or_else(|| Error::invalid("cursor", "must be a nextCursor of this very list (and stream), unchanged"))
     }
 
     /// The position to continue after.
@@ -103,7 +130,7 @@ mod tests {
     #[test]
     fn a_cursor_survives_the_round_trip_under_either_id() {
         for id in ["clx1", "42"] {
-            assert_eq!(Cursor::decode(&cursor().encode(), &stream(id)).expect("whole"), cursor());
+            assert_eq!(Cursor::decode(&cursor().encode(), Some(&stream(id))).expect("whole"), cursor());
         }
     }
 
@@ -111,14 +138,20 @@ mod tests {
     fn a_truncated_cursor_is_refused_at_every_length() {
         let text = cursor().encode();
         for length in 0..text.len() {
-            assert!(Cursor::<ArchivePosition>::decode(&text[..length], &stream("42")).is_err(), "{length} taken");
+            assert!(Cursor::<ArchivePosition>::decode(&text[..length], Some(&stream("42"))).is_err(), "{length} taken");
         }
     }
 
     #[test]
     fn a_cursor_of_another_stream_or_list_is_refused() {
-        assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), &stream("43")).is_err());
-        assert!(Cursor::<SnapshotPosition>::decode(&cursor().encode(), &stream("42")).is_err());
+        assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), Some(&stream("43"))).is_err());
+        assert!(Cursor::<SnapshotPosition>::decode(&cursor().encode(), Some(&stream("42"))).is_err());
+        assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), None).is_err());
+
+        let position = RunPosition { started_at: "2026-01-01T00:00:00".parse().expect("a time"), run_id: Uuid::nil() };
+        let runs = Cursor::without_stream(position);
+        assert_eq!(Cursor::decode(&runs.encode(), None).expect("whole"), runs);
+        assert!(Cursor::<RunPosition>::decode(&runs.encode(), Some(&stream("42"))).is_err());
     }
 
     #[test]
@@ -127,8 +160,8 @@ mod tests {
             [("2026-01-01T00:00:00", "a\0b"), ("+262142-01-01T00:00:00", "e"), ("-0001-01-01T00:00:00", "e")]
         {
             let position = ArchivePosition { created_at: created_at.parse().expect(created_at), id: id.into() };
-            let text = Cursor::new(cursor().stream, position).encode();
-            assert!(Cursor::<ArchivePosition>::decode(&text, &stream("42")).is_err(), "{created_at} {id:?}");
+            let text = Cursor::new(cursor().stream.expect("one"), position).encode();
+            assert!(Cursor::<ArchivePosition>::decode(&text, Some(&stream("42"))).is_err(), "{created_at} {id:?}");
         }
     }
 }

@@ -2,20 +2,25 @@
 
 mod archived_log;
 mod cursor;
+mod held_back;
+mod maintenance_run;
 mod month;
 mod page;
-mod report;
 mod snapshot;
 mod stream_id;
 mod time;
 
 pub use archived_log::{ArchiveFilter, ArchivedLog};
-pub use cursor::{ArchivePosition, Cursor, Position, SnapshotPosition};
+pub use cursor::{ArchivePosition, Cursor, Position, RunPosition, SnapshotPosition};
+pub use held_back::{HeldBack, HeldBackReason};
+pub use maintenance_run::{
+    DryRunReport, DueMonth, MaintenancePause, MaintenanceRequest, MaintenanceRun, Phase, RunStatus, Scope, StopReason,
+    Trigger, TriggerKind,
+};
 pub use month::Month;
 pub use page::{Page, PageRequest};
-pub use report::{ArchiveReport, HeldBack, HeldBackReason, MaintenanceReport, SnapshotReport};
 pub use snapshot::StreamSnapshot;
 pub use stream_id::{StreamId, StreamIds};
 
+pub(crate) use maintenance_run::MAX_REPORTED_IDS;
 pub(crate) use page::{MAX_PAGE_BYTES, wire_bytes};
-pub(crate) use report::MAX_REPORTED_IDS;

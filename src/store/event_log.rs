@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
-use tokio_postgres::GenericClient;
-use tokio_postgres::types::Type;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::MirroredColumns;
 use super::partitions::partition_name;
@@ -17,7 +20,7 @@ pub(crate) struct Due {
 }
 
 /// A place in `EventLog`'s order by (`createdAt`, `id`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     pub(crate) created_at: NaiveDateTime,
     pub(crate) id: String,
@@ -97,9 +100,12 @@ pub(crate) async fn find_next_due(
 pub(crate) struct BatchRequest<'a> {
     pub(crate) due: Due,
     pub(crate) month: Month,
+    /// Partitions, as SQL writes them, that may hold copies of the month's rows. Each has its indexes.
+    pub(crate) twin_partitions: &'a [String],
     pub(crate) after: &'a Position,
     pub(crate) limit: u32,
-    pub(crate) now: NaiveDateTime,
+    /// The run's start.
+    pub(crate) started_at: NaiveDateTime,
 }
 
 /// What [`move_due_batch`] did.
@@ -117,22 +123,23 @@ pub(crate) struct MovedBatch {
     pub(crate) last: Option<Position>,
 }
 
-/// Moves the next due rows of a month to its partition, which exists. A row's twin is looked for in that partition and
-/// in those that were adopted: everywhere else, moving was atomic and no copy was left behind.
+/// Moves the next due rows of a month to its partition, which exists.
 pub(crate) async fn move_due_batch(
     client: &impl GenericClient,
     columns: &MirroredColumns,
-    adopted: &[String],
     request: &BatchRequest<'_>,
 ) -> Result<MovedBatch> {
-    let partition = partition_name(request.month);
-    let others = adopted.iter().filter(|name| **name != partition);
-    let twins = others
-        .fold(format!("SELECT id FROM {partition}"), |sql, name| format!("{sql} UNION ALL SELECT id FROM {name}"));
+    let twins = match union_of("id", request.twin_partitions) {
+        // LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
+        Some(archived) => format!(
+            "SELECT due.id FROM due CROSS JOIN LATERAL (SELECT FROM ({archived}) a WHERE a.id = due.id LIMIT 1) a"
+        ),
+        None => "SELECT NULL::text AS id WHERE false".into(),
+    };
     let statement = include_str!("sql/move_due_batch.sql")
         .replace("{chain_head}", chain_head(columns))
         .replace("{twins}", &twins)
-        .replace("{partition}", &partition)
+        .replace("{partition}", &partition_name(request.month))
         .replace("{columns}", &columns.list(""))
         .replace("{returned}", &columns.list("e."));
     let end = request.month.end().min(request.due.cutoff);
@@ -147,7 +154,7 @@ pub(crate) async fn move_due_batch(
                 (&request.after.created_at, Type::TIMESTAMP),
                 (&request.after.id, Type::TEXT),
                 (&i64::from(request.limit), Type::INT8),
-                (&request.now, Type::TIMESTAMP),
+                (&request.started_at, Type::TIMESTAMP),
             ],
         )
         .await?;
@@ -164,6 +171,12 @@ pub(crate) async fn move_due_batch(
     })
 }
 
+/// `SELECT columns` from each of the partitions, as one list.
+fn union_of(columns: &str, partitions: &[String]) -> Option<String> {
+    let selects = partitions.iter().map(|name| format!("SELECT {columns} FROM {name}"));
+    selects.reduce(|sql, select| format!("{sql} UNION ALL {select}"))
+}
+
 /// What [`settle_twins`] did.
 #[derive(Debug, Default)]
 pub(crate) struct SettledTwins {
@@ -173,21 +186,112 @@ pub(crate) struct SettledTwins {
     pub(crate) conflicts: Vec<String>,
 }
 
-/// Settles rows that the archive has already, `ids`, locked by this transaction.
+/// Settles rows that the archive has already, `ids`, locked by this transaction (domain rule 6): where the copies agree,
+/// what the archived one never got is filled in and the row is dropped; where they differ, it stays.
 pub(crate) async fn settle_twins(
     client: &impl GenericClient,
     columns: &MirroredColumns,
+    twin_partitions: &[String],
     ids: &[String],
 ) -> Result<SettledTwins> {
-    let statement = include_str!("sql/settle_twins.sql")
+    let archived = union_of(&format!("{}, tableoid::regclass::text AS partition", columns.list("")), twin_partitions);
+    let Some(archived) = archived.filter(|_| !ids.is_empty()) else { return Ok(SettledTwins::default()) };
+    let find = include_str!("sql/find_twins.sql")
         .replace("{agree}", &columns.agree())
-        .replace("{fill}", &columns.fill())
-        .replace("{gap}", &columns.gap());
-    let row = client.query_typed_one(&statement, &[(&ids, Type::TEXT_ARRAY)]).await?;
-    Ok(SettledTwins {
-        dropped: row.try_get::<_, i64>("dropped")?.unsigned_abs(),
-        conflicts: row.try_get("conflict_ids")?,
-    })
+        .replace("{gap}", &columns.gap())
+        .replace("{twins}", &archived);
+    let mut conflicts = Vec::new();
+    let mut agreeing = Vec::new();
+    let mut with_gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in client.query_typed(&find, &[(&ids, Type::TEXT_ARRAY)]).await? {
+        let id: String = row.try_get("id")?;
+        if !row.try_get::<_, bool>("agrees")? {
+            if conflicts.last() != Some(&id) {
+                conflicts.push(id);
+            }
+            continue;
+        }
+        if row.try_get("has_gaps")? {
+            with_gaps.entry(row.try_get("partition")?).or_default().push(id.clone());
+        }
+        agreeing.push(id);
+    }
+    for (partition, ids) in with_gaps {
+        let fill = format!(
+            r#"UPDATE {partition} a SET {} FROM "EventLog" e WHERE e.id = ANY ($1) AND a.id = e.id"#,
+            columns.fill()
+        );
+        client.execute_typed(&fill, &[(&ids, Type::TEXT_ARRAY)]).await?;
+    }
+    let drop = r#"DELETE FROM "EventLog" WHERE id = ANY ($1)"#;
+    let dropped = client.execute_typed(drop, &[(&agreeing, Type::TEXT_ARRAY)]).await?;
+    Ok(SettledTwins { dropped, conflicts })
+}
+
+/// The due row that stays as the chain's head, if one does.
+pub(crate) async fn find_chain_head(
+    client: &impl GenericClient,
+    columns: &MirroredColumns,
+    due: Due,
+) -> Result<Option<String>> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&due.cutoff, Type::TIMESTAMP), (&due.has_hashes, Type::BOOL)];
+    let row = client.query_typed_opt(chain_head(columns), &parameters).await?;
+    Ok(row.map(|row| row.try_get("id")).transpose()?.flatten())
+}
+
+/// How many rows are due, by the planner's estimate: known at once, however many there are.
+pub(crate) async fn estimate_due_rows(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<u64> {
+    estimate_rows(client, &format!(r#"SELECT FROM "EventLog" WHERE "createdAt" < '{cutoff}'"#)).await
+}
+
+/// How many rows `select` has, by the planner's estimate.
+pub(super) async fn estimate_rows(client: &impl GenericClient, select: &str) -> Result<u64> {
+    let row = client.query_typed_one(&format!("EXPLAIN (FORMAT JSON) {select}"), &[]).await?;
+    let plan: serde_json::Value = row.try_get(0)?;
+    Ok(plan[0]["Plan"]["Plan Rows"].as_u64().unwrap_or(0))
+}
+
+/// Whether more than `max_rows` rows are due. Looks at no more than that.
+pub(crate) async fn are_more_due_than(
+    client: &impl GenericClient,
+    cutoff: NaiveDateTime,
+    max_rows: u64,
+) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT count(*) > $2 AS more FROM (SELECT FROM "EventLog" WHERE "createdAt" < $1 LIMIT $2 + 1) due"#,
+            &[(&cutoff, Type::TIMESTAMP), (&i64::try_from(max_rows).unwrap_or(i64::MAX - 1), Type::INT8)],
+        )
+        .await?;
+    Ok(row.try_get("more")?)
+}
+
+/// How many rows of one month are due, without the chain's head, by event type.
+pub(crate) async fn count_due_rows(
+    client: &impl GenericClient,
+    month: Month,
+    cutoff: NaiveDateTime,
+    chain_head: Option<&str>,
+) -> Result<BTreeMap<String, u64>> {
+    let rows = client
+        .query_typed(
+            r#"SELECT "eventType", count(*) AS rows FROM "EventLog"
+               WHERE "createdAt" >= $1 AND "createdAt" < $2 AND id IS DISTINCT FROM $3 GROUP BY "eventType""#,
+            &[
+                (&month.start(), Type::TIMESTAMP),
+                (&month.end().min(cutoff), Type::TIMESTAMP),
+                (&chain_head, Type::TEXT),
+            ],
+        )
+        .await?;
+    let parse = |row: &Row| Ok((row.try_get("eventType")?, row.try_get::<_, i64>("rows")?.unsigned_abs()));
+    rows.iter().map(parse).collect()
+}
+
+/// Frees the place of moved rows for new ones and brings the statistics up to date, unless somebody else does so now.
+pub(crate) async fn vacuum(client: &impl GenericClient) -> Result<()> {
+    client.batch_execute(r#"VACUUM (ANALYZE, SKIP_LOCKED) "EventLog""#).await?;
+    Ok(())
 }
 
 /// The look-up of the chain's head; a host without hashes has none.

@@ -4,11 +4,31 @@ use tokio_postgres::types::Type;
 use crate::error::Result;
 use crate::model::Month;
 
-/// Makes the archive's partition of `month`, with its indexes, unless it is there.
+/// Makes the archive's partition of `month`, without indexes, unless it is there.
 pub(crate) async fn create_partition(client: &impl GenericClient, month: Month) -> Result<()> {
     let start = month.start();
     client.execute_typed("SELECT stream_archive_create_partition($1)", &[(&start, Type::TIMESTAMP)]).await?;
     Ok(())
+}
+
+/// Builds the next index that the partition of `month` lacks. Returns whether there was one.
+pub(crate) async fn build_next_index(client: &impl GenericClient, month: Month) -> Result<bool> {
+    let sql = "SELECT stream_archive_index_partition($1) AS built";
+    Ok(client.query_typed_one(sql, &[(&month.start(), Type::TIMESTAMP)]).await?.try_get("built")?)
+}
+
+/// Whether the archive has a partition of `month`.
+pub(crate) async fn has_partition(client: &impl GenericClient, month: Month) -> Result<bool> {
+    let row = client
+        .query_typed_one("SELECT to_regclass($1) IS NOT NULL AS there", &[(&partition_name(month), Type::TEXT)])
+        .await?;
+    Ok(row.try_get("there")?)
+}
+
+/// Months whose partition lacks an index, oldest first.
+pub(crate) async fn list_unindexed_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
+    let rows = client.query_typed(include_str!("sql/list_unindexed_partitions.sql"), &[]).await?;
+    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
 }
 
 /// Names, as SQL writes them, of the partitions that hold rows adopted from the former service.
@@ -24,7 +44,13 @@ pub(crate) async fn list_adopted_partitions(client: &impl GenericClient) -> Resu
     rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
 }
 
+/// Brings the statistics of the partition of `month` up to date.
+pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month) -> Result<()> {
+    client.batch_execute(&format!("ANALYZE {}", partition_name(month))).await?;
+    Ok(())
+}
+
 /// The partition of `month`, as SQL writes it.
-pub(super) fn partition_name(month: Month) -> String {
+pub(crate) fn partition_name(month: Month) -> String {
     format!(r#""StreamArchive_{}""#, month.to_string().replace('-', "_"))
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// How long a transaction's statements may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Longest that one statement may run.
+    /// Longest that one statement may run; zero is no limit.
     pub(crate) statement: Duration,
     /// Longest that it may wait for a lock.
     pub(crate) lock: Duration,
@@ -16,12 +16,17 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
-    /// is set so that no result depends on the role's or the server's (domain rule 2).
+    /// is set so that no result depends on the role's or the server's (domain rule 2). The statement of a client that is
+    /// dead ends soon, and with it its locks, which the next one would wait for. Compiling a batch's statement takes longer
+    /// than it saves.
     fn set_local(&self) -> String {
-        let (statement, lock) = (self.statement.as_millis(), self.lock.as_millis());
+        // Milliseconds; zero is no limit, and PostgreSQL takes no more than this.
+        let millis = |time: Duration| time.as_millis().min(i32::MAX as u128);
+        let (statement, lock) = (millis(self.statement), millis(self.lock));
         format!(
             "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
-             SET LOCAL idle_in_transaction_session_timeout = {statement}; SET LOCAL TimeZone = 'UTC'"
+             SET LOCAL idle_in_transaction_session_timeout = {statement}; SET LOCAL TimeZone = 'UTC'; \
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off"
         )
     }
 }
@@ -31,6 +36,25 @@ pub(crate) async fn begin<'a>(client: &'a mut Client, limits: &Limits) -> Result
     // Said, because the role may have another default: a row that somebody else has changed is to be passed over, not an
     // error.
     let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+    transaction.batch_execute(&limits.set_local()).await?;
+    Ok(transaction)
+}
+
+/// Starts a transaction with `limits` whose commit does not wait for the disk. A crash of the server may undo it, though
+/// nothing that was committed after it: for what may be repeated.
+pub(crate) async fn begin_volatile<'a>(client: &'a mut Client, limits: &Limits) -> Result<Transaction<'a>> {
+    let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+    transaction.batch_execute(&format!("{}; SET LOCAL synchronous_commit = off", limits.set_local())).await?;
+    Ok(transaction)
+}
+
+/// Starts a read-only transaction of several statements with `limits`.
+pub(crate) async fn begin_read<'a>(
+    client: &'a mut Client,
+    limits: &Limits,
+    isolation: IsolationLevel,
+) -> Result<Transaction<'a>> {
+    let transaction = client.build_transaction().isolation_level(isolation).read_only(true).start().await?;
     transaction.batch_execute(&limits.set_local()).await?;
     Ok(transaction)
 }

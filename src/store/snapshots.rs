@@ -77,7 +77,9 @@ fn parse(row: &Row) -> Result<StreamSnapshot> {
 /// What [`insert_snapshot_batch`] did.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotBatch {
-    /// The last stream looked at; `None` when every stream has its snapshot.
+    /// Streams looked at; fewer than the limit at the last of them.
+    pub(crate) seen: u64,
+    /// The last stream looked at; `None` when there was none.
     pub(crate) last_stream: Option<String>,
     /// Snapshots written.
     pub(crate) created: u64,
@@ -87,29 +89,86 @@ pub(crate) struct SnapshotBatch {
     pub(crate) unparsed_streams: Vec<String>,
 }
 
-/// Takes the month's snapshot of at most `limit` streams after `after` that have none.
+/// Which streams the next batch is about.
+#[derive(Debug)]
+pub(crate) struct SnapshotRequest<'a> {
+    pub(crate) month: Month,
+    /// The last stream of the batch before; empty for the first.
+    pub(crate) after: &'a str,
+    pub(crate) limit: u32,
+    /// The run's start.
+    pub(crate) started_at: NaiveDateTime,
+    /// Whether snapshots of the month that are older than the run are retaken.
+    pub(crate) refresh: bool,
+}
+
+/// Takes the month's snapshot of those of the next streams that have none, and remembers the ids of all of them.
 pub(crate) async fn insert_snapshot_batch(
     client: &impl GenericClient,
-    month: Month,
-    after: &str,
-    limit: u32,
-    now: NaiveDateTime,
+    request: &SnapshotRequest<'_>,
 ) -> Result<SnapshotBatch> {
     let row = client
         .query_typed_one(
             include_str!("sql/insert_snapshot_batch.sql"),
             &[
-                (&month.to_string(), Type::TEXT),
-                (&after, Type::TEXT),
-                (&i64::from(limit), Type::INT8),
-                (&now, Type::TIMESTAMP),
+                (&request.month.to_string(), Type::TEXT),
+                (&request.after, Type::TEXT),
+                (&i64::from(request.limit), Type::INT8),
+                (&request.started_at, Type::TIMESTAMP),
+                (&request.refresh, Type::BOOL),
             ],
         )
         .await?;
     Ok(SnapshotBatch {
+        seen: row.try_get::<_, i64>("seen")?.unsigned_abs(),
         last_stream: row.try_get("last_id")?,
         created: row.try_get::<_, i64>("created")?.unsigned_abs(),
         unparsed: row.try_get::<_, i64>("unparsed")?.unsigned_abs(),
         unparsed_streams: row.try_get("unparsed_ids")?,
     })
+}
+
+/// How many streams there are, and which of them maintenance has not seen.
+#[derive(Debug)]
+pub(crate) struct StreamCounts {
+    pub(crate) streams: u64,
+    /// Without a snapshot of the month, or with one to be retaken.
+    pub(crate) without_snapshot: u64,
+    /// Whose ids are not remembered.
+    pub(crate) unremembered: u64,
+}
+
+/// Counts streams by whether they have their snapshot of `month`, or one taken since `since`.
+pub(crate) async fn count_streams(
+    client: &impl GenericClient,
+    month: Month,
+    since: Option<NaiveDateTime>,
+) -> Result<StreamCounts> {
+    let row = client
+        .query_typed_one(
+            include_str!("sql/count_streams.sql"),
+            &[(&month.to_string(), Type::TEXT), (&since, Type::TIMESTAMP)],
+        )
+        .await?;
+    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+    Ok(StreamCounts {
+        streams: number("streams")?,
+        without_snapshot: number("without_snapshot")?,
+        unremembered: number("unremembered")?,
+    })
+}
+
+/// Whether the first stream has its snapshot of `month`, or there is none: then all may have.
+pub(crate) async fn may_be_complete(client: &impl GenericClient, month: Month) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT NOT EXISTS (
+                   SELECT FROM (SELECT id FROM "Stream" ORDER BY id LIMIT 1) s
+                   WHERE NOT EXISTS (
+                       SELECT FROM "StreamSnapshot" t WHERE t."streamId" = s.id AND t."snapshotMonth" = $1)
+               ) AS may_be"#,
+            &[(&month.to_string(), Type::TEXT)],
+        )
+        .await?;
+    Ok(row.try_get("may_be")?)
 }

@@ -1,38 +1,59 @@
--- Takes the month's snapshot of the next streams that have none (domain rules 3 and 4), in order of Stream.id.
--- $1 month, $2 the last stream of the batch before, $3 most streams, $4 now (UTC).
--- One row: last_id (NULL when no stream is left), created, unparsed, unparsed_ids (some of them, for the log).
+-- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
+-- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
+-- $1 month, $2 the last stream of the batch before, $3 most streams, $4 the run's start (UTC), $5 whether to retake.
+-- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log).
 WITH page AS MATERIALIZED (
-    SELECT
-        s.id,
-        s.sender,
-        s.receiver,
-        s."tokenAddress",
-        CASE WHEN s.amount::text ~ '^-?[0-9]{1,39}$' THEN s.amount::text::numeric(39,0) END AS total,
-        s.duration,
-        s.status,
-        to_jsonb(s) AS state
-    FROM "Stream" s
-    WHERE s.id > $2
-      AND NOT EXISTS (
-          SELECT FROM "StreamSnapshot" t WHERE t."streamId" = s.id AND t."snapshotMonth" = $1
-      )
-    ORDER BY s.id
-    LIMIT $3
+    SELECT s.ctid AS place, s.id, s."streamId" FROM "Stream" s WHERE s.id > $2 ORDER BY s.id LIMIT $3
+),
+missing AS MATERIALIZED (
+    SELECT page.place
+    FROM page
+    -- LIMIT keeps this a look-up per stream: a join could be planned as a scan of years of snapshots for every batch.
+    LEFT JOIN LATERAL (
+        SELECT true AS yes
+        FROM "StreamSnapshot" t
+        WHERE t."streamId" = page.id AND t."snapshotMonth" = $1 AND NOT ($5 AND t."createdAt" < $4)
+        LIMIT 1
+    ) taken ON true
+    WHERE taken.yes IS NULL
+),
+remembered AS (
+    INSERT INTO "StreamIdentity" (id, "streamId")
+    SELECT page.id, page."streamId"
+    FROM page
+    -- As above.
+    LEFT JOIN LATERAL (
+        SELECT true AS yes FROM "StreamIdentity" k WHERE k.id = page.id AND k."streamId" = page."streamId" LIMIT 1
+    ) known ON true
+    WHERE page."streamId" IS NOT NULL AND known.yes IS NULL
+    ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId"
 ),
 created AS (
-    INSERT INTO "StreamSnapshot" (
+    INSERT INTO "StreamSnapshot" AS t (
         id, "streamId", sender, receiver, "tokenAddress", "amountPerSecond", "totalAmount", status, state,
         "snapshotMonth", "createdAt"
     )
     SELECT
-        gen_random_uuid()::text, id, sender, receiver, "tokenAddress",
-        CASE WHEN total IS NULL THEN NULL WHEN duration > 0 THEN div(total, duration) ELSE 0 END,
-        total, status, state, $1, $4
-    FROM page
-    ON CONFLICT ("streamId", "snapshotMonth") DO NOTHING
+        gen_random_uuid()::text, s.id, s.sender, s.receiver, s."tokenAddress",
+        CASE WHEN total IS NULL THEN NULL WHEN s.duration > 0 THEN div(total, s.duration) ELSE 0 END,
+        total, s.status, to_jsonb(s), $1, $4
+    FROM "Stream" s
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN s.amount::text ~ '^-?[0-9]{1,39}$' THEN s.amount::text::numeric(39,0) END AS total
+        OFFSET 0
+    ) parsed
+    -- By place and as an array: planned as nothing but a look-up of these rows, and all look-ups above are done before the
+    -- first row is inserted; they would walk over the new ones.
+    WHERE s.ctid = ANY (ARRAY(SELECT place FROM missing))
+    ON CONFLICT ("streamId", "snapshotMonth") DO UPDATE
+    SET sender = EXCLUDED.sender, receiver = EXCLUDED.receiver, "tokenAddress" = EXCLUDED."tokenAddress",
+        "amountPerSecond" = EXCLUDED."amountPerSecond", "totalAmount" = EXCLUDED."totalAmount",
+        status = EXCLUDED.status, state = EXCLUDED.state, "createdAt" = EXCLUDED."createdAt"
+    WHERE $5 AND t."createdAt" < $4
     RETURNING "streamId", "totalAmount"
 )
 SELECT
+    (SELECT count(*) FROM page) AS seen,
     (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id,
     count(*) AS created,
     count(*) FILTER (WHERE "totalAmount" IS NULL) AS unparsed,

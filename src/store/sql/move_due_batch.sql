@@ -4,7 +4,7 @@
 -- The chain's head is looked up here and not once per run: a row that becomes the head meanwhile is not visible to this
 -- statement, so it cannot be moved either.
 -- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff,
--- $5 and $6 the last row of the batch before, $7 most rows, $8 now (UTC).
+-- $5 and $6 the last row of the batch before, $7 most rows, $8 the run's start (UTC).
 -- One row: seen, moved, twin_ids, in_use (rows of the same stretch that were left out because somebody else has locked or
 -- just changed them), last_created_at and last_id (NULL when no row was seen).
 WITH head AS MATERIALIZED (
@@ -14,22 +14,21 @@ due AS MATERIALIZED (
     SELECT e.ctid AS place, e.id, e."createdAt"
     FROM "EventLog" e
     WHERE e."createdAt" >= $3 AND e."createdAt" < $4
+      -- The first condition says nothing new, but starts the scan of the index where the batch before ended.
+      AND e."createdAt" >= $5
       AND (e."createdAt", e.id) > ($5, $6)
       AND e.id NOT IN (SELECT id FROM head)
     ORDER BY e."createdAt", e.id
     LIMIT $7
     FOR UPDATE OF e SKIP LOCKED
 ),
-checked AS MATERIALIZED (
-    SELECT due.place, due.id, twin.id IS NOT NULL AS has_twin
-    FROM due
-    -- LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
-    LEFT JOIN LATERAL (SELECT a.id FROM ({twins}) a WHERE a.id = due.id LIMIT 1) twin ON true
+twin AS MATERIALIZED (
+{twins}
 ),
 moved AS (
     DELETE FROM "EventLog" e
-    USING checked c
-    WHERE e.ctid = c.place AND e.id = c.id AND NOT c.has_twin
+    -- By place and as an array: planned as nothing but a look-up of these rows, whatever the statistics say.
+    WHERE e.ctid = ANY (ARRAY(SELECT place FROM due WHERE id NOT IN (SELECT id FROM twin)))
     RETURNING {returned}
 ),
 archived AS (
@@ -45,6 +44,7 @@ SELECT
         SELECT count(*)
         FROM "EventLog" e
         WHERE e."createdAt" >= $3 AND e."createdAt" < $4
+          AND e."createdAt" >= $5
           AND (e."createdAt", e.id) > ($5, $6)
           AND e.id NOT IN (SELECT id FROM head)
           -- A full batch ends with its last row; any other goes to the end of the month. The first condition says
@@ -55,5 +55,5 @@ SELECT
     last."createdAt" AS last_created_at,
     last.id AS last_id
 FROM (SELECT (SELECT count(*) FROM due) AS seen, (SELECT count(*) FROM archived) AS moved) counted
-CROSS JOIN (SELECT ARRAY(SELECT id FROM checked WHERE has_twin) AS ids) twins
+CROSS JOIN (SELECT ARRAY(SELECT id FROM twin) AS ids) twins
 LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true

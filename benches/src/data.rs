@@ -1,0 +1,109 @@
+use local_postgres::Server;
+use snapshot_service::database::{Pool, connect_pool, migrate};
+use tokio_postgres::{Client, NoTls};
+
+use crate::{Result, report};
+
+/// When each run starts. A quarter of a template's events is younger than three months by then.
+pub(crate) const NOW: &str = "2026-05-31T02:00:00Z";
+
+const HOST_SCHEMA: &str = include_str!("../../tools/snapshots/src/host-schema.sql");
+
+/// With 1M events, 750k of them due, and 20k streams whose snapshots of the month are taken.
+pub(crate) const MILLION: &str = "template_million";
+/// With 100k streams.
+pub(crate) const STREAMS: &str = "template_streams";
+
+pub(crate) async fn connect(url: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+pub(crate) async fn execute(server: &Server, database: &str, sql: &str) -> Result<()> {
+    Ok(connect(&server.url(database)).await?.batch_execute(sql).await?)
+}
+
+pub(crate) async fn pool(server: &Server, database: &str) -> Result<Pool> {
+    Ok(connect_pool(&server.url(database).parse()?, "bench", 8).await?)
+}
+
+pub(crate) async fn create_templates(server: &Server) -> Result<()> {
+    report::say("making data");
+    create(server, MILLION, 20_000, 1_000_000).await?;
+    let pool = pool(server, MILLION).await?;
+    let service = snapshot_service::SnapshotService::new(pool.clone(), snapshot_service::Settings::default());
+    service.create_monthly_snapshots(NOW.parse()?, &snapshot_service::Deadline::never()).await?;
+    pool.close();
+    create(server, STREAMS, 100_000, 0).await
+}
+
+/// Makes a database of a host, migrated, whose events are 12 months old at most and evenly spread; with hashes.
+pub(crate) async fn create(server: &Server, name: &str, streams: u32, events: u32) -> Result<()> {
+    execute(server, "postgres", &format!("CREATE DATABASE {name}")).await?;
+    execute(server, name, HOST_SCHEMA).await?;
+    execute(
+        server,
+        name,
+        &format!(
+            r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, "tokenAddress", amount, duration, "createdAt")
+               SELECT 'c' || md5(i::text), (41650000000 + i)::text, md5(i::text) || md5((i + 1)::text), 'GSENDER' || i % 1000,
+                      'GRECEIVER' || i % 1000, 'CTOKEN', (i * 1000000000000)::text, 86400 * 30, timestamp '2025-05-31'
+               FROM generate_series(1, {streams}::bigint) i"#
+        ),
+    )
+    .await?;
+    if events > 0 {
+        execute(server, name, &events_sql(events, "'2025-05-31 02:00:00'", 365)).await?;
+    }
+    execute(server, name, "VACUUM ANALYZE").await?;
+    let pool = pool(server, name).await?;
+    migrate(&pool).await?;
+    pool.close();
+    execute(server, name, "CHECKPOINT").await
+}
+
+/// Inserts `rows` events over `days` days from `start` on.
+fn events_sql(rows: u32, start: &str, days: u32) -> String {
+    format!(
+        r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, receiver, amount,
+               metadata, parent_hash, entry_hash, "createdAt")
+           SELECT 'c' || md5({start} || i), (array['create', 'withdraw', 'pause', 'resume'])[1 + i % 4],
+                  (41650000001 + (i * 7919) % 20000)::text, md5({start} || i) || md5((i + 1)::text), 50000000 + i,
+                  '2026-01-01T00:00:00Z', 'GSENDER' || i % 1000, 'GRECEIVER' || i % 1000, i * 1000,
+                  '{{"memo":"invoice ' || i || '","source":"bench"}}', md5('p' || i) || md5('p' || i), md5('e' || i) || md5('e' || i),
+                  timestamp {start} + i * (interval '{days} days' / {rows})
+           FROM generate_series(1, {rows}::bigint) i"#
+    )
+}
+
+/// A database of its own, cloned from a template.
+pub(crate) async fn clone(server: &Server, template: &str, name: &str) -> Result<()> {
+    execute(server, "postgres", &format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")).await?;
+    execute(server, "postgres", "CHECKPOINT").await?;
+    // Else the copy would be written to the disk while something is measured.
+    tokio::process::Command::new("sync").status().await?;
+    Ok(())
+}
+
+pub(crate) async fn drop(server: &Server, name: &str) -> Result<()> {
+    execute(server, "postgres", &format!("DROP DATABASE {name} WITH (FORCE)")).await
+}
+
+/// Archives 10M older rows into the months of `database` before those that its events have.
+pub(crate) async fn fill_archive(server: &Server, database: &str) -> Result<()> {
+    // By SQL alone: an archive of ten years and more, month by month, as the service would have left it.
+    for year in 0..10_u32 {
+        let start = format!("'{}-05-01 00:00:00'", 2015 + year);
+        let insert =
+            events_sql(1_000_000, &start, 364).replace(r#"INSERT INTO "EventLog""#, r#"INSERT INTO "StreamArchive""#);
+        let create =
+            |month| format!("SELECT stream_archive_create_partition(timestamp {start} + interval '{month} months')");
+        let months = (0..12).map(create).collect::<Vec<_>>().join("; ");
+        // Each call builds one of three.
+        let index = months.replace("create_partition", "index_partition");
+        execute(server, database, &format!("{months}; {insert}; {index}; {index}; {index}")).await?;
+    }
+    execute(server, database, "VACUUM ANALYZE").await?;
+    execute(server, database, "CHECKPOINT").await
+}

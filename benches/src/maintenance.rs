@@ -1,0 +1,171 @@
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use local_postgres::Server;
+use runtime_api::Function;
+use snapshot_service::{Deadline, MaintenanceRun, Settings, SnapshotService, Trigger};
+
+use crate::data::{self, MILLION, NOW, STREAMS};
+use crate::{Result, report};
+
+/// How often each is measured; the middle one counts.
+const REPETITIONS: usize = 3;
+
+/// Rows per second of archiving.
+pub(crate) struct Archive {
+    pub(crate) ours_rows_per_second: f64,
+    pub(crate) plain_rows_per_second: f64,
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Ours and plain SQL by turns, each on a database of its own.
+pub(crate) async fn archive(server: &Server) -> Result<Archive> {
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        data::clone(server, MILLION, "plain").await?;
+        plain.push(archive_plainly(server, "plain").await?);
+        data::drop(server, "plain").await?;
+        data::clone(server, MILLION, "ours").await?;
+        ours.push(archive_ours(server, "ours").await?);
+        data::drop(server, "ours").await?;
+        report::say(&format!("archiving: {:.0} rows/s, plain SQL {:.0}", ours[ours.len() - 1], plain[plain.len() - 1]));
+    }
+    Ok(Archive { ours_rows_per_second: median(ours), plain_rows_per_second: median(plain) })
+}
+
+/// What one writes first: a table with the archive's indexes, and batches of 20k rows in transactions.
+async fn archive_plainly(server: &Server, database: &str) -> Result<f64> {
+    let mut client = data::connect(&server.url(database)).await?;
+    client
+        .batch_execute(
+            r#"CREATE TABLE "PlainArchive" (LIKE "EventLog", "archivedAt" TIMESTAMP(3) NOT NULL DEFAULT now(), PRIMARY KEY (id, "createdAt"));
+               CREATE INDEX ON "PlainArchive" ("streamId", "createdAt" DESC);
+               CREATE INDEX ON "PlainArchive" ("txHash", "eventIndex")"#,
+        )
+        .await?;
+    let due = r#"FROM "EventLog" WHERE "createdAt" < '2026-02-28 02:00:00' ORDER BY "createdAt", id LIMIT 20000"#;
+    let insert = client.prepare(&format!(r#"INSERT INTO "PlainArchive" SELECT * {due}"#)).await?;
+    let delete = client.prepare(&format!(r#"DELETE FROM "EventLog" WHERE id IN (SELECT id {due})"#)).await?;
+    let started = Instant::now();
+    let mut rows = 0;
+    loop {
+        let transaction = client.transaction().await?;
+        transaction.execute(&insert, &[]).await?;
+        let deleted = transaction.execute(&delete, &[]).await?;
+        transaction.commit().await?;
+        if deleted == 0 {
+            return Ok(rate(rows, started.elapsed()));
+        }
+        rows += deleted;
+    }
+}
+
+async fn archive_ours(server: &Server, database: &str) -> Result<f64> {
+    let (run, took) = maintain(server, database).await?;
+    Ok(rate(run.logs_archived, took))
+}
+
+async fn maintain(server: &Server, database: &str) -> Result<(MaintenanceRun, Duration)> {
+    let pool = data::pool(server, database).await?;
+    let service = SnapshotService::new(pool.clone(), Settings::default());
+    let started = Instant::now();
+    let run = service.run_maintenance(Trigger::Cli.request(), NOW.parse()?, &Deadline::never()).await?;
+    let took = started.elapsed();
+    pool.close();
+    Ok((run, took))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
+fn rate(rows: u64, took: Duration) -> f64 {
+    rows as f64 / took.as_secs_f64()
+}
+
+/// Rows per second into an archive of 10M rows, and into an empty one, by turns.
+pub(crate) async fn archive_into_full(server: &Server) -> Result<(f64, f64)> {
+    report::say("archiving 10M rows beforehand");
+    data::clone(server, MILLION, "template_filled").await?;
+    data::fill_archive(server, "template_filled").await?;
+    let (mut full, mut empty) = (Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        for (template, rates) in [("template_filled", &mut full), (MILLION, &mut empty)] {
+            data::clone(server, template, "archive").await?;
+            rates.push(archive_ours(server, "archive").await?);
+            data::drop(server, "archive").await?;
+        }
+    }
+    data::drop(server, "template_filled").await?;
+    Ok((median(full), median(empty)))
+}
+
+/// Ours, and one statement that takes the same columns into the same table, by turns.
+pub(crate) async fn snapshots(server: &Server) -> Result<(Duration, Duration)> {
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        data::clone(server, STREAMS, "plain").await?;
+        let client = data::connect(&server.url("plain")).await?;
+        let started = Instant::now();
+        client
+            .batch_execute(
+                r#"INSERT INTO "StreamSnapshot" (id, "streamId", sender, receiver, "tokenAddress", "amountPerSecond", "totalAmount",
+                       status, state, "snapshotMonth", "createdAt")
+                   SELECT gen_random_uuid()::text, id, sender, receiver, "tokenAddress", div(amount::numeric, duration),
+                          amount::numeric, status, to_jsonb(s), '2026-05', now()
+                   FROM "Stream" s"#,
+            )
+            .await?;
+        plain.push(started.elapsed().as_secs_f64());
+        drop(client);
+        data::drop(server, "plain").await?;
+
+        data::clone(server, STREAMS, "ours").await?;
+        let pool = data::pool(server, "ours").await?;
+        let service = SnapshotService::new(pool.clone(), Settings::default());
+        let started = Instant::now();
+        service.create_monthly_snapshots(NOW.parse()?, &Deadline::never()).await?;
+        ours.push(started.elapsed().as_secs_f64());
+        pool.close();
+        data::drop(server, "ours").await?;
+    }
+    Ok((Duration::from_secs_f64(median(ours)), Duration::from_secs_f64(median(plain))))
+}
+
+/// A run after all is done.
+pub(crate) async fn nothing_to_do(server: &Server) -> Result<Duration> {
+    data::clone(server, MILLION, "idle").await?;
+    maintain(server, "idle").await?;
+    let mut times = Vec::new();
+    for _ in 0..REPETITIONS {
+        times.push(maintain(server, "idle").await?.1.as_secs_f64());
+    }
+    data::drop(server, "idle").await?;
+    Ok(Duration::from_secs_f64(median(times)))
+}
+
+/// Of the function `run-maintenance`, in kilobytes, at 100k, 1M and 5M rows.
+pub(crate) async fn peak_memory(server: &Server) -> Result<[u64; 3]> {
+    let mut peaks = [0; 3];
+    for (peak, rows) in peaks.iter_mut().zip([100_000, 1_000_000, 5_000_000]) {
+        report::say(&format!("memory at {rows} rows"));
+        data::create(server, "memory", 20_000, rows).await?;
+        let url = server.url("memory");
+        let mut function =
+            Function::start(binary("run-maintenance"), "run-maintenance", &[("DATABASE_URL", &url)]).await;
+        function.set_timeout(Duration::from_mins(15)).await;
+        let outcome = function.invoke("{}").await;
+        if outcome.payload["complete"] != true {
+            return Err(format!("maintenance did not end: {outcome:?}").into());
+        }
+        *peak = function.peak_memory_kb();
+        data::drop(server, "memory").await?;
+    }
+    Ok(peaks)
+}
+
+/// A binary that was built beside this one.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(name)
+}

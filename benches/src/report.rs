@@ -1,0 +1,96 @@
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use local_postgres::Server;
+
+use crate::{Result, data};
+
+/// Where the results are kept.
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
+
+/// One line of the table.
+pub(crate) struct Figure {
+    name: String,
+    value: f64,
+    target: String,
+    reached: bool,
+    detail: String,
+}
+
+impl Figure {
+    pub(crate) fn at_least(name: &str, value: f64, target: f64, detail: String) -> Self {
+        Self { name: name.into(), value, target: format!("at least {target}"), reached: value >= target, detail }
+    }
+
+    pub(crate) fn below(name: &str, value: f64, target: f64, detail: String) -> Self {
+        Self { name: name.into(), value, target: format!("at most {target}"), reached: value <= target, detail }
+    }
+}
+
+/// All figures, and what they were taken on.
+pub(crate) struct Report {
+    machine: String,
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    pub(crate) async fn new(server: &Server, settings: &[&str]) -> Result<Self> {
+        let client = data::connect(&server.url("postgres")).await?;
+        let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        let machine = format!(
+            "{cores} cores ({}), {} of memory; PostgreSQL {postgres} with {} and fsync on, on the same machine; {}",
+            field(&cpu, "model name"),
+            field(&read("/proc/meminfo"), "MemTotal"),
+            settings.join(", "),
+            chrono::Utc::now().format("%Y-%m-%d"),
+        );
+        Ok(Self { machine, figures: Vec::new() })
+    }
+
+    /// Prints a figure and writes it down at once: who interrupts the rest keeps what was measured.
+    pub(crate) fn add(&mut self, figure: Figure) -> Result<()> {
+        say(&line(&figure));
+        self.figures.push(figure);
+        self.write()
+    }
+
+    pub(crate) fn all_reached(&self) -> bool {
+        self.figures.iter().all(|figure| figure.reached)
+    }
+
+    fn write(&self) -> Result<()> {
+        let mut text = String::from("# Results of `make bench`\n\n");
+        writeln!(
+            text,
+            "Written by `make bench`; each ratio is of two measurements in one run. Taken on\n{}.\n",
+            self.machine
+        )?;
+        writeln!(text, "| figure | ratio or value | target | reached | measured |\n|---|---|---|---|---|")?;
+        for figure in &self.figures {
+            writeln!(text, "{}", line(figure))?;
+        }
+        Ok(std::fs::write(RESULTS, text)?)
+    }
+}
+
+fn line(Figure { name, value, target, reached, detail }: &Figure) -> String {
+    format!("| {name} | {value:.2} | {target} | {} | {detail} |", if *reached { "yes" } else { "no" })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal place")]
+pub(crate) fn megabytes(kilobytes: u64) -> f64 {
+    kilobytes as f64 / 1024.0
+}
+
+/// Writes a line for whoever waits.
+pub(crate) fn say(line: &str) {
+    // The terminal may be gone; the results are in the file.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

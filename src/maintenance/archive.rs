@@ -1,0 +1,415 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tracing::{debug, info, warn};
+
+use super::slice::Slice;
+use super::throttle::wait_while_busy;
+use crate::error::{Error, Result, chain};
+use crate::model::{MAX_REPORTED_IDS, Month, Phase, StopReason};
+use crate::store::archive_columns::MirroredColumns;
+use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, SettledTwins};
+use crate::store::maintenance_runs::{InUse, MonthProgress, Progress};
+use crate::store::{partitions, session};
+
+/// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
+const MAX_INDEX_ATTEMPTS: u32 = 3;
+
+/// What the workers share.
+struct Archiving<'a> {
+    slice: &'a Slice<'a>,
+    due: Due,
+    /// Partitions that hold rows adopted from the former service.
+    adopted: Vec<String>,
+    /// Where the next month is looked for; a worker that finds one moves it on.
+    next_month: tokio::sync::Mutex<Position>,
+    tally: Mutex<Tally>,
+}
+
+/// What this slice has done, and how far the run's months are.
+#[derive(Debug)]
+struct Tally {
+    started: Instant,
+    rows: u64,
+    months: BTreeMap<Month, MonthProgress>,
+}
+
+/// Moves the logs created before the cutoff to the archive, month by month, several months at a time. Returns why it
+/// stopped, if that was before all were moved.
+pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
+    let run = &slice.run;
+    if let Some(stop) = prepare(slice).await? {
+        return Ok(Some(stop));
+    }
+    let archiving = Archiving::new(slice).await?;
+    let workers = (0..slice.settings.workers.max(1)).map(|_| async {
+        let result = archiving.work().await;
+        if result.is_err() {
+            slice.fail();
+        }
+        result
+    });
+    // All of them: one that fails does not cut off the others' batches.
+    let mut stopped = None;
+    let mut failed = None;
+    for result in join_all(workers).await {
+        match result {
+            Ok(stop) => stopped = stopped.or(stop),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if stopped.is_none() {
+        stopped = archiving.retry_rows_in_use().await?;
+    }
+    if stopped.is_none() {
+        archiving.end().await?;
+    }
+    let rows = archiving.tally().rows;
+    info!(run = %run.id, cutoff = %run.cutoff, rows, ?stopped, "snapshot maintenance: archive");
+    Ok(stopped)
+}
+
+/// What comes before the first row: the guard on how many there are, and indexes that a slice before did not come to.
+async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
+    let mut client = slice.pool.get().await?;
+    guard_rows(slice, &client).await?;
+    let list = partitions::list_unindexed_partitions(&**client);
+    for month in session::read(&client, &slice.settings.limits(), list).await? {
+        if let Some(stop) = index_partition(slice, &mut client, month).await? {
+            return Ok(Some(stop));
+        }
+        if let Some(stop) = slice.stop() {
+            return Ok(Some(stop));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
+async fn guard_rows(slice: &Slice<'_>, client: &Client) -> Result<()> {
+    let (run, limits) = (&slice.run, slice.settings.limits());
+    let cutoff = run.cutoff.naive_utc();
+    if run.rows_estimated.is_some() {
+        return Ok(());
+    }
+    if let Some(max_rows) = slice.settings.max_archive_rows.filter(|_| !run.force) {
+        let count = event_log::are_more_due_than(client, cutoff, max_rows);
+        if slice.keep_lease_while(session::read(client, &slice.long_limits(), count)).await? {
+            return Err(Error::TooManyRows { max_rows });
+        }
+    }
+    let estimate = session::read(client, &limits, event_log::estimate_due_rows(client, cutoff)).await?;
+    slice.record(&Progress { rows_estimated: Some(estimate), ..Progress::default() }).await
+}
+
+/// Builds what a partition lacks of its indexes, each in a transaction of its own, and brings its statistics up to date.
+/// Returns why it stopped, if there was no time for that.
+async fn index_partition(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<Option<StopReason>> {
+    let mut failures = 0;
+    loop {
+        let started = Instant::now();
+        let build = async {
+            let transaction = session::begin(client, &slice.long_limits()).await?;
+            let built = partitions::build_next_index(&transaction, month).await?;
+            slice.commit(transaction, &Progress { current_month: Some(month), ..Progress::default() }).await?;
+            Ok(built)
+        };
+        match slice.keep_lease_while(build).await {
+            Ok(true) => {
+                let milliseconds = started.elapsed().as_millis();
+                debug!(run = %slice.run.id, %month, milliseconds, "snapshot maintenance: index built");
+            }
+            Ok(false) => break,
+            Err(error) if error.retry().is_none() => return Err(error),
+            Err(error) => {
+                if let Some(stop) = slice.deadline.has_come() {
+                    return Ok(Some(stop));
+                }
+                failures += 1;
+                if failures == MAX_INDEX_ATTEMPTS {
+                    return Err(error);
+                }
+                warn!(run = %slice.run.id, %month, error = chain(&error), "snapshot maintenance: indexing is tried again");
+            }
+        }
+    }
+    analyze(slice, client, month).await?;
+    Ok(None)
+}
+
+/// Brings a partition's statistics up to date. All rows are where they belong: it may fail.
+async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+    let analyze = async {
+        let transaction = session::begin(client, &slice.long_limits()).await?;
+        partitions::analyze_partition(&transaction, month).await?;
+        slice.commit(transaction, &Progress::default()).await
+    };
+    match slice.keep_lease_while(analyze).await {
+        Err(error) if error.retry().is_some() => {
+            warn!(run = %slice.run.id, %month, error = chain(&error), "snapshot maintenance: a partition is not analysed");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+impl<'a> Archiving<'a> {
+    async fn new(slice: &'a Slice<'a>) -> Result<Self> {
+        let client = slice.pool.get().await?;
+        let limits = slice.settings.limits();
+        let cutoff = slice.run.cutoff.naive_utc();
+        let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
+        // Looks at all rows where none has a hash.
+        let look = event_log::has_due_hashes(&**client, &columns, cutoff);
+        let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
+        let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
+        let months = slice.state.months.clone();
+        // Months before the first that is not done are done: what came there since is the next run's.
+        let first = months.iter().find(|(_, progress)| !progress.done).map(|(month, _)| month.start());
+        let next = first.or_else(|| months.keys().next_back().map(|last| last.end()));
+        Ok(Self {
+            slice,
+            due: Due { cutoff, has_hashes },
+            adopted,
+            next_month: tokio::sync::Mutex::new(next.map_or_else(Position::first, Position::before)),
+            tally: Mutex::new(Tally { started: Instant::now(), rows: 0, months }),
+        })
+    }
+}
+
+impl Archiving<'_> {
+    /// Takes month after month, until none is left or it is time to stop.
+    async fn work(&self) -> Result<Option<StopReason>> {
+        let mut client = self.slice.pool.get().await?;
+        loop {
+            if let Some(stop) = self.slice.stop() {
+                return Ok(Some(stop));
+            }
+            let Some(month) = self.take_month(&client).await? else { return Ok(None) };
+            if let Some(stop) = self.archive_month(&mut client, month).await? {
+                return Ok(Some(stop));
+            }
+        }
+    }
+
+    /// The next month with due rows, which no other worker gets.
+    async fn take_month(&self, client: &Client) -> Result<Option<Month>> {
+        let mut after = self.next_month.lock().await;
+        let limits = self.slice.settings.limits();
+        let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
+        loop {
+            let find = event_log::find_next_due(client, &columns, self.due, &after);
+            let Some(created_at) = session::read(client, &limits, find).await?.created_at else { return Ok(None) };
+            let month = Month::of(created_at.and_utc());
+            *after = Position::before(month.end());
+            if !self.month(month).done {
+                return Ok(Some(month));
+            }
+        }
+    }
+
+    /// Moves the due rows of `month`, oldest first, to its partition. One that is made for it gets its indexes when it is
+    /// loaded: until then nothing but this looks for single rows in it.
+    async fn archive_month(&self, client: &mut Client, month: Month) -> Result<Option<StopReason>> {
+        let slice = self.slice;
+        let is_new = match self.make_partition(client, month).await? {
+            Ok(is_new) => is_new,
+            Err(stop) => return Ok(Some(stop)),
+        };
+        let mut twin_partitions = self.adopted.clone();
+        // In a new partition there is no copy to find: rows are taken in order, so none comes twice.
+        if !is_new && !twin_partitions.contains(&partitions::partition_name(month)) {
+            twin_partitions.push(partitions::partition_name(month));
+        }
+        let mut size = slice.batch_size();
+        let mut moved = 0;
+        while !self.month(month).done {
+            if let Some(stop) = wait_while_busy(slice, client).await? {
+                return Ok(Some(stop));
+            }
+            let after = self.month(month).after.unwrap_or_else(|| Position::before(month.start()));
+            let mut attempt = size.attempt();
+            let batch = loop {
+                let request = BatchRequest {
+                    due: self.due,
+                    month,
+                    twin_partitions: &twin_partitions,
+                    after: &after,
+                    limit: attempt.rows(),
+                    started_at: slice.run.started_at.naive_utc(),
+                };
+                match self.archive_batch(client, &request).await {
+                    Ok(batch) => break batch,
+                    Err(error) => {
+                        if let Some(stop) = slice.retry(&mut attempt, error).await? {
+                            return Ok(Some(stop));
+                        }
+                    }
+                }
+            };
+            attempt.succeed(batch.seen);
+            moved += batch.moved;
+            if let Some(stop) = slice.stop() {
+                return Ok(Some(stop));
+            }
+        }
+        if is_new {
+            return index_partition(slice, client, month).await;
+        }
+        if moved > 0 {
+            analyze(slice, client, month).await?;
+        }
+        Ok(None)
+    }
+
+    /// Makes the partition of `month` unless it is there. Returns whether it did, or why to stop.
+    async fn make_partition(&self, client: &mut Client, month: Month) -> Result<std::result::Result<bool, StopReason>> {
+        let (slice, limits) = (self.slice, self.slice.settings.limits());
+        // One that was there has its indexes: they were looked after before.
+        if session::read(client, &limits, partitions::has_partition(client, month)).await? {
+            return Ok(Ok(false));
+        }
+        let mut size = slice.batch_size();
+        let mut attempt = size.attempt();
+        loop {
+            let make = async {
+                let transaction = session::begin(client, &limits).await?;
+                partitions::create_partition(&transaction, month).await?;
+                slice.commit_preparation(transaction, &Progress::default()).await
+            };
+            match make.await {
+                Ok(()) => return Ok(Ok(true)),
+                Err(error) => {
+                    if let Some(stop) = slice.retry(&mut attempt, error).await? {
+                        return Ok(Err(stop));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves one batch, and settles what the archive has of it already, as one transaction.
+    async fn archive_batch(&self, client: &mut Client, request: &BatchRequest<'_>) -> Result<MovedBatch> {
+        let transaction = session::begin(client, &self.slice.settings.limits()).await?;
+        event_log::lock_columns(&transaction).await?;
+        // Under the lock and for each batch: a column that the host adds between two batches is not dropped in silence.
+        let columns = MirroredColumns::load(&transaction).await?;
+        let moved = event_log::move_due_batch(&transaction, &columns, request).await?;
+        let settled = event_log::settle_twins(&transaction, &columns, request.twin_partitions, &moved.twins).await?;
+        let month = self.month_after(request, &moved, &settled);
+        let progress = self.progress(request.month, &month, &moved, &settled);
+        self.slice.commit(transaction, &progress).await?;
+        self.count(request.month, month, &moved, &settled);
+        Ok(moved)
+    }
+
+    /// How far the batch's month is once the batch is committed.
+    fn month_after(&self, request: &BatchRequest<'_>, moved: &MovedBatch, settled: &SettledTwins) -> MonthProgress {
+        let mut month = self.month(request.month);
+        if moved.in_use > 0 && month.first_in_use.is_none() {
+            month.first_in_use = Some(InUse {
+                after: request.after.clone(),
+                conflicts: month.conflicts,
+                conflict_ids: month.conflict_ids.len(),
+            });
+        }
+        month.in_use += moved.in_use;
+        month.conflicts += settled.conflicts.len() as u64;
+        let room = MAX_REPORTED_IDS.saturating_sub(month.conflict_ids.len());
+        month.conflict_ids.extend(settled.conflicts.iter().take(room).cloned());
+        month.after = moved.last.clone().or(month.after);
+        // What is left of the month is locked or came too late: for later.
+        month.done = moved.seen < u64::from(request.limit);
+        month
+    }
+
+    /// What the run has to show once this batch is committed.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
+    fn progress(&self, name: Month, month: &MonthProgress, moved: &MovedBatch, settled: &SettledTwins) -> Progress {
+        let tally = self.tally();
+        let rows = tally.rows + moved.moved + settled.dropped;
+        let rate = rows as f64 / tally.started.elapsed().as_secs_f64().max(0.001);
+        Progress {
+            logs_archived: moved.moved,
+            already_archived: settled.dropped,
+            month: Some((name, month.clone())),
+            current_month: Some(name),
+            rows_per_second: (rows > 0).then_some(rate),
+            ..Progress::default()
+        }
+    }
+
+    /// Counts a batch that is committed.
+    fn count(&self, name: Month, month: MonthProgress, moved: &MovedBatch, settled: &SettledTwins) {
+        let MovedBatch { moved: rows, in_use, .. } = moved;
+        let dropped = settled.dropped;
+        debug!(run = %self.slice.run.id, month = %name, rows, in_use, dropped, "snapshot maintenance: archive batch");
+        if !settled.conflicts.is_empty() {
+            warn!(
+                run = %self.slice.run.id,
+                conflicts = settled.conflicts.len(),
+                such_as = ?settled.conflicts.iter().take(10).collect::<Vec<_>>(),
+                "snapshot maintenance: logs whose archived copy differs stay in EventLog",
+            );
+        }
+        let mut tally = self.tally();
+        tally.rows += rows + dropped;
+        tally.months.insert(name, month);
+    }
+
+    /// Tries once more, from the first of them on, the rows that were in use: most locks are short. Where that takes too long
+    /// they stay as counted: they are the next run's.
+    async fn retry_rows_in_use(&self) -> Result<Option<StopReason>> {
+        let months: Vec<Month> = {
+            let tally = self.tally();
+            let is_left = |progress: &MonthProgress| progress.in_use > 0 && !progress.retried;
+            tally.months.iter().filter(|(_, progress)| is_left(progress)).map(|(month, _)| *month).collect()
+        };
+        let mut client = self.slice.pool.get().await?;
+        for month in months {
+            let before = MonthProgress { retried: true, ..self.month(month) };
+            let Some(InUse { after, conflicts, conflict_ids }) = before.first_in_use.clone() else { continue };
+            let mut again = MonthProgress { after: Some(after), conflicts, retried: true, ..MonthProgress::default() };
+            again.conflict_ids.extend(before.conflict_ids.iter().take(conflict_ids).cloned());
+            self.tally().months.insert(month, again);
+            match self.archive_month(&mut client, month).await {
+                Ok(None) => {}
+                Err(error) if error.retry().is_some() => {
+                    warn!(run = %self.slice.run.id, %month, error = chain(&error), "snapshot maintenance: rows in use stay");
+                    let progress = Progress { month: Some((month, before.clone())), ..Progress::default() };
+                    self.slice.record(&progress).await?;
+                    self.tally().months.insert(month, before);
+                }
+                stopped_or_failed => return stopped_or_failed,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the phase, and records which due row stays as the chain's head, if one does.
+    async fn end(&self) -> Result<()> {
+        let client = self.slice.pool.get().await?;
+        let limits = self.slice.settings.limits();
+        let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
+        let find = event_log::find_chain_head(&**client, &columns, self.due);
+        let chain_head = Some(session::read(&client, &limits, find).await?.unwrap_or_default());
+        drop(client);
+        self.slice.record(&Progress { chain_head, phase: Some(Phase::Vacuum), ..Progress::default() }).await
+    }
+
+    /// How far a month is.
+    fn month(&self, month: Month) -> MonthProgress {
+        self.tally().months.get(&month).cloned().unwrap_or_default()
+    }
+
+    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+        // Nothing panics while it holds the lock, and counts are whole at any time.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

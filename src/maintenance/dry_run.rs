@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio_postgres::IsolationLevel;
+
+use super::{Deadline, Plan, Settings};
+use crate::error::{Error, Result};
+use crate::model::{DryRunReport, DueMonth, HeldBack, Month};
+use crate::store::archive_columns::MirroredColumns;
+use crate::store::event_log::{self, Due, Position};
+use crate::store::session::Limits;
+use crate::store::{maintenance_runs, session, snapshots};
+
+/// Rows per second to expect before any run has been measured: what a small machine does.
+const CAUTIOUS_RATE: f64 = 20_000.0;
+
+/// Counts what a run would do, until `deadline`.
+pub(crate) async fn dry_run(
+    pool: &Pool,
+    settings: &Settings,
+    plan: &Plan,
+    refresh: bool,
+    deadline: &Deadline,
+) -> Result<DryRunReport> {
+    tokio::select! {
+        report = count(pool, settings, plan, refresh) => report,
+        // The connection goes with the counting, and with it the statement.
+        () = deadline.come() => Err(Error::Busy("counting takes longer than it may".into())),
+    }
+}
+
+/// Counts in one read-only transaction: all numbers are of the same instant.
+async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> Result<DryRunReport> {
+    let mut client = pool.get().await?;
+    // As long as it takes: whoever waits has a deadline.
+    let limits = Limits { statement: Duration::ZERO, lock: settings.lock_timeout };
+    let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+    let since = refresh.then(|| plan.now.naive_utc());
+    let streams = snapshots::count_streams(&transaction, plan.snapshot_month, since).await?;
+    let columns = MirroredColumns::load(&transaction).await?;
+    let cutoff = plan.cutoff.naive_utc();
+    let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
+    let due = Due { cutoff, has_hashes };
+    let mut months: Vec<DueMonth> = Vec::new();
+    let mut after = Position::first();
+    let chain_head = loop {
+        let next = event_log::find_next_due(&transaction, &columns, due, &after).await?;
+        let Some(created_at) = next.created_at else { break next.chain_head };
+        let month = Month::of(created_at.and_utc());
+        let event_types = event_log::count_due_rows(&transaction, month, cutoff, next.chain_head.as_deref()).await?;
+        months.push(DueMonth { month, rows: event_types.values().sum(), event_types });
+        after = Position::before(month.end());
+    };
+    let rate = maintenance_runs::find_last_rate(&transaction).await?.unwrap_or(CAUTIOUS_RATE);
+    transaction.commit().await?;
+    let logs_due = months.iter().map(|month| month.rows).sum();
+    Ok(DryRunReport {
+        dry_run: true,
+        snapshot_month: plan.snapshot_month,
+        snapshots_due: streams.without_snapshot,
+        cutoff: plan.cutoff,
+        logs_due,
+        months,
+        held_back: chain_head.map(HeldBack::chain_head).into_iter().collect(),
+        estimated_seconds: maintenance_runs::seconds(logs_due, rate),
+    })
+}

@@ -1,0 +1,171 @@
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio_postgres::{GenericClient, Transaction};
+use tracing::warn;
+
+use super::batch_size::{Attempt, BatchSize};
+use super::{Deadline, Settings};
+use crate::error::{Error, Result, chain};
+use crate::model::{MaintenanceRun, StopReason};
+use crate::store::maintenance_runs::{Progress, RunState, Taken, renew_lease};
+use crate::store::session::{self, Limits};
+
+/// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
+const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
+
+/// A run whose lease was just taken.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) run: MaintenanceRun,
+    pub(super) state: RunState,
+    pub(super) lease: Taken,
+}
+
+/// One holder's work on a run, from taking the lease to giving it back. Who has it may work on the run: all that is
+/// committed is committed by [`Slice::commit`], which fails once the lease is somebody else's.
+#[derive(Debug)]
+pub(super) struct Slice<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) settings: &'a Settings,
+    pub(super) deadline: &'a Deadline,
+    /// The run as it was when the lease was taken.
+    pub(super) run: MaintenanceRun,
+    /// Where its last slice stopped.
+    pub(super) state: RunState,
+    lease: Taken,
+    /// Each call does something, so that repeated calls always end: it stops only after that.
+    has_worked: AtomicBool,
+    is_paused: AtomicBool,
+    /// One of several workers failed.
+    has_failed: AtomicBool,
+}
+
+impl<'a> Slice<'a> {
+    pub(super) fn new(pool: &'a Pool, settings: &'a Settings, deadline: &'a Deadline, begun: Begun) -> Self {
+        let Begun { run, state, lease } = begun;
+        let flag = || AtomicBool::new(false);
+        Self { pool, settings, deadline, run, state, lease, has_worked: flag(), is_paused: flag(), has_failed: flag() }
+    }
+
+    /// The call that this slice is of has done something already.
+    pub(super) fn set_worked(&self) {
+        self.has_worked.store(true, Ordering::Relaxed);
+    }
+
+    /// The batch sizes to begin with.
+    pub(super) fn batch_size(&self) -> BatchSize {
+        BatchSize::new(self.settings, self.state.batch_rows)
+    }
+
+    /// A batch failed: returns when it is to be tried again, or why to stop instead.
+    ///
+    /// # Errors
+    ///
+    /// `error`, when trying again does not help; [`Error::LeaseLost`].
+    pub(super) async fn retry(&self, attempt: &mut Attempt<'_>, error: Error) -> Result<Option<StopReason>> {
+        if error.retry().is_some()
+            && let Some(stop) = self.deadline.has_come()
+        {
+            return Ok(Some(stop));
+        }
+        let (rows, cause) = (attempt.rows(), chain(&error));
+        let is_smaller = attempt.fail(error).await?;
+        warn!(run = %self.run.id, rows, next_rows = attempt.rows(), cause, "snapshot maintenance: a batch is tried again");
+        if is_smaller {
+            // The next slice need not find out again; and this one is alive.
+            self.record(&Progress { batch_rows: Some(attempt.rows()), ..Progress::default() }).await?;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn lease(&self) -> &Taken {
+        &self.lease
+    }
+
+    /// Commits `transaction` together with the progress that it made, and renews the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`], and then nothing is committed.
+    pub(super) async fn commit(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
+        self.commit_preparation(transaction, progress).await?;
+        self.set_worked();
+        Ok(())
+    }
+
+    /// The same for what alone is not yet work done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`], and then nothing is committed.
+    pub(super) async fn commit_preparation(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
+        self.renew(&transaction, progress).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Records `progress` that comes with no other change, and renews the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`].
+    pub(super) async fn record(&self, progress: &Progress) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        // What a crash undoes of it is found out again.
+        let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
+        self.commit_preparation(transaction, progress).await
+    }
+
+    async fn renew(&self, client: &impl GenericClient, progress: &Progress) -> Result<()> {
+        let renewed = renew_lease(client, &self.lease, self.settings.lease.as_secs_f64(), progress).await?;
+        let paused = renewed.ok_or(Error::LeaseLost { run: self.run.id })?;
+        self.is_paused.store(paused, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Does `work`, which may take longer than the lease lasts, and renews the lease meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and [`Error::LeaseLost`].
+    pub(super) async fn keep_lease_while<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                () = tokio::time::sleep(self.settings.lease / 3) => match self.record(&Progress::default()).await {
+                    Err(error @ Error::LeaseLost { .. }) => return Err(error),
+                    // There is time to try again before the lease expires; the work's own commit decides.
+                    Err(error) => warn!(run = %self.run.id, error = chain(&error), "snapshot maintenance: lease not renewed"),
+                    Ok(()) => {}
+                },
+            }
+        }
+    }
+
+    /// Limits of a statement that cannot be cut into batches: it may take what is left of the slice, and wait until the
+    /// last batch of a holder that is dead has ended. Who waits so shuts out no reader.
+    pub(super) fn long_limits(&self) -> Limits {
+        // Zero is no limit to PostgreSQL.
+        let statement = self.deadline.remaining().map_or(Duration::ZERO, |left| left + LONG_STATEMENT_GRACE);
+        Limits { statement, lock: self.settings.lock_timeout + self.settings.statement_timeout }
+    }
+
+    /// Why to stop; `None` while there is time.
+    pub(super) fn stop(&self) -> Option<StopReason> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Some(StopReason::Error);
+        }
+        if self.is_paused.load(Ordering::Relaxed) {
+            return Some(StopReason::Paused);
+        }
+        self.deadline.has_come().filter(|_| self.has_worked.load(Ordering::Relaxed))
+    }
+
+    /// Makes the other workers stop after their batch.
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::Settings;
+use super::slice::Slice;
+use crate::error::Result;
+use crate::model::StopReason;
+use crate::store::maintenance_runs::Progress;
+use crate::store::server::{ServerLoad, get_server_load};
+use crate::store::session;
+
+/// How long a pause lasts before the load is looked at again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits between two batches while the server or its replicas are busier than the settings allow. Returns why to stop, if
+/// that comes first.
+pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Client) -> Result<Option<StopReason>> {
+    if slice.settings.max_replica_lag.is_none() && slice.settings.max_active_sessions.is_none() {
+        return Ok(None);
+    }
+    let mut waited = false;
+    loop {
+        let load = session::read(client, &slice.settings.limits(), get_server_load(client)).await?;
+        let Some(reason) = excess(slice.settings, &load) else { break };
+        if !waited {
+            info!(run = %slice.run.id, reason, "snapshot maintenance: waiting");
+        }
+        waited = true;
+        slice.record(&Progress { waiting_for: Some(reason), ..Progress::default() }).await?;
+        // No batch is due to a call that may not work: its time is over when it is over.
+        if let Some(stop) = slice.stop().or_else(|| slice.deadline.has_come()) {
+            return Ok(Some(stop));
+        }
+        slice.deadline.sleep(PAUSE).await;
+    }
+    if waited {
+        info!(run = %slice.run.id, "snapshot maintenance: going on");
+        slice.record(&Progress { waiting_for: Some(String::new()), ..Progress::default() }).await?;
+    }
+    Ok(None)
+}
+
+/// Which limit is passed, in words.
+fn excess(settings: &Settings, load: &ServerLoad) -> Option<String> {
+    if let Some(max) = settings.max_replica_lag
+        && load.replica_lag_seconds > max.as_secs_f64()
+    {
+        return Some(format!("a replica is {:.0} s behind, more than {} s", load.replica_lag_seconds, max.as_secs()));
+    }
+    if let Some(max) = settings.max_active_sessions
+        && load.active_sessions > i64::from(max)
+    {
+        return Some(format!("{} sessions are active, more than {max}", load.active_sessions));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_waits_for_the_limit_that_is_passed_and_names_it() {
+        let settings = Settings {
+            max_replica_lag: Some(Duration::from_secs(10)),
+            max_active_sessions: Some(5),
+            ..Settings::default()
+        };
+        let load = |replica_lag_seconds, active_sessions| ServerLoad { replica_lag_seconds, active_sessions };
+        assert_eq!(excess(&settings, &load(10.0, 5)), None);
+        let lag = excess(&settings, &load(12.4, 0));
+        assert_eq!(lag.as_deref(), Some("a replica is 12 s behind, more than 10 s"));
+        let sessions = excess(&settings, &load(0.0, 6));
+        assert_eq!(sessions.as_deref(), Some("6 sessions are active, more than 5"));
+        assert_eq!(excess(&Settings::default(), &load(1e6, 1_000_000)), None, "off by default");
+    }
+}

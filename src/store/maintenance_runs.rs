@@ -1,0 +1,398 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+
+use super::event_log::{self, Position};
+use super::page;
+use crate::error::{Error, Result};
+use crate::model::{
+    Cursor, HeldBack, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase,
+    RunPosition, RunStatus, Scope, StopReason,
+};
+
+const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
+
+/// A run whose lease was just taken, and the name under which it is held.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) run_id: Uuid,
+    pub(crate) holder: String,
+}
+
+impl Taken {
+    fn parse(row: &Row) -> Result<Self> {
+        Ok(Self { run_id: row.try_get("id")?, holder: row.try_get("holder")? })
+    }
+}
+
+/// Takes the lease of the open run, unless somebody holds it or maintenance is paused.
+pub(crate) async fn take_over_run(
+    client: &impl GenericClient,
+    lease_seconds: f64,
+    force: bool,
+) -> Result<Option<Taken>> {
+    let row = client
+        .query_typed_opt(include_str!("sql/take_over_run.sql"), &[(&lease_seconds, Type::FLOAT8), (&force, Type::BOOL)])
+        .await?;
+    row.map(|row| Taken::parse(&row)).transpose()
+}
+
+/// What a run is about, fixed when it starts.
+#[derive(Debug)]
+pub(crate) struct NewRun {
+    pub(crate) request: MaintenanceRequest,
+    pub(crate) scope: Scope,
+    pub(crate) snapshot_month: Month,
+    pub(crate) cutoff: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
+}
+
+/// Starts a run and takes its lease, unless there is no room for it.
+pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, run: &NewRun) -> Result<Option<Taken>> {
+    let phase = if run.scope == Scope::Archive { Phase::Archive } else { Phase::Snapshots };
+    let row = client
+        .query_typed_opt(
+            include_str!("sql/insert_run.sql"),
+            &[
+                (&lease_seconds, Type::FLOAT8),
+                (&run.request.trigger.kind().as_str(), Type::TEXT),
+                (&run.scope.as_str(), Type::TEXT),
+                (&run.request.trigger.period().map(|period| period.to_string()), Type::TEXT),
+                (&run.snapshot_month.to_string(), Type::TEXT),
+                (&run.cutoff.naive_utc(), Type::TIMESTAMP),
+                (&run.request.refresh, Type::BOOL),
+                (&run.request.force, Type::BOOL),
+                (&run.started_at.naive_utc(), Type::TIMESTAMP),
+                (&phase.as_str(), Type::TEXT),
+            ],
+        )
+        .await?;
+    row.map(|row| Taken::parse(&row)).transpose()
+}
+
+/// How far the archiving of a month is, and which of its due rows stayed. Kept as JSON in the run.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MonthProgress {
+    /// The last row looked at.
+    pub(crate) after: Option<Position>,
+    /// Whether all of its due rows were looked at.
+    pub(crate) done: bool,
+    /// Rows that others had locked or just written.
+    pub(crate) in_use: u64,
+    /// Where the first of these are.
+    pub(crate) first_in_use: Option<InUse>,
+    /// Whether these were tried once more.
+    pub(crate) retried: bool,
+    /// Rows that the archive has with other contents.
+    pub(crate) conflicts: u64,
+    /// Their ids, the first hundred.
+    pub(crate) conflict_ids: Vec<String>,
+}
+
+/// How far a month was before its first batch with rows in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InUse {
+    pub(crate) after: Position,
+    pub(crate) conflicts: u64,
+    /// How many of the ids of conflicts were known.
+    pub(crate) conflict_ids: usize,
+}
+
+/// What a slice continues from.
+#[derive(Debug)]
+pub(crate) struct RunState {
+    /// `Stream.id` up to which snapshots were taken; empty at first.
+    pub(crate) last_stream: String,
+    pub(crate) months: BTreeMap<Month, MonthProgress>,
+    /// Rows that a batch was cut down to.
+    pub(crate) batch_rows: Option<u32>,
+}
+
+/// Where the run's last slice stopped.
+pub(crate) async fn get_run_state(client: &impl GenericClient, id: Uuid) -> Result<RunState> {
+    let sql = r#"SELECT "lastStreamId", months, "batchRows" FROM "MaintenanceRun" WHERE id = $1"#;
+    let row = client.query_typed_one(sql, &[(&id, Type::UUID)]).await?;
+    Ok(RunState {
+        last_stream: row.try_get("lastStreamId")?,
+        months: parse_months(&row)?,
+        batch_rows: row.try_get::<_, Option<i32>>("batchRows")?.map(i32::unsigned_abs),
+    })
+}
+
+fn parse_months(row: &Row) -> Result<BTreeMap<Month, MonthProgress>> {
+    serde_json::from_value(row.try_get("months")?).map_err(Error::Serialize)
+}
+
+/// What a transaction has brought about. `None` means: as before.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Progress {
+    pub(crate) phase: Option<Phase>,
+    pub(crate) streams: Option<u64>,
+    pub(crate) streams_estimated: Option<u64>,
+    /// Added.
+    pub(crate) snapshots_created: u64,
+    /// Added.
+    pub(crate) unparsed_amounts: u64,
+    pub(crate) rows_estimated: Option<u64>,
+    /// Added.
+    pub(crate) logs_archived: u64,
+    /// Added.
+    pub(crate) already_archived: u64,
+    /// How far a month is.
+    pub(crate) month: Option<(Month, MonthProgress)>,
+    /// Empty for none.
+    pub(crate) chain_head: Option<String>,
+    pub(crate) current_month: Option<Month>,
+    pub(crate) rows_per_second: Option<f64>,
+    /// Empty for nothing.
+    pub(crate) waiting_for: Option<String>,
+    pub(crate) last_stream: Option<String>,
+    /// That a batch was cut down to.
+    pub(crate) batch_rows: Option<u32>,
+}
+
+/// Renews the lease and records `progress`. Returns whether maintenance is paused, or `None` when the lease is lost.
+pub(crate) async fn renew_lease(
+    client: &impl GenericClient,
+    lease: &Taken,
+    lease_seconds: f64,
+    progress: &Progress,
+) -> Result<Option<bool>> {
+    let number = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+    let months = progress.month.as_ref().map(|(month, progress)| BTreeMap::from([(*month, progress)]));
+    let months = months.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
+    let row = client
+        .query_typed_opt(
+            include_str!("sql/renew_lease.sql"),
+            &[
+                (&lease.run_id, Type::UUID),
+                (&lease.holder, Type::TEXT),
+                (&lease_seconds, Type::FLOAT8),
+                (&progress.phase.map(Phase::as_str), Type::TEXT),
+                (&number(progress.streams), Type::INT8),
+                (&number(progress.streams_estimated), Type::INT8),
+                (&number(Some(progress.snapshots_created)), Type::INT8),
+                (&number(Some(progress.unparsed_amounts)), Type::INT8),
+                (&number(progress.rows_estimated), Type::INT8),
+                (&number(Some(progress.logs_archived)), Type::INT8),
+                (&number(Some(progress.already_archived)), Type::INT8),
+                (&months, Type::JSONB),
+                (&progress.chain_head, Type::TEXT),
+                (&progress.current_month.map(|month| month.to_string()), Type::TEXT),
+                (&progress.rows_per_second, Type::FLOAT8),
+                (&progress.waiting_for, Type::TEXT),
+                (&progress.last_stream, Type::TEXT),
+                (&progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4),
+            ],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get("paused")?)).transpose()
+}
+
+/// How a slice ended.
+#[derive(Debug)]
+pub(crate) struct SliceEnd {
+    pub(crate) status: RunStatus,
+    pub(crate) stop_reason: Option<StopReason>,
+    pub(crate) error: Option<String>,
+}
+
+/// Ends a slice and gives the lease back. Changes nothing when the lease is lost.
+pub(crate) async fn release_lease(client: &impl GenericClient, lease: &Taken, end: &SliceEnd) -> Result<()> {
+    client
+        .execute_typed(
+            include_str!("sql/release_lease.sql"),
+            &[
+                (&lease.run_id, Type::UUID),
+                (&lease.holder, Type::TEXT),
+                (&end.status.as_str(), Type::TEXT),
+                (&end.stop_reason.map(StopReason::as_str), Type::TEXT),
+                (&end.error, Type::TEXT),
+                (&(end.status == RunStatus::Succeeded), Type::BOOL),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Ends the open run for good: whoever works on it can commit nothing more. Returns its id, or none when none is open.
+pub(crate) async fn cancel_open_run(client: &impl GenericClient) -> Result<Option<Uuid>> {
+    let row = client
+        .query_typed_opt(
+            r#"UPDATE "MaintenanceRun"
+               SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC', "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
+                   status = 'interrupted', "stopReason" = 'cancelled', "waitingFor" = NULL,
+                   "leaseHolder" = NULL, "leaseExpiresAt" = NULL
+               WHERE "finishedAt" IS NULL RETURNING id"#,
+            &[],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get("id")?)).transpose()
+}
+
+/// The run that is not finished.
+pub(crate) async fn find_open_run(client: &impl GenericClient) -> Result<Option<MaintenanceRun>> {
+    let row = client.query_typed_opt(&format!(r#"{COLUMNS} WHERE "finishedAt" IS NULL"#), &[]).await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+/// The scheduled run of `period`.
+pub(crate) async fn find_run_of_period(client: &impl GenericClient, period: Month) -> Result<Option<MaintenanceRun>> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&period.to_string(), Type::TEXT)];
+    let row = client.query_typed_opt(&format!("{COLUMNS} WHERE period = $1"), &parameters).await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+/// The run with this id.
+pub(crate) async fn find_run(client: &impl GenericClient, id: Uuid) -> Result<Option<MaintenanceRun>> {
+    let row = client.query_typed_opt(&format!("{COLUMNS} WHERE id = $1"), &[(&id, Type::UUID)]).await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+/// A page of the runs, newest first.
+pub(crate) async fn list_runs(
+    client: &impl GenericClient,
+    request: &PageRequest<RunPosition>,
+) -> Result<Page<MaintenanceRun, RunPosition>> {
+    let (started_at, id) = request.after().map(|after| (after.started_at, after.run_id)).unzip();
+    let statement = format!(
+        r#"{COLUMNS} WHERE $1 IS NULL OR ("startedAt", id) < ($1, $2) ORDER BY "startedAt" DESC, id DESC LIMIT $3"#
+    );
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&started_at, Type::TIMESTAMP), (&id, Type::UUID), (&request.rows_to_read(), Type::INT8)];
+    let rows = client.query_typed_raw(&statement, parameters).await?;
+    let parse = |row: &Row| {
+        let run = parse(row)?;
+        let position = RunPosition { started_at: run.started_at.naive_utc(), run_id: run.id };
+        Ok((run, Cursor::without_stream(position)))
+    };
+    page::collect(rows, request, parse, |run| format!("run {}", run.id)).await
+}
+
+/// Rows per second of the last run that archived enough to tell.
+pub(crate) async fn find_last_rate(client: &impl GenericClient) -> Result<Option<f64>> {
+    let row = client
+        .query_typed_opt(
+            r#"SELECT "rowsPerSecond" FROM "MaintenanceRun" WHERE "rowsPerSecond" > 0 AND "logsArchived" >= 10000 ORDER BY "startedAt" DESC LIMIT 1"#,
+            &[],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get("rowsPerSecond")?)).transpose()
+}
+
+/// Ends an open run that nobody holds, so that a later one can start. What it has not done, the later one will.
+pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result<()> {
+    client
+        .execute_typed(
+            r#"UPDATE "MaintenanceRun" SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+               WHERE id = $1 AND "finishedAt" IS NULL AND "leaseHolder" IS NULL"#,
+            &[(&id, Type::UUID)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The last period whose run has ended.
+pub(crate) async fn find_last_period(client: &impl GenericClient) -> Result<Option<Month>> {
+    let row = client
+        .query_typed_one(r#"SELECT max(period) AS period FROM "MaintenanceRun" WHERE "finishedAt" IS NOT NULL"#, &[])
+        .await?;
+    row.try_get::<_, Option<&str>>("period")?.map(str::parse).transpose()
+}
+
+/// How many streams there are, by the planner's estimate.
+pub(crate) async fn estimate_streams(client: &impl GenericClient) -> Result<u64> {
+    event_log::estimate_rows(client, r#"SELECT FROM "Stream""#).await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share of a hundred needs no more")]
+fn parse(row: &Row) -> Result<MaintenanceRun> {
+    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+    let optional =
+        |name: &str| -> Result<Option<u64>> { Ok(row.try_get::<_, Option<i64>>(name)?.map(i64::unsigned_abs)) };
+    let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
+    let month =
+        |name: &str| -> Result<Option<Month>> { row.try_get::<_, Option<&str>>(name)?.map(str::parse).transpose() };
+    let phase: Phase = word(row.try_get("phase")?)?;
+    let status: RunStatus = word(row.try_get("status")?)?;
+    let (streams, created) = (number("streams")?, number("snapshotsCreated")?);
+    let (archived, dropped) = (number("logsArchived")?, number("alreadyArchived")?);
+    let (streams_estimated, rows_estimated) = (optional("streamsEstimated")?, optional("rowsEstimated")?);
+    let rows_per_second: Option<f64> = row.try_get("rowsPerSecond")?;
+    let (done, whole) = match phase {
+        Phase::Snapshots => (streams, streams_estimated.unwrap_or(0)),
+        Phase::Archive => (archived + dropped, rows_estimated.unwrap_or(0)),
+        Phase::Vacuum | Phase::Done => (1, 1),
+    };
+    // By an estimate that the work may pass: it is never all done before its phase is.
+    let percent = match phase {
+        Phase::Done | Phase::Vacuum => 100.0,
+        _ if whole == 0 => 0.0,
+        _ => (done as f64 / whole as f64 * 1000.0).round().min(990.0) / 10.0,
+    };
+    let left = (phase == Phase::Archive).then(|| rows_estimated.unwrap_or(0).saturating_sub(archived + dropped));
+    let months = parse_months(row)?;
+    let in_use: u64 = months.values().map(|month| month.in_use).sum();
+    let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
+    let chain_head: Option<String> = row.try_get("chainHeadId")?;
+    let held_back =
+        chain_head.map(HeldBack::chain_head).into_iter().chain((in_use > 0).then(|| HeldBack::in_use(in_use)));
+    Ok(MaintenanceRun {
+        id: row.try_get("id")?,
+        trigger: word(row.try_get("trigger")?)?,
+        scope: word(row.try_get("scope")?)?,
+        period: month("period")?,
+        snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
+        cutoff: time("cutoff")?,
+        refresh: row.try_get("refresh")?,
+        force: row.try_get("force")?,
+        phase,
+        status,
+        complete: status == RunStatus::Succeeded,
+        percent,
+        streams,
+        streams_estimated,
+        snapshots_created: created,
+        snapshots_existing: streams.saturating_sub(created),
+        unparsed_amounts: number("unparsedAmounts")?,
+        rows_estimated,
+        logs_archived: archived,
+        already_archived: dropped,
+        conflicts: months.values().map(|month| month.conflicts).sum(),
+        conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
+        held_back: held_back.collect(),
+        current_month: month("currentMonth")?,
+        rows_per_second,
+        remaining_seconds: left.zip(rows_per_second.filter(|rate| *rate > 0.0)).map(|(left, rate)| seconds(left, rate)),
+        waiting_for: row.try_get("waitingFor")?,
+        stop_reason: row.try_get::<_, Option<&str>>("stopReason")?.map(word).transpose()?,
+        error: row.try_get("error")?,
+        attempts: row.try_get("attempts")?,
+        started_at: time("startedAt")?,
+        updated_at: time("updatedAt")?,
+        finished_at: row.try_get::<_, Option<NaiveDateTime>>("finishedAt")?.map(|time| time.and_utc()),
+    })
+}
+
+/// How long `rows` take at `rows_per_second`, in whole seconds.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate; a cast from f64 saturates"
+)]
+pub(crate) fn seconds(rows: u64, rows_per_second: f64) -> u64 {
+    (rows as f64 / rows_per_second).ceil() as u64
+}
+
+/// The value that the database has as a word; its constraints allow no other.
+fn word<T: for<'a> Deserialize<'a>>(word: &str) -> Result<T> {
+    let value: std::result::Result<T, serde::de::value::Error> = T::deserialize(word.into_deserializer());
+    value.map_err(|_| Error::invalid("MaintenanceRun", "must hold the words that its constraints allow"))
+}

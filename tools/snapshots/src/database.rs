@@ -9,8 +9,8 @@ use crate::{Result, demo};
 const PRIVATE_FOLDER: &str = ".local/postgres";
 /// The private server's database.
 const PRIVATE_DATABASE: &str = "snapshots";
-/// The API answers several callers at once; maintenance needs one connection.
-const POOL_SIZE: usize = 8;
+/// Connections are opened when they are needed: several callers of the API at once, and maintenance's workers.
+const POOL_SIZE: usize = 80;
 
 /// The database that the command works on.
 pub(crate) struct Database {

@@ -2,6 +2,9 @@
 
 mod database;
 mod demo;
+mod maintain;
+mod operate;
+mod progress;
 mod schedule;
 mod serve;
 
@@ -9,9 +12,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use chrono::Utc;
 use clap::{Parser, Subcommand};
-use snapshot_service::{Deadline, SnapshotService};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -39,8 +40,24 @@ enum Command {
     },
     /// Bring the service's tables up to date
     Migrate,
-    /// Take this month's snapshots and archive old logs, now
-    Maintain,
+    /// Take this month's snapshots and archive old logs, now; exit code 0: complete, 3: incomplete, 1: failed
+    Maintain(maintain::Options),
+    /// Tell how the last run of maintenance fares, and whether maintenance is paused
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop maintenance after its batch, and let none go on or start until it is resumed
+    Pause {
+        /// Why, for whoever asks
+        #[arg(long, default_value = "no reason given")]
+        reason: String,
+    },
+    /// End the pause; the next trigger continues the open run
+    Resume,
+    /// End the open run for good; what it has done stays
+    Cancel,
     /// Add made-up streams and events to the private database, or to empty host tables in DATABASE_URL's
     DemoData {
         /// How many streams
@@ -59,13 +76,13 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::LogWriter)
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(arguments.command).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let mut message = format!("error: {error}");
             let mut cause = error.source();
@@ -80,24 +97,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<()> {
+async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Serve { port, no_schedule } => serve::serve(port, !no_schedule).await,
+        Command::Serve { port, no_schedule } => serve::serve(port, !no_schedule).await?,
         Command::Migrate => {
             let database = database::open("migrate").await?;
-            print_json(&snapshot_service::database::migrate(&database.pool).await?)
+            print_json(&snapshot_service::database::migrate(&database.pool).await?)?;
         }
-        Command::Maintain => {
-            let database = database::open("maintain").await?;
-            let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
-            let deadline = Deadline::never().or_when(stop_on_signal()?);
-            print_json(&service.run_maintenance(Utc::now(), &deadline).await?)
-        }
+        Command::Maintain(options) => return maintain::maintain(options).await,
+        Command::Status { json } => operate::status(json).await?,
+        Command::Pause { reason } => operate::pause(&reason).await?,
+        Command::Resume => operate::resume().await?,
+        Command::Cancel => operate::cancel().await?,
         Command::DemoData { streams, events } => {
             let database = database::open_without_demo("demo-data").await?;
-            demo::add(&database, streams, events).await
+            demo::add(&database, streams, events).await?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A token that is cancelled by Ctrl-C or SIGTERM: work ends with the batch under way. The second time the process ends at

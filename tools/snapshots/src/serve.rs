@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::State;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use chrono::Utc;
@@ -18,6 +19,9 @@ use uuid::Uuid;
 
 use crate::database::{self, Database};
 use crate::{Result, demo, schedule, stop_on_signal};
+
+/// The most that API Gateway takes as a body.
+const MAX_BODY_BYTES: usize = 10_000_000;
 
 /// What the handlers share.
 struct App {
@@ -110,13 +114,21 @@ fn method_router(route: &'static Route) -> MethodRouter<Arc<App>> {
             .filter_map(|(wanted, found)| Some((wanted.strip_prefix('{')?.strip_suffix('}')?.into(), found.into())))
             .collect();
         let query = request.uri().query().unwrap_or_default().parse::<QueryMap>().unwrap_or_default();
-        let request = Request::from_parts(request.into_parts().0, Body::Empty)
+        let (head, body) = request.into_parts();
+        let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return too_large() };
+        let request = Request::from_parts(head, Body::from(body.to_vec()))
             .with_path_parameters(parameters)
             .with_query_string_parameters(query);
         let deadline = Deadline::after(app.maintenance_budget).or_when(app.stop.clone());
         let call = Call { request_id: Uuid::new_v4().to_string(), now: Utc::now(), deadline };
         into_axum(http::answer(route.endpoint, &app.service, request, call).await)
     })
+}
+
+fn too_large() -> axum::response::Response {
+    let mut response = axum::response::Response::default();
+    *response.status_mut() = axum::http::StatusCode::PAYLOAD_TOO_LARGE;
+    response
 }
 
 async fn nothing_here() -> axum::response::Response {

@@ -67,12 +67,21 @@ fn paste(line: &str) -> (u16, Value) {
     request(method, line.split_whitespace().last().unwrap().trim_matches('\''))
 }
 
-/// An HTTP request over a plain socket: nothing on the way normalises the path.
 fn request(method: &str, url: &str) -> (u16, Value) {
+    request_with_body(method, url, "")
+}
+
+/// An HTTP request over a plain socket: nothing on the way normalises the path.
+fn request_with_body(method: &str, url: &str, body: &str) -> (u16, Value) {
     use std::io::Write;
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut socket = std::net::TcpStream::connect(authority).unwrap();
-    write!(socket, "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        socket,
+        "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -258,7 +267,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
-    assert_eq!(migrated["applied"].as_array().unwrap().len(), 4);
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 6);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
     serving.stop(Signal::SIGINT);
@@ -293,6 +302,7 @@ fn the_local_routes_are_those_of_api_gateway() {
     for (path, named) in [
         ("/s1/2026-13", "month must "),
         ("/s1/archives", "month must "),
+        ("/maintenance/2026-05", "runId must "),
         ("/", "streamId must "),
         ("//archive", "streamId must "),
         ("//2026-01", "streamId must "),
@@ -304,7 +314,16 @@ fn the_local_routes_are_those_of_api_gateway() {
         assert_eq!((status, &body["code"]), (400, &json!("invalid_input")), "{path}: {body}");
         assert!(body["error"].as_str().unwrap().starts_with(named), "{path}: {body}");
     }
-    assert_eq!(serving.get("/maintenance").1["data"], json!([]), "a stream of that name has no snapshots");
+    let runs = serving.get("/maintenance").1;
+    assert_eq!((runs["data"].as_array().unwrap().len(), &runs["data"][0]["logsArchived"]), (1, &json!(1)));
+    let run = serving.get(&format!("/maintenance/{}", runs["data"][0]["id"].as_str().unwrap()));
+    assert_eq!((run.0, &run.1["data"]), (200, &runs["data"][0]));
+    assert_eq!(serving.get("/maintenance/6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e").0, 404);
+    let (status, report) = request_with_body("POST", &maintenance, r#"{"dryRun": true}"#);
+    assert_eq!((status, &report["data"]["dryRun"], &report["data"]["logsDue"]), (200, &json!(true), &json!(0)));
+    let (status, body) = request_with_body("POST", &maintenance, r#"{"dryrun": true}"#);
+    assert_eq!((status, &body["code"]), (400, &json!("invalid_input")));
+    assert!(body["error"].as_str().unwrap().starts_with("body must be empty or a JSON object"), "{body}");
     for (method, path) in [("GET", "/a/b/c"), ("POST", "/s1"), ("DELETE", "/s1"), ("GET", "")] {
         let (status, body) = request(method, &format!("{}{path}", serving.base()));
         assert_eq!((status, &body["code"]), (404, &json!("no_such_route")), "{method} {path}");
@@ -349,5 +368,145 @@ fn what_cannot_start_says_why_in_one_line() {
     let message = failed(&snapshots(&folder, None).args(["serve", "--port", &port]).output().unwrap());
     assert!(message.contains(&format!("port {port} cannot be served")), "{message}");
     assert!(!folder.join(".local").exists(), "before the database is started");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A host's database with `rows` events of January 2026, a minute apart.
+fn host_with_events(host: &Host, name: &str, rows: u32) -> String {
+    let url = host.database(name, HOST_SCHEMA);
+    host.execute(
+        name,
+        &format!(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT 'e' || i, 'create', '42', 't' || i, i, 'then', timestamp '2026-01-01' + i * interval '1 minute'
+               FROM generate_series(1, {rows}) i"#
+        ),
+    );
+    url
+}
+
+/// Holds up the move of the event `id` for a while.
+fn hold_up(host: &Host, database: &str, id: &str) {
+    host.execute(
+        database,
+        &format!(
+            r#"CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN OLD; END $$;
+               CREATE TRIGGER dawdle BEFORE DELETE ON "EventLog" FOR EACH ROW WHEN (OLD.id = '{id}') EXECUTE FUNCTION dawdle()"#
+        ),
+    );
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn maintain_tells_by_its_exit_code_whether_it_is_complete_incomplete_or_failed() {
+    let host = Host::start();
+    let folder = folder("exit");
+    let url = host_with_events(&host, "exits", 300);
+    let maintain = |arguments: &[&str]| {
+        output(
+            snapshots(&folder, Some(&url)).arg("maintain").args(arguments).env("BATCH_ROWS", "100").env("WORKERS", "1"),
+        )
+    };
+    let (code, _, error) = maintain(&[]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("run `snapshots migrate`"), "{error}");
+    assert!(snapshots(&folder, Some(&url)).arg("migrate").output().unwrap().status.success());
+
+    let (code, report, _) = maintain(&["--dry-run"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((code, &report["logsDue"], &report["months"][0]["rows"]), (Some(0), &json!(300), &json!(300)));
+    assert_eq!(host.query("exits", r#"SELECT count(*) FROM "MaintenanceRun""#).unwrap(), "0");
+
+    let (code, run, log) = maintain(&["--budget", "0s"]);
+    let first: Value = serde_json::from_str(&run).unwrap();
+    assert_eq!((code, &first["complete"], &first["logsArchived"]), (Some(3), &json!(false), &json!(100)), "{log}");
+    let (code, run, _) = maintain(&["--budget", "10m", "--workers", "2"]);
+    let last: Value = serde_json::from_str(&run).unwrap();
+    assert_eq!((code, &last["complete"], &last["logsArchived"]), (Some(0), &json!(true), &json!(300)));
+    assert_eq!((&last["id"], &last["trigger"]), (&first["id"], &json!("cli")));
+
+    for (arguments, named) in [(["--budget", "soon"], "--budget"), (["--workers", "0"], "--workers")] {
+        let (code, _, error) = maintain(&arguments);
+        assert_eq!(code, Some(2));
+        assert!(error.contains(named), "{error}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_operator_sees_pauses_resumes_and_cancels_a_run() {
+    let host = Host::start();
+    let folder = folder("operate");
+    let url = host_with_events(&host, "operate", 300);
+    let run = |arguments: &[&str]| {
+        output(
+            snapshots(&folder, Some(&url))
+                .args(arguments)
+                .env("BATCH_ROWS", "100")
+                .env("WORKERS", "1")
+                .env("USER", "ops"),
+        )
+    };
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    assert_eq!(run(&["status"]).1, "there has been no run\n");
+    assert_eq!(run(&["cancel"]).1, "there is no open run\n");
+    assert_eq!(run(&["resume"]).1, "was not paused\n");
+
+    assert_eq!(run(&["maintain", "--budget", "0s"]).0, Some(3));
+    let status = run(&["status"]).1;
+    for part in ["by cli: interrupted", "snapshot maintenance: archive", "100/", "last stopped: deadline", "1 slices"] {
+        assert!(status.contains(part), "{part}: {status}");
+    }
+    assert!(run(&["pause", "--reason", "the host migrates"]).1.contains("by ops: the host migrates"));
+    assert!(run(&["status"]).1.starts_with("paused since "));
+    let (code, _, error) = run(&["maintain"]);
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error.contains("maintenance is paused since ") && error.contains("by ops: the host migrates"), "{error}");
+    let status: Value = serde_json::from_str(&run(&["status", "--json"]).1).unwrap();
+    assert_eq!(
+        (&status["pause"]["reason"], &status["lastRun"]["logsArchived"]),
+        (&json!("the host migrates"), &json!(100))
+    );
+
+    assert!(run(&["resume"]).1.starts_with("resumed; "));
+    assert!(run(&["cancel"]).1.starts_with("cancelled run "));
+    assert!(run(&["status"]).1.contains("last stopped: cancelled"));
+    let (code, last, _) = run(&["maintain"]);
+    let last: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!((code, &last["logsArchived"]), (Some(0), &json!(200)), "a run of its own");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn ctrl_c_finishes_the_batch_and_a_second_command_hears_who_is_at_work() {
+    let host = Host::start();
+    let folder = folder("signal");
+    let url = host_with_events(&host, "signal", 300);
+    assert!(snapshots(&folder, Some(&url)).arg("migrate").output().unwrap().status.success());
+    hold_up(&host, "signal", "e150");
+    let maintain = || {
+        let mut command = snapshots(&folder, Some(&url));
+        command.arg("maintain").env("BATCH_ROWS", "100").env("WORKERS", "1");
+        command
+    };
+    let working = maintain().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let archived = r#"SELECT COALESCE(max("logsArchived"), 0) FROM "MaintenanceRun""#;
+    while host.query("signal", archived).unwrap() != "100" {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let (code, _, error) = output(&mut maintain());
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error.contains("is under way") && error.contains("100/"), "{error}");
+
+    kill(Pid::from_raw(i32::try_from(working.id()).unwrap()), Signal::SIGINT).unwrap();
+    let stopped = working.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(3), "{}", String::from_utf8_lossy(&stopped.stderr));
+    let run: Value = serde_json::from_slice(&stopped.stdout).unwrap();
+    assert_eq!((&run["stopReason"], &run["logsArchived"]), (&json!("signal"), &json!(200)));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,0 +1,92 @@
+use std::io::Write;
+
+use serde::Serialize;
+use snapshot_service::{MaintenancePause, MaintenanceRun, PageRequest, SnapshotService};
+
+use crate::database::{self, Database};
+use crate::{Result, print_json, progress};
+
+/// What `status` says.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    pause: Option<MaintenancePause>,
+    last_run: Option<MaintenanceRun>,
+}
+
+pub(crate) async fn status(json: bool) -> Result<()> {
+    let (_database, service) = open("status").await?;
+    let runs = service.list_maintenance_runs(&PageRequest::new(1, None)?).await?;
+    // The open one may be older than a cancelled one.
+    let open = service.get_open_maintenance_run().await?;
+    let last_run = open.or_else(|| runs.items.into_iter().next());
+    let status = Status { pause: service.get_maintenance_pause().await?, last_run };
+    if json {
+        return print_json(&status);
+    }
+    let mut lines = Vec::new();
+    if let Some(MaintenancePause { reason, paused_by, paused_at }) = &status.pause {
+        lines.push(format!("paused since {paused_at} by {paused_by}: {reason}"));
+    }
+    match &status.last_run {
+        Some(run) => describe(run, &mut lines),
+        None => lines.push("there has been no run".into()),
+    }
+    print(&lines)
+}
+
+fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
+    let period = run.period.map(|period| format!(" for {period}")).unwrap_or_default();
+    lines.push(format!("run {} by {}{period}: {}", run.id, run.trigger.as_str(), run.status.as_str()));
+    if run.finished_at.is_none() {
+        lines.push(progress::describe(run));
+    }
+    lines.push(format!(
+        "snapshots of {}: {} written, {} there already, {} without amounts",
+        run.snapshot_month, run.snapshots_created, run.snapshots_existing, run.unparsed_amounts
+    ));
+    lines.push(format!(
+        "logs before {}: {} archived, {} archived already, {} in conflict",
+        run.cutoff, run.logs_archived, run.already_archived, run.conflicts
+    ));
+    lines.extend(run.held_back.iter().map(|held| format!("held back: {} ({})", held.rows, held.message)));
+    lines.extend(run.stop_reason.map(|reason| format!("last stopped: {}", reason.as_str())));
+    lines.extend(run.error.as_ref().map(|error| format!("error: {error}")));
+    let finished = run.finished_at.map(|time| format!(", finished {time}")).unwrap_or_default();
+    lines.push(format!("started {}, updated {}{finished}, {} slices", run.started_at, run.updated_at, run.attempts));
+}
+
+pub(crate) async fn pause(reason: &str) -> Result<()> {
+    let (_database, service) = open("pause").await?;
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let pause = service.pause_maintenance(reason, user.as_deref().unwrap_or("an operator")).await?;
+    let pause = pause.map(|pause| format!("paused since {} by {}: {}", pause.paused_at, pause.paused_by, pause.reason));
+    print(&[pause.unwrap_or_else(|| "not paused: somebody resumed it just now".into())])
+}
+
+pub(crate) async fn resume() -> Result<()> {
+    let (_database, service) = open("resume").await?;
+    let was_paused = service.resume_maintenance().await?.is_some();
+    let open = service.get_open_maintenance_run().await?.is_some();
+    print(&[match (was_paused, open) {
+        (true, true) => "resumed; `snapshots maintain` or the next trigger continues the open run".into(),
+        (true, false) => "resumed".into(),
+        (false, _) => "was not paused".into(),
+    }])
+}
+
+pub(crate) async fn cancel() -> Result<()> {
+    let (_database, service) = open("cancel").await?;
+    let run = service.cancel_maintenance().await?;
+    print(&[run.map_or_else(|| "there is no open run".into(), |run| format!("cancelled run {}", run.id))])
+}
+
+async fn open(command: &str) -> Result<(Database, SnapshotService)> {
+    let database = database::open(command).await?;
+    let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
+    Ok((database, service))
+}
+
+fn print(lines: &[String]) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", lines.join("\n"))?)
+}

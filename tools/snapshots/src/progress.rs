@@ -1,0 +1,103 @@
+use std::convert::Infallible;
+use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use snapshot_service::{MaintenanceRun, Phase, SnapshotService};
+use tokio::time::Instant;
+
+/// How often a terminal is brought up to date.
+const BAR_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a line is written where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The bars on the terminal: what is written to it goes above them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Standard error, for the log.
+pub(crate) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        BARS.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Shows how far the open run is, for ever: as a bar on a terminal, as lines elsewhere.
+pub(crate) async fn show(service: &SnapshotService) -> Infallible {
+    let terminal = io::stderr().is_terminal();
+    let bar = terminal.then(|| BARS.add(ProgressBar::no_length().with_style(style())));
+    let mut last_line = Instant::now();
+    loop {
+        tokio::time::sleep(BAR_INTERVAL).await;
+        // Not being able to look is no reason to stop the work.
+        let Ok(Some(run)) = service.get_open_maintenance_run().await else { continue };
+        if let Some(bar) = &bar {
+            let (position, length) = position(&run);
+            bar.set_length(length.max(position));
+            bar.set_position(position);
+            bar.set_message(message(&run));
+        } else if last_line.elapsed() >= LINE_INTERVAL {
+            last_line = Instant::now();
+            print_line(&describe(&run));
+        }
+    }
+}
+
+/// Takes the bar away.
+pub(crate) fn clear() {
+    // The terminal may be gone.
+    let _ = BARS.clear();
+}
+
+/// Writes a line for people.
+pub(crate) fn print_line(line: &str) {
+    // As above.
+    let _ = writeln!(LogWriter, "{line}");
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}");
+    style.expect("the template is constant")
+}
+
+fn position(run: &MaintenanceRun) -> (u64, u64) {
+    match run.phase {
+        Phase::Snapshots => (run.streams, run.streams_estimated.unwrap_or(run.streams)),
+        _ => (run.rows(), run.rows_estimated.unwrap_or(0)),
+    }
+}
+
+/// What the bar does not say.
+fn message(run: &MaintenanceRun) -> String {
+    if let Some(reason) = &run.waiting_for {
+        return format!("waiting: {reason}");
+    }
+    match run.phase {
+        Phase::Snapshots => format!("streams, {} snapshots written", run.snapshots_created),
+        Phase::Archive => {
+            let month = run.current_month.map(|month| format!(" of {month}")).unwrap_or_default();
+            let rate = run.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
+            let left = run.remaining_seconds.map(|left| format!(", {} left", time(left))).unwrap_or_default();
+            format!("rows{month}{rate}{left}")
+        }
+        Phase::Vacuum => "rows, vacuuming".into(),
+        Phase::Done => "rows".into(),
+    }
+}
+
+/// A run as one line.
+pub(crate) fn describe(run: &MaintenanceRun) -> String {
+    let (position, length) = position(run);
+    let (phase, percent) = (run.phase.as_str(), run.percent);
+    format!("snapshot maintenance: {phase} {percent} %, {position}/{length} {}", message(run))
+}
+
+fn time(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}

@@ -1,5 +1,5 @@
 use snapshot_service::database::migrate;
-use snapshot_service::{ArchiveFilter, Deadline, PageRequest};
+use snapshot_service::{ArchiveFilter, Deadline, PageRequest, Trigger};
 
 use crate::support::{TestDatabase, read_archive, stream, time};
 
@@ -85,7 +85,8 @@ async fn originals_of_adopted_rows_that_are_still_there_are_settled_by_the_next_
     migrate(&database.pool).await.unwrap();
     assert_all_adopted(&database).await;
 
-    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let service = database.service();
+    let report = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 1, 2));
     assert_eq!(report.conflict_ids, ["a3", "a1"]);
     let filled = r#""StreamArchive" WHERE id = 'a2' AND "eventIndex" = 4 AND entry_hash = 'h'"#;

@@ -7,12 +7,21 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use serde_json::{Value, json};
-use snapshot_service::Deadline;
+use snapshot_service::{Deadline, Trigger};
 
-use crate::support::lambda::{Function, sample_event, serve};
+use crate::support::lambda::{sample_event, start_function};
 use crate::support::{TestDatabase, time};
+use runtime_api::{Function, serve};
 
-const HTTP_FUNCTIONS: [&str; 4] = ["list-snapshots", "get-snapshot", "list-archived-logs", "trigger-maintenance"];
+const HTTP_FUNCTIONS: [&str; 6] = [
+    "list-snapshots",
+    "get-snapshot",
+    "list-archived-logs",
+    "trigger-maintenance",
+    "list-maintenance-runs",
+    "get-maintenance-run",
+];
+/// Those that read what a stream has.
 const READERS: [&str; 3] = ["list-snapshots", "get-snapshot", "list-archived-logs"];
 
 /// What the sample events ask for: stream 42, its snapshot of May 2026, its archived withdrawals.
@@ -20,12 +29,17 @@ async fn with_history() -> TestDatabase {
     let database = TestDatabase::migrated().await;
     database.insert_stream("s1", Some("42"), "1000").await;
     database.insert_events(5, "2026-01-10 00:00:00").await;
-    database.service().run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
+    database.execute(r#"UPDATE "MaintenanceRun" SET id = '6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e'"#).await;
     database
 }
 
 async fn start(name: &str, database: &TestDatabase) -> Function {
-    Function::start(name, &[("DATABASE_URL", &database.url)]).await
+    start_function(name, &[("DATABASE_URL", &database.url)]).await
 }
 
 #[tokio::test]
@@ -47,6 +61,13 @@ async fn each_http_function_answers_its_sample_event_in_the_envelope() {
                 assert!(body.get("nextCursor").is_none(), "only lists have one");
             }
             "list-archived-logs" => assert_eq!(body["data"].as_array().unwrap().len(), 5),
+            "list-maintenance-runs" => {
+                assert_eq!(body["data"].as_array().unwrap().len(), 2);
+                assert_eq!(body["nextCursor"], Value::Null);
+            }
+            "get-maintenance-run" => {
+                assert_eq!((&body["data"]["status"], &body["data"]["percent"]), (&json!("succeeded"), &json!(100.0)));
+            }
             _ => assert_eq!((&body["data"]["complete"], &body["data"]["snapshotsCreated"]), (&json!(true), &json!(1))),
         }
     }
@@ -63,16 +84,25 @@ async fn maintenance_runs_for_every_form_of_schedule_and_says_so_in_the_log() {
         "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "1",
         "time": "2026-06-01T02:00:00Z", "region": "eu-west-1", "resources": [], "detail": {},
     });
-    for (event, archived) in [(sample_event("run-maintenance"), 5), (rule.to_string(), 0), ("{}".into(), 0)] {
+    for (event, trigger, archived) in
+        [(rule.to_string(), "schedule", 5), (rule.to_string(), "schedule", 5), ("{}".into(), "api", 0)]
+    {
         let outcome = function.invoke(&event).await;
         assert!(!outcome.failed, "{outcome:?}");
         assert_eq!((&outcome.payload["logsArchived"], &outcome.payload["complete"]), (&json!(archived), &json!(true)));
+        assert_eq!(outcome.payload["trigger"], trigger);
     }
+    assert_eq!(database.count(r#""MaintenanceRun""#).await, 2, "a period is run once, however often it is delivered");
+    assert_eq!(function.invoke(&sample_event("run-maintenance")).await.payload["period"], "2026-06");
     let log = function.log().await;
     for line in log.lines() {
         serde_json::from_str::<Value>(line).expect("each line is JSON");
     }
-    assert_eq!(log.lines().filter(|line| line.contains("snapshot maintenance")).count(), 6, "{log}");
+    let run = function.invoke(&rule.to_string()).await.payload["id"].as_str().unwrap().to_owned();
+    for phase in ["begins", "snapshots are complete", "archive", "vacuumed", "ends"] {
+        let says = |line: &&str| line.contains(&format!("snapshot maintenance: {phase}\"")) && line.contains(&run);
+        assert_eq!(log.lines().filter(says).count(), 1, "{phase}: {log}");
+    }
 }
 
 #[tokio::test]
@@ -80,7 +110,7 @@ async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
     let database = TestDatabase::of_host().await;
     let mut function = start("migrate", &database).await;
     let outcome = function.invoke(&sample_event("migrate")).await;
-    assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 4, "{outcome:?}");
+    assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 6, "{outcome:?}");
     let outcome = function.invoke(&sample_event("migrate")).await;
     assert_eq!(outcome.payload, json!({"applied": [], "archiveColumnsChanged": []}));
 }
@@ -89,53 +119,28 @@ async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
 async fn an_invocation_about_to_be_stopped_answers_what_it_did_and_the_next_continues() {
     let database = TestDatabase::migrated().await;
     database.insert_events(30, "2026-01-10 00:00:00").await;
-    let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "10")];
-    let mut scheduled = Function::start("run-maintenance", &variables).await;
-    let mut requested = Function::start("trigger-maintenance", &variables).await;
+    let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "10"), ("WORKERS", "1")];
+    let mut scheduled = start_function("run-maintenance", &variables).await;
+    let mut requested = start_function("trigger-maintenance", &variables).await;
     for function in [&scheduled, &requested] {
         // Less than the margin: one batch, then stop.
         function.set_timeout(Duration::from_secs(2)).await;
     }
-    let first = scheduled.invoke("{}").await;
+    let first = scheduled.invoke(&sample_event("run-maintenance")).await;
     assert_eq!((&first.payload["logsArchived"], &first.payload["complete"]), (&json!(10), &json!(false)));
-    let second = requested.invoke(&sample_event("trigger-maintenance")).await;
-    assert_eq!(second.status(), 202);
-    assert_eq!(
-        (&second.body()["data"]["logsArchived"], &second.body()["data"]["complete"]),
-        (&json!(10), &json!(false))
-    );
-    scheduled.set_timeout(Duration::from_mins(1)).await;
-    let third = scheduled.invoke("{}").await;
-    assert_eq!((&third.payload["logsArchived"], &third.payload["complete"]), (&json!(10), &json!(true)));
-}
-
-#[tokio::test]
-async fn a_function_killed_in_the_middle_loses_nothing_and_the_next_run_ends_the_work() {
-    let database = TestDatabase::migrated().await;
-    database.insert_events(20_000, "2026-01-01 00:00:00").await;
-    database.remember_events().await;
-    let mut left = 20_000;
-    let mut interrupted = 0;
-    while interrupted < 8 && left > 1_000 {
-        let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "20")];
-        let mut function = Function::start("run-maintenance", &variables).await;
-        function.set_timeout(Duration::from_mins(15)).await;
-        function.invoke_without_waiting("{}");
-        // In mid-run: some batches are done, most are not.
-        while database.count(r#""EventLog""#).await > left - 500 {
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-        function.kill().await;
-        database.assert_nothing_lost_or_doubled().await;
-        left = database.count(r#""EventLog""#).await;
-        interrupted += i64::from(left > 0);
+    assert_eq!((&first.payload["status"], &first.payload["stopReason"]), (&json!("interrupted"), &json!("deadline")));
+    // First the indexes that the loaded partition lacks, then the next batch.
+    for archived in [10, 20] {
+        let second = requested.invoke(&sample_event("trigger-maintenance")).await;
+        assert_eq!(second.status(), 202);
+        let run = &second.body()["data"];
+        assert_eq!((&run["logsArchived"], &run["complete"]), (&json!(archived), &json!(false)));
+        assert_eq!((&run["id"], &run["cutoff"]), (&first.payload["id"], &first.payload["cutoff"]));
     }
-    assert!(interrupted > 0, "each run ended before it was killed");
-    let mut function = start("run-maintenance", &database).await;
-    function.set_timeout(Duration::from_mins(15)).await;
-    assert_eq!(function.invoke("{}").await.payload["complete"], true);
-    assert_eq!(database.count(r#""StreamArchive""#).await, 20_000);
-    database.assert_nothing_lost_or_doubled().await;
+    scheduled.set_timeout(Duration::from_mins(1)).await;
+    let last = scheduled.invoke(&sample_event("run-maintenance")).await;
+    assert_eq!((&last.payload["logsArchived"], &last.payload["complete"]), (&json!(30), &json!(true)));
+    assert_eq!((&last.payload["id"], &last.payload["attempts"]), (&first.payload["id"], &json!(4)));
 }
 
 #[tokio::test]
@@ -145,7 +150,7 @@ async fn memory_does_not_grow_with_the_number_of_rows() {
         let database = TestDatabase::migrated().await;
         database.insert_events(rows, "2026-01-01 00:00:00").await;
         let mut function =
-            Function::start("run-maintenance", &[("DATABASE_URL", &database.url), ("BATCH_ROWS", "1000")]).await;
+            start_function("run-maintenance", &[("DATABASE_URL", &database.url), ("BATCH_ROWS", "1000")]).await;
         function.set_timeout(Duration::from_mins(15)).await;
         assert_eq!(function.invoke("{}").await.payload["logsArchived"], rows);
         peaks.push(function.peak_memory_kb());
@@ -218,14 +223,14 @@ async fn with_the_database_down_each_http_function_answers_503_and_when_to_retry
     for address in [closed, silent.local_addr().unwrap()] {
         let url = format!("postgres://user:hunter2@{address}/db?sslmode=disable");
         for name in HTTP_FUNCTIONS {
-            let mut function = Function::start(name, &[("DATABASE_URL", &url)]).await;
+            let mut function = start_function(name, &[("DATABASE_URL", &url)]).await;
             let outcome = function.invoke(&sample_event(name)).await;
             assert_eq!(outcome.status(), 503, "{name} {outcome:?}");
             assert_eq!(outcome.payload["headers"]["retry-after"], "5");
             assert_eq!(outcome.body()["code"], "database_unavailable");
             assert!(!function.log().await.contains("hunter2"));
         }
-        let mut function = Function::start("run-maintenance", &[("DATABASE_URL", &url)]).await;
+        let mut function = start_function("run-maintenance", &[("DATABASE_URL", &url)]).await;
         let outcome = function.invoke("{}").await;
         assert!(outcome.failed);
         assert_eq!(outcome.payload["errorType"], "database_unavailable", "{outcome:?}");
@@ -240,7 +245,11 @@ async fn no_response_passes_what_lambda_can_hand_on() {
     // 400 MB, much of it escaped: read as a whole it would not even be ready in time.
     database.execute(r#"UPDATE "EventLog" SET metadata = repeat('"m', 500000)"#).await;
     database.execute(r#"ALTER TABLE "Stream" ADD notes TEXT; UPDATE "Stream" SET notes = repeat('n', 6000000)"#).await;
-    database.service().run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     let mut event: Value = serde_json::from_str(&sample_event("list-archived-logs")).unwrap();
     event["rawQueryString"] = "limit=1000".into();
     let outcome = start("list-archived-logs", &database).await.invoke(&event.to_string()).await;
@@ -311,7 +320,7 @@ async fn a_bad_configuration_stops_the_start_with_a_line_that_names_the_variable
         ("AWS_LAMBDA_LOG_LEVEL", "loud"),
     ] {
         let variables = [("DATABASE_URL", "postgres://u@localhost/db"), (variable, value)];
-        let mut function = Function::start("get-snapshot", &variables).await;
+        let mut function = start_function("get-snapshot", &variables).await;
         assert_eq!(function.exit_code().await, Some(78), "{variable}");
         // The reader of the log may still be a line behind.
         while function.log().await.is_empty() {
@@ -340,11 +349,11 @@ async fn the_credentials_may_come_from_secrets_manager() {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
     ];
     let named = [aws.as_slice(), &[("DATABASE_SECRET_ID", "the-database")]].concat();
-    let outcome = Function::start("get-snapshot", &named).await.invoke(&sample_event("get-snapshot")).await;
+    let outcome = start_function("get-snapshot", &named).await.invoke(&sample_event("get-snapshot")).await;
     assert_eq!(outcome.status(), 200, "{outcome:?}");
 
     let unknown = [aws.as_slice(), &[("DATABASE_SECRET_ID", "unknown")]].concat();
-    let mut function = Function::start("get-snapshot", &unknown).await;
+    let mut function = start_function("get-snapshot", &unknown).await;
     assert_eq!(function.exit_code().await, Some(78));
 }
 

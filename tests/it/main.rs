@@ -5,10 +5,13 @@
 mod adoption;
 mod agreement;
 mod archive;
+mod faults;
 mod hosts;
 mod lambda;
 mod migrations;
+mod property;
 mod reading;
+mod runs;
 mod snapshots;
 mod support;
 mod tls;

@@ -1,5 +1,5 @@
 use snapshot_service::database::migrate;
-use snapshot_service::{Deadline, Error};
+use snapshot_service::{Deadline, Error, Trigger};
 
 use crate::support::database::HOST_SCHEMA;
 use crate::support::{TestDatabase, time};
@@ -8,7 +8,7 @@ use crate::support::{TestDatabase, time};
 async fn migrating_twice_changes_nothing_the_second_time() {
     let database = TestDatabase::of_host().await;
     let first = migrate(&database.pool).await.unwrap();
-    assert_eq!(first.applied.len(), 4);
+    assert_eq!(first.applied.len(), 6);
     let second = migrate(&database.pool).await.unwrap();
     assert_eq!((second.applied.len(), second.archive_columns_changed.len()), (0, 0));
 }
@@ -18,8 +18,8 @@ async fn eight_migrations_at_once_apply_each_step_once() {
     let database = TestDatabase::of_host().await;
     let all = futures_util::future::join_all((0..8).map(|_| migrate(&database.pool))).await;
     let applied: usize = all.into_iter().map(|report| report.unwrap().applied.len()).sum();
-    assert_eq!(applied, 4);
-    assert_eq!(database.count("snapshot_service_migrations").await, 4);
+    assert_eq!(applied, 6);
+    assert_eq!(database.count("snapshot_service_migrations").await, 6);
 }
 
 #[tokio::test]
@@ -35,7 +35,11 @@ async fn a_database_without_the_hosts_tables_is_named_as_such() {
 #[tokio::test]
 async fn maintenance_before_the_first_migration_says_what_to_run() {
     let database = TestDatabase::of_host().await;
-    let error = database.service().run_maintenance(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap_err();
+    let error = database
+        .service()
+        .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "not_migrated");
     assert!(error.to_string().contains("snapshots migrate"), "{error}");
 }

@@ -1,4 +1,4 @@
-use snapshot_service::{ArchiveFilter, Deadline, PageRequest};
+use snapshot_service::{ArchiveFilter, Deadline, PageRequest, Trigger};
 
 use crate::support::{TestDatabase, read_archive, stream, time};
 
@@ -17,7 +17,7 @@ async fn with_ties() -> TestDatabase {
         }
     }
     database.insert_event("foreign", "43", "2025-12-01 00:00:00").await;
-    database.service().run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     database
 }
 
@@ -106,7 +106,7 @@ async fn either_id_gives_the_same_answer_also_after_the_stream_is_gone() {
     let database = with_ties().await;
     database.insert_stream("unknown-on-chain", None, "1").await;
     let service = database.service();
-    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     for gone in [false, true] {
         if gone {
             database.execute(r#"DELETE FROM "Stream""#).await;
@@ -131,9 +131,9 @@ async fn an_id_that_became_known_after_the_months_snapshot_is_remembered_by_the_
     let database = TestDatabase::migrated().await;
     database.insert_stream("s1", None, "1").await;
     let service = database.service();
-    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     database.execute(r#"UPDATE "Stream" SET "streamId" = '42'"#).await;
-    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     database.execute(r#"DELETE FROM "Stream""#).await;
     let page = service.get_stream_snapshots(&stream("42"), &PageRequest::first()).await.unwrap();
     assert_eq!(page.items.len(), 1);
@@ -147,7 +147,7 @@ async fn a_cursor_got_under_one_id_continues_under_the_other() {
     let first = service.get_archived_logs(&stream("42"), &ArchiveFilter::default(), &first).await.unwrap();
     let text = first.next_cursor.unwrap().encode();
     for id in ["s1", "42"] {
-        let cursor = snapshot_service::Cursor::decode(&text, &stream(id)).unwrap();
+        let cursor = snapshot_service::Cursor::decode(&text, Some(&stream(id))).unwrap();
         let rest = PageRequest::new(1000, Some(cursor)).unwrap();
         let rest = service.get_archived_logs(&stream(id), &ArchiveFilter::default(), &rest).await.unwrap();
         assert_eq!(rest.items.len(), 30, "{id}");
@@ -209,7 +209,7 @@ async fn amounts_leave_as_strings_and_times_as_rfc_3339() {
     database.insert_stream("s1", Some("42"), "340282366920938463463374607431768211455").await;
     database.insert_event("e1", "42", "2026-01-15 10:20:30.5").await;
     let service = database.service();
-    service.run_maintenance(time(NOW), &Deadline::never()).await.unwrap();
+    service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     let log = &read_archive(&service, "42", &ArchiveFilter::default(), 1).await[0];
     assert_eq!(
         serde_json::to_value(log).unwrap(),

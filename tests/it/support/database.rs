@@ -19,7 +19,8 @@ static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
     pub(crate) pool: Pool,
-    name: String,
+    /// Of the tests' own server; it is dropped with this.
+    name: Option<String>,
 }
 
 impl TestDatabase {
@@ -43,7 +44,12 @@ impl TestDatabase {
         let name = format!("test_{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
         execute(&server.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = server.url(&name);
-        Self { pool: pool(&url).await, url, name }
+        Self { pool: pool(&url).await, url, name: Some(name) }
+    }
+
+    /// One on another server, which the test looks after.
+    pub(crate) async fn adopt(url: String) -> Self {
+        Self { pool: pool(&url).await, url, name: None }
     }
 
     pub(crate) fn service(&self) -> SnapshotService {
@@ -51,7 +57,11 @@ impl TestDatabase {
     }
 
     pub(crate) fn service_with_batches_of(&self, batch_rows: u32) -> SnapshotService {
-        SnapshotService::new(self.pool.clone(), Settings { batch_rows, ..Settings::default() })
+        self.service_with(Settings { batch_rows, ..Settings::default() })
+    }
+
+    pub(crate) fn service_with(&self, settings: Settings) -> SnapshotService {
+        SnapshotService::new(self.pool.clone(), settings)
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
@@ -94,23 +104,36 @@ impl TestDatabase {
 
     /// Remembers every event there is, for [`TestDatabase::assert_nothing_lost_or_doubled`].
     pub(crate) async fn remember_events(&self) {
-        self.execute(r#"CREATE TABLE remembered AS SELECT id, to_jsonb(e) AS event FROM "EventLog" e"#).await;
+        self.execute(r#"CREATE TABLE remembered AS SELECT id, row_to_json(e)::text AS event FROM "EventLog" e"#).await;
     }
 
-    /// Checks that each remembered event is in exactly one of the two tables, whole, and that nothing else is.
-    pub(crate) async fn assert_nothing_lost_or_doubled(&self) {
-        let wrong: Vec<String> = self
+    /// `SELECT id, event` from both tables: each row as the text that it had in `EventLog`.
+    pub(crate) async fn all_events_sql(&self) -> String {
+        let columns: String = self
             .value(
-                r#"WITH present AS (
-                       SELECT id, to_jsonb(e) AS event FROM "EventLog" e
-                       UNION ALL SELECT id, to_jsonb(a) - 'archivedAt' FROM "StreamArchive" a
-                   ),
-                   counted AS (SELECT id, count(*) AS copies, min(event::text)::jsonb AS event FROM present GROUP BY id)
+                r#"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+                   WHERE attrelid = '"EventLog"'::regclass AND attnum > 0 AND NOT attisdropped"#,
+            )
+            .await;
+        format!(
+            r#"SELECT id, row_to_json(e)::text AS event FROM "EventLog" e
+               UNION ALL SELECT id, row_to_json(a)::text FROM (SELECT {columns} FROM "StreamArchive") a"#
+        )
+    }
+
+    /// Checks that each remembered event is in exactly one of the two tables, byte for byte, and that nothing else is.
+    pub(crate) async fn assert_nothing_lost_or_doubled(&self) {
+        let present = self.all_events_sql().await;
+        let wrong: Vec<String> = self
+            .value(&format!(
+                "WITH counted AS (
+                       SELECT id, count(*) AS copies, min(event) AS event FROM ({present}) present GROUP BY id
+                   )
                    SELECT array_agg(COALESCE(r.id, c.id) || ': ' || COALESCE(c.copies, 0) || ' copies')
                    FROM remembered r FULL JOIN counted c USING (id)
                    WHERE c.copies IS DISTINCT FROM 1 OR r.event IS DISTINCT FROM c.event
-                   HAVING count(*) > 0 UNION ALL SELECT '{}' LIMIT 1"#,
-            )
+                   HAVING count(*) > 0 UNION ALL SELECT '{{}}' LIMIT 1"
+            ))
             .await;
         assert!(wrong.is_empty(), "lost, doubled or altered: {wrong:?}");
     }
@@ -118,7 +141,8 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (url, name) = (SERVER.get().unwrap().url("postgres"), self.name.clone());
+        let Some(name) = self.name.take() else { return };
+        let url = SERVER.get().unwrap().url("postgres");
         // In a thread of its own, because this one may be driving the test's runtime.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,183 +1,26 @@
-use std::collections::HashMap;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, mpsc};
-
-/// A built Lambda binary that runs under a stub of the Runtime API.
-pub(crate) struct Function {
-    process: Child,
-    stub: Arc<Stub>,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
-    events: mpsc::UnboundedSender<String>,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-/// What an invocation came to.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Whether the function failed, rather than answered.
-    pub(crate) failed: bool,
-    /// What it answered, or how it failed.
-    pub(crate) payload: Value,
-}
-
-impl Outcome {
-    /// The status of an HTTP answer.
-    pub(crate) fn status(&self) -> u64 {
-        assert!(!self.failed, "{self:?}");
-        self.payload["statusCode"].as_u64().unwrap()
-    }
-
-    /// The body of an HTTP answer.
-    pub(crate) fn body(&self) -> Value {
-        serde_json::from_str(self.payload["body"].as_str().unwrap()).unwrap()
-    }
-}
-
-struct Stub {
-    events: Mutex<mpsc::UnboundedReceiver<String>>,
-    outcomes: mpsc::UnboundedSender<Outcome>,
-    /// How long each invocation may take.
-    timeout: Mutex<Duration>,
-}
+use runtime_api::Function;
 
 /// The path of a built binary.
-pub(crate) fn binary(name: &str) -> &'static str {
+fn binary(name: &str) -> &'static str {
     match name {
         "list-snapshots" => env!("CARGO_BIN_EXE_list-snapshots"),
         "get-snapshot" => env!("CARGO_BIN_EXE_get-snapshot"),
         "list-archived-logs" => env!("CARGO_BIN_EXE_list-archived-logs"),
         "trigger-maintenance" => env!("CARGO_BIN_EXE_trigger-maintenance"),
+        "list-maintenance-runs" => env!("CARGO_BIN_EXE_list-maintenance-runs"),
+        "get-maintenance-run" => env!("CARGO_BIN_EXE_get-maintenance-run"),
         "run-maintenance" => env!("CARGO_BIN_EXE_run-maintenance"),
         "migrate" => env!("CARGO_BIN_EXE_migrate"),
         _ => panic!("no binary is called {name}"),
     }
 }
 
+/// Starts the function `name` with just these variables and those of the platform.
+pub(crate) async fn start_function(name: &str, variables: &[(&str, &str)]) -> Function {
+    Function::start(binary(name), name, variables).await
+}
+
 /// The sample event of a function, as text.
 pub(crate) fn sample_event(name: &str) -> String {
     std::fs::read_to_string(format!("{}/events/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
-}
-
-impl Function {
-    /// Starts the binary `name` with just these variables and those of the platform.
-    pub(crate) async fn start(name: &str, variables: &[(&str, &str)]) -> Self {
-        let (events, next_events) = mpsc::unbounded_channel();
-        let (outcome, outcomes) = mpsc::unbounded_channel();
-        let stub = Arc::new(Stub {
-            events: Mutex::new(next_events),
-            outcomes: outcome,
-            timeout: Mutex::new(Duration::from_secs(30)),
-        });
-        let routes = Router::new()
-            .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(done))
-            .layer(DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&stub));
-        let address = serve(routes).await;
-
-        let platform = HashMap::from([
-            ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
-            ("AWS_LAMBDA_FUNCTION_NAME", name),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
-            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-            ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
-            ("AWS_LAMBDA_LOG_LEVEL", "INFO"),
-        ]);
-        let mut process = Command::new(binary(name))
-            .env_clear()
-            .envs(platform)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let log_copy = Arc::clone(&log);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                log_copy.lock().await.push(line);
-            }
-        });
-        Self { process, stub, outcomes, events, log }
-    }
-
-    /// Hands the function an event and waits for what comes of it.
-    pub(crate) async fn invoke(&mut self, event: &str) -> Outcome {
-        self.events.send(event.to_owned()).unwrap();
-        let answer = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv()).await;
-        answer.expect("the function neither answered nor failed").unwrap()
-    }
-
-    /// Hands the function an event; its answer is not waited for.
-    pub(crate) fn invoke_without_waiting(&self, event: &str) {
-        self.events.send(event.to_owned()).unwrap();
-    }
-
-    /// Gives later invocations that long.
-    pub(crate) async fn set_timeout(&self, timeout: Duration) {
-        *self.stub.timeout.lock().await = timeout;
-    }
-
-    /// Kills the process, as the platform does.
-    pub(crate) async fn kill(&mut self) {
-        self.process.kill().await.unwrap();
-    }
-
-    /// Waits until the process has ended by itself.
-    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
-        self.process.wait().await.unwrap().code()
-    }
-
-    /// The most memory that the process has had, in kilobytes.
-    pub(crate) fn peak_memory_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id().unwrap())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// The log so far, as JSON lines.
-    pub(crate) async fn log(&self) -> String {
-        self.log.lock().await.join("\n")
-    }
-}
-
-/// Serves `routes` on a free port of 127.0.0.1 and returns the address.
-pub(crate) async fn serve(routes: Router) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-    address
-}
-
-async fn next(State(stub): State<Arc<Stub>>) -> impl IntoResponse {
-    let Some(event) = stub.events.lock().await.recv().await else {
-        // The test is over; the function is killed in a moment.
-        return std::future::pending().await;
-    };
-    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + *stub.timeout.lock().await;
-    let mut headers = HeaderMap::new();
-    headers.insert("Lambda-Runtime-Aws-Request-Id", "invocation-1".parse().unwrap());
-    headers.insert("Lambda-Runtime-Deadline-Ms", deadline.as_millis().to_string().parse().unwrap());
-    headers.insert("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:1:function:f".parse().unwrap());
-    (headers, event)
-}
-
-async fn done(State(stub): State<Arc<Stub>>, Path((_, kind)): Path<(String, String)>, body: Bytes) -> StatusCode {
-    let outcome = Outcome { failed: kind == "error", payload: serde_json::from_slice(&body).unwrap() };
-    stub.outcomes.send(outcome).unwrap();
-    StatusCode::ACCEPTED
 }

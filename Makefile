@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check build deploy
+.PHONY: help run test check bench build deploy
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -12,6 +12,9 @@ test: ## Run all tests, on a private PostgreSQL
 
 check: ## Check formatting, lints and documentation
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- --deny warnings && RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
+
+bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 10 minutes)
+	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
 
 build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda)
 	sam build

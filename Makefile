@@ -13,7 +13,7 @@ test: ## Run all tests, on a private PostgreSQL
 check: ## Check formatting, lints and documentation
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- --deny warnings && RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
 
-bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 10 minutes)
+bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 15 minutes)
 	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
 
 build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda)

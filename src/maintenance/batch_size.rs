@@ -28,6 +28,11 @@ impl BatchSize {
         Self { rows, max_rows: settings.batch_rows, target: settings.batch_target }
     }
 
+    /// Most rows that the next batch may take.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows
+    }
+
     /// Begins to attempt a batch.
     pub(super) fn attempt(&mut self) -> Attempt<'_> {
         let delays = ExponentialBuilder::default()

@@ -1,4 +1,3 @@
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -58,6 +57,12 @@ impl<'a> Slice<'a> {
     /// The batch sizes to begin with.
     pub(super) fn batch_size(&self) -> BatchSize {
         BatchSize::new(self.settings, self.state.batch_rows)
+    }
+
+    /// The same, for batches that are never larger than `max_rows`.
+    pub(super) fn batch_size_up_to(&self, max_rows: u32) -> BatchSize {
+        let batch_rows = self.settings.batch_rows.min(max_rows);
+        BatchSize::new(&Settings { batch_rows, ..self.settings.clone() }, self.state.batch_rows)
     }
 
     /// A batch failed: returns when it is to be tried again, or why to stop instead.
@@ -131,16 +136,24 @@ impl<'a> Slice<'a> {
     ///
     /// Those of `work`, and [`Error::LeaseLost`].
     pub(super) async fn keep_lease_while<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut work = pin!(work);
+        // Side by side: a renewal may wait for the run's row, which a commit of the work holds.
+        tokio::select! {
+            result = work => result,
+            error = self.renew_for_ever() => Err(error),
+        }
+    }
+
+    /// Renews the lease time and again, until it is lost.
+    async fn renew_for_ever(&self) -> Error {
         loop {
-            tokio::select! {
-                result = &mut work => return result,
-                () = tokio::time::sleep(self.settings.lease / 3) => match self.record(&Progress::default()).await {
-                    Err(error @ Error::LeaseLost { .. }) => return Err(error),
-                    // There is time to try again before the lease expires; the work's own commit decides.
-                    Err(error) => warn!(run = %self.run.id, error = chain(&error), "snapshot maintenance: lease not renewed"),
-                    Ok(()) => {}
-                },
+            tokio::time::sleep(self.settings.lease / 3).await;
+            match self.record(&Progress::default()).await {
+                Err(error @ Error::LeaseLost { .. }) => return error,
+                // There is time to try again before the lease expires; the work's own commit decides.
+                Err(error) => {
+                    warn!(run = %self.run.id, error = chain(&error), "snapshot maintenance: lease not renewed");
+                }
+                Ok(()) => {}
             }
         }
     }

@@ -1,5 +1,8 @@
+use futures_util::future::join_all;
+use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
+use super::batch_size::BatchSize;
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
 use crate::error::Result;
@@ -7,14 +10,19 @@ use crate::model::{MaintenanceRun, Phase, Scope, StopReason};
 use crate::store::maintenance_runs::{Progress, estimate_streams};
 use crate::store::session;
 use crate::store::snapshots::{
-    SnapshotBatch, SnapshotRequest, StreamCounts, count_streams, insert_snapshot_batch, may_be_complete,
+    SnapshotBatch, SnapshotRequest, StreamCounts, count_streams, find_stream_after, insert_snapshot_batch,
+    may_be_complete,
 };
 
-/// Takes the month's snapshot of every stream that has none, or of every stream when the run is to retake them. Ends when
-/// none is missing; returns why it stopped, if that was before.
+/// Most streams of a batch: it takes a quarter of a second, which makes the cost of its transaction disappear, and a few ten
+/// thousand streams are enough for all workers.
+const MAX_STREAMS: u32 = 5_000;
+
+/// Takes the month's snapshot of every stream that has none, or of every stream when the run is to retake them, several pages
+/// of streams at a time. Ends when none is missing; returns why it stopped, if that was before.
 pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let run = &slice.run;
-    let mut client = slice.pool.get().await?;
+    let client = slice.pool.get().await?;
     let limits = slice.settings.limits();
     let mut after = slice.state.last_stream.clone();
     let mut streams = run.streams;
@@ -30,32 +38,39 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
         let estimate = session::read(&client, &limits, estimate_streams(&**client)).await?;
         slice.record(&Progress { streams_estimated: Some(estimate), ..Progress::default() }).await?;
     }
-    let mut size = slice.batch_size();
+    drop(client);
+    let mut sizes: Vec<_> = (0..slice.settings.workers.max(1)).map(|_| slice.batch_size_up_to(MAX_STREAMS)).collect();
     loop {
+        let client = slice.pool.get().await?;
         if let Some(stop) = wait_while_busy(slice, &client).await? {
             return Ok(Some(stop));
         }
-        let mut attempt = size.attempt();
-        let batch = loop {
-            match take_batch(slice, &mut client, &after, attempt.rows(), streams).await {
-                Ok(batch) => break batch,
-                Err(error) => {
-                    if let Some(stop) = slice.retry(&mut attempt, error).await? {
-                        return Ok(Some(stop));
-                    }
-                }
-            }
-        };
-        let full = attempt.succeed(batch.seen);
-        warn_of_unparsed(run, &batch);
-        streams += batch.seen;
-        after = batch.last_stream.unwrap_or(after);
-        if !full {
+        let pages = divide(slice, &client, after.clone(), &mut sizes).await?;
+        drop(client);
+        // All of them: one that fails does not cut off the others' batches.
+        let results = join_all(pages.into_iter().map(|page| page.take(slice))).await;
+        let mut seen = 0;
+        let mut is_end = false;
+        for result in results {
+            let taken = match result? {
+                Ok(taken) => taken,
+                // What the others have taken is there, and found when the position comes to it.
+                Err(stop) => return Ok(Some(stop)),
+            };
+            seen += taken.seen;
+            after = taken.last_stream.unwrap_or(after);
+            is_end = taken.is_end;
+        }
+        streams += seen;
+        let progress = Progress { streams: Some(streams), last_stream: Some(after.clone()), ..Progress::default() };
+        slice.record(&progress).await?;
+        if is_end {
+            let client = slice.pool.get().await?;
             match is_complete(slice, &client).await? {
                 Completeness::Complete => return Ok(None),
                 Completeness::Unknown(stop) => return Ok(Some(stop)),
                 // Streams were added meanwhile: behind the last one, as their ids usually are, ...
-                Completeness::Incomplete if batch.seen > 0 => {}
+                Completeness::Incomplete if seen > 0 => {}
                 // ... or before it.
                 Completeness::Incomplete => {
                     (after, streams) = (String::new(), 0);
@@ -71,35 +86,102 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
     }
 }
 
-/// Takes the snapshots of at most `limit` streams after `after`, as one transaction.
+/// The streams that one worker takes at a time.
+struct PageOfStreams<'s> {
+    after: String,
+    /// The last of them; `None` at the end of all pages, where nothing says how many follow.
+    upto: Option<String>,
+    size: &'s mut BatchSize,
+}
+
+/// How far a worker came with its page.
+struct Taken {
+    seen: u64,
+    /// `None` when there was no stream.
+    last_stream: Option<String>,
+    /// Whether no stream follows.
+    is_end: bool,
+}
+
+/// A page for each worker, one behind the other, from `after` on; fewer where fewer streams are left.
+async fn divide<'s>(
+    slice: &Slice<'_>,
+    client: &Client,
+    mut after: String,
+    sizes: &'s mut [BatchSize],
+) -> Result<Vec<PageOfStreams<'s>>> {
+    let workers = sizes.len();
+    let mut pages = Vec::with_capacity(workers);
+    for (worker, size) in sizes.iter_mut().enumerate() {
+        let upto = if worker + 1 < workers {
+            session::read(client, &slice.settings.limits(), find_stream_after(client, &after, size.rows())).await?
+        } else {
+            None
+        };
+        pages.push(PageOfStreams { after, upto: upto.clone(), size });
+        match upto {
+            Some(upto) => after = upto,
+            None => break,
+        }
+    }
+    Ok(pages)
+}
+
+impl PageOfStreams<'_> {
+    /// Takes the page's snapshots, on a connection of its own. In more than one batch only when one took too long.
+    async fn take(self, slice: &Slice<'_>) -> Result<std::result::Result<Taken, StopReason>> {
+        let Self { mut after, upto, size } = self;
+        let mut client = slice.pool.get().await?;
+        let mut seen = 0;
+        let mut last_stream = None;
+        loop {
+            let mut attempt = size.attempt();
+            let batch = loop {
+                match take_batch(slice, &mut client, &after, upto.as_deref(), attempt.rows()).await {
+                    Ok(batch) => break batch,
+                    Err(error) => {
+                        if let Some(stop) = slice.retry(&mut attempt, error).await? {
+                            return Ok(Err(stop));
+                        }
+                    }
+                }
+            };
+            let full = attempt.succeed(batch.seen);
+            warn_of_unparsed(&slice.run, &batch);
+            seen += batch.seen;
+            last_stream = batch.last_stream.or(last_stream);
+            match (&upto, &last_stream) {
+                (Some(upto), Some(last)) if full && last != upto => after.clone_from(last),
+                _ => return Ok(Ok(Taken { seen, last_stream, is_end: upto.is_none() && !full })),
+            }
+        }
+    }
+}
+
+/// Takes the snapshots of at most `limit` streams after `after`, up to `upto`, as one transaction.
 async fn take_batch(
     slice: &Slice<'_>,
-    client: &mut tokio_postgres::Client,
+    client: &mut Client,
     after: &str,
+    upto: Option<&str>,
     limit: u32,
-    streams: u64,
 ) -> Result<SnapshotBatch> {
     let run = &slice.run;
     let request = SnapshotRequest {
         month: run.snapshot_month,
         after,
+        upto,
         limit,
         started_at: run.started_at.naive_utc(),
         refresh: run.refresh,
     };
-    // What a crash of the server undoes is taken again. The run's end is not volatile: then all is on the disk.
-    let transaction = session::begin_volatile(client, &slice.settings.limits()).await?;
+    let transaction = session::begin(client, &slice.settings.limits()).await?;
     let batch = insert_snapshot_batch(&transaction, &request).await?;
     if batch.seen == 0 {
         return Ok(batch);
     }
-    let progress = Progress {
-        streams: Some(streams + batch.seen),
-        last_stream: batch.last_stream.clone(),
-        snapshots_created: batch.created,
-        unparsed_amounts: batch.unparsed,
-        ..Progress::default()
-    };
+    let progress =
+        Progress { snapshots_created: batch.created, unparsed_amounts: batch.unparsed, ..Progress::default() };
     slice.commit(transaction, &progress).await?;
     debug!(run = %run.id, seen = batch.seen, created = batch.created, "snapshot maintenance: snapshot batch");
     Ok(batch)
@@ -114,7 +196,7 @@ enum Completeness {
 }
 
 /// Counts the streams without snapshot. When there is none, the phase ends with the number of streams.
-async fn is_complete(slice: &Slice<'_>, client: &tokio_postgres::Client) -> Result<Completeness> {
+async fn is_complete(slice: &Slice<'_>, client: &Client) -> Result<Completeness> {
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.

@@ -93,8 +93,10 @@ pub(crate) struct SnapshotBatch {
 #[derive(Debug)]
 pub(crate) struct SnapshotRequest<'a> {
     pub(crate) month: Month,
-    /// The last stream of the batch before; empty for the first.
+    /// The stream before the first; empty for none.
     pub(crate) after: &'a str,
+    /// The last one; `None` for no end.
+    pub(crate) upto: Option<&'a str>,
     pub(crate) limit: u32,
     /// The run's start.
     pub(crate) started_at: NaiveDateTime,
@@ -116,6 +118,7 @@ pub(crate) async fn insert_snapshot_batch(
                 (&i64::from(request.limit), Type::INT8),
                 (&request.started_at, Type::TIMESTAMP),
                 (&request.refresh, Type::BOOL),
+                (&request.upto, Type::TEXT),
             ],
         )
         .await?;
@@ -126,6 +129,17 @@ pub(crate) async fn insert_snapshot_batch(
         unparsed: row.try_get::<_, i64>("unparsed")?.unsigned_abs(),
         unparsed_streams: row.try_get("unparsed_ids")?,
     })
+}
+
+/// The stream that is `count` streams after `after`, if there is one.
+pub(crate) async fn find_stream_after(client: &impl GenericClient, after: &str, count: u32) -> Result<Option<String>> {
+    let row = client
+        .query_typed_opt(
+            r#"SELECT id FROM "Stream" WHERE id > $1 ORDER BY id OFFSET $2 - 1 LIMIT 1"#,
+            &[(&after, Type::TEXT), (&i64::from(count), Type::INT8)],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get("id")?)).transpose()
 }
 
 /// How many streams there are, and which of them maintenance has not seen.

@@ -43,7 +43,7 @@ async fn killed_at_twenty_random_moments_of_a_run_of_200_000_rows_nothing_is_los
         while database.count(r#""EventLog""#).await == left && left > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..60_000))).await;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..30_000))).await;
         function.kill().await;
         database.assert_nothing_lost_or_doubled().await;
         left = database.count(r#""EventLog""#).await;
@@ -308,8 +308,10 @@ async fn a_table_lock_that_is_short_is_outlasted() {
     let service = database.service_with(Settings { lock_timeout: Duration::from_millis(50), ..Settings::default() });
     let deadline = Deadline::never();
     let unlock = async {
-        // The first attempt has failed by then.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Until an attempt has failed.
+        while database.count(r#""MaintenanceRun" WHERE "batchRows" IS NOT NULL"#).await == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         lock.rollback().await.unwrap();
     };
     let (run, ()) = tokio::join!(service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline), unlock);

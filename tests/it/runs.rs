@@ -84,6 +84,17 @@ impl Gate {
     }
 }
 
+/// Starts a run in batches of ten and drops it in the middle of one.
+async fn kill_in_the_sixth_batch(database: &TestDatabase, service: &SnapshotService) {
+    let gate = Gate::before(database, "e000055").await;
+    let deadline = Deadline::never();
+    tokio::select! {
+        _ = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline) => panic!("it passed the gate"),
+        () = gate.reached() => {}
+    }
+    gate.open().await;
+}
+
 #[tokio::test]
 async fn month_and_cutoff_are_fixed_when_a_run_starts_and_kept_for_every_later_slice() {
     let database = TestDatabase::migrated().await;
@@ -112,15 +123,8 @@ async fn progress_is_never_lost_by_more_than_one_batch() {
     let database = TestDatabase::migrated().await;
     database.insert_events(100, "2026-01-10 00:00:00").await;
     database.remember_events().await;
-    let gate = Gate::before(&database, "e000055").await;
     let service = database.service_with(small());
-    let deadline = Deadline::never();
-    tokio::select! {
-        _ = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline) => panic!("it passed the gate"),
-        () = gate.reached() => {}
-    }
-    // Dropped in the middle of its sixth batch.
-    gate.open().await;
+    kill_in_the_sixth_batch(&database, &service).await;
     assert_eq!(database.count(r#""StreamArchive""#).await, 50);
     assert_eq!(database.value::<i64>(r#"SELECT "logsArchived" FROM "MaintenanceRun""#).await, 50);
     database.assert_nothing_lost_or_doubled().await;
@@ -181,14 +185,9 @@ async fn a_dead_holders_run_is_taken_over_when_its_lease_has_expired() {
     let database = TestDatabase::migrated().await;
     database.insert_events(100, "2026-01-10 00:00:00").await;
     database.remember_events().await;
-    let gate = Gate::before(&database, "e000055").await;
     let service = database.service_with(small());
+    kill_in_the_sixth_batch(&database, &service).await;
     let deadline = Deadline::never();
-    tokio::select! {
-        _ = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline) => panic!("it passed the gate"),
-        () = gate.reached() => {}
-    }
-    gate.open().await;
     let error = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline).await.unwrap_err();
     assert!(matches!(error, Error::UnderWay { .. }), "its holder may be alive: {error:?}");
 

@@ -121,7 +121,7 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
     for index in 0..10 {
         database.insert_stream(&format!("s{index}"), None, "1").await;
     }
-    let service = database.service_with_batches_of(4);
+    let service = database.service_with_batches_of(2);
     let mut written = Vec::new();
     loop {
         let report = service.create_monthly_snapshots(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
@@ -130,6 +130,6 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
             break;
         }
     }
-    assert_eq!(written, [4, 8, 10], "each call is good for one batch, and the run counts them all");
+    assert_eq!(written, [4, 8, 10], "each call is good for one batch of each of two workers, and the run counts them all");
     assert_eq!(database.count(r#""StreamSnapshot""#).await, 10);
 }

@@ -1,9 +1,14 @@
 -- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
 -- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
--- $1 month, $2 the last stream of the batch before, $3 most streams, $4 the run's start (UTC), $5 whether to retake.
+-- $1 month, $2 the stream before the first, $3 most streams, $4 the run's start (UTC), $5 whether to retake, $6 the last
+-- stream, or NULL for no end.
 -- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log).
 WITH page AS MATERIALIZED (
-    SELECT s.ctid AS place, s.id, s."streamId" FROM "Stream" s WHERE s.id > $2 ORDER BY s.id LIMIT $3
+    SELECT s.ctid AS place, s.id, s."streamId"
+    FROM "Stream" s
+    WHERE s.id > $2 AND ($6 IS NULL OR s.id <= $6)
+    ORDER BY s.id
+    LIMIT $3
 ),
 missing AS MATERIALIZED (
     SELECT page.place

@@ -15,20 +15,30 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
-    /// is set so that no result depends on the role's or the server's (domain rule 2). The statement of a client that is
-    /// dead ends soon, and with it its locks, which the next one would wait for. Compiling a batch's statement takes longer
-    /// than it saves.
+    /// Settings of a transaction that writes or lasts. The statement of a client that is dead ends soon, and with it its
+    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves.
     fn set_local(&self) -> String {
-        // Milliseconds; zero is no limit, and PostgreSQL takes no more than this.
-        let millis = |time: Duration| time.as_millis().min(i32::MAX as u128);
-        let (statement, lock) = (millis(self.statement), millis(self.lock));
+        let statement = milliseconds(self.statement);
         format!(
-            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
-             SET LOCAL idle_in_transaction_session_timeout = {statement}; SET LOCAL TimeZone = 'UTC'; \
-             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off"
+            "{}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off",
+            self.set_local_for_read()
         )
     }
+
+    /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
+    /// is set so that no result depends on the role's or the server's (domain rule 2).
+    fn set_local_for_read(&self) -> String {
+        let (statement, lock) = (milliseconds(self.statement), milliseconds(self.lock));
+        format!(
+            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; SET LOCAL TimeZone = 'UTC'"
+        )
+    }
+}
+
+/// Zero is no limit, and PostgreSQL takes no more than this.
+fn milliseconds(time: Duration) -> u128 {
+    time.as_millis().min(i32::MAX as u128)
 }
 
 /// Starts a transaction with `limits`.
@@ -64,7 +74,7 @@ pub(crate) async fn begin_read<'a>(
 /// All of it is on its way before the first answer is awaited, so it costs one round trip; a reader that gives up leaves
 /// no open transaction behind.
 pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
-    let begin = format!("BEGIN READ ONLY; {}", limits.set_local());
+    let begin = format!("BEGIN READ ONLY; {}", limits.set_local_for_read());
     // futures_util's join, unlike tokio's, polls in the order written.
     let (opened, read, closed) = join!(client.batch_execute(&begin), read, client.batch_execute("COMMIT"));
     opened?;

@@ -130,6 +130,10 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
             break;
         }
     }
-    assert_eq!(written, [4, 8, 10], "each call is good for one batch of each of two workers, and the run counts them all");
+    assert_eq!(
+        written,
+        [4, 8, 10],
+        "each call is good for one batch of each of two workers, and the run counts them all"
+    );
     assert_eq!(database.count(r#""StreamSnapshot""#).await, 10);
 }

@@ -113,18 +113,25 @@ impl Call {
 /// Answers a request to `endpoint`, whose path parameters and query parameters are among the request's extensions.
 /// Never fails: what goes wrong is an answer too, and is logged here, once.
 pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Request, call: Call) -> Response<Body> {
-    let read = async {
+    let handle = || async {
         match endpoint {
             Endpoint::ListSnapshots => handlers::list_snapshots(service, &request).await,
             Endpoint::GetSnapshot => handlers::get_snapshot(service, &request).await,
             Endpoint::ListArchivedLogs => handlers::list_archived_logs(service, &request).await,
-            Endpoint::TriggerMaintenance => handlers::trigger_maintenance(service, &request, &call).await,
+            Endpoint::TriggerMaintenance => Box::pin(handlers::trigger_maintenance(service, &request, &call)).await,
             Endpoint::ListMaintenanceRuns => handlers::list_maintenance_runs(service, &request).await,
             Endpoint::GetMaintenanceRun => handlers::get_maintenance_run(service, &request).await,
         }
     };
+    let read = async {
+        match handle().await {
+            // The connection may have been closed since it was last used; the next one is new.
+            Err(Error::Unavailable(_)) => handle().await,
+            result => result,
+        }
+    };
     let result = if endpoint == Endpoint::TriggerMaintenance {
-        read.await
+        handle().await
     } else {
         let no_answer = |elapsed: tokio::time::error::Elapsed| Err(Error::Unavailable(elapsed.into()));
         tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)

@@ -64,13 +64,25 @@ impl TestDatabase {
         SnapshotService::new(self.pool.clone(), settings)
     }
 
+    /// A connection that is alive: tests cut them.
+    pub(crate) async fn client(
+        &self,
+    ) -> impl std::ops::DerefMut<Target = impl std::ops::Deref<Target = tokio_postgres::Client>> {
+        loop {
+            let client = self.pool.get().await.unwrap();
+            if client.simple_query("").await.is_ok() {
+                return client;
+            }
+        }
+    }
+
     pub(crate) async fn execute(&self, sql: &str) {
-        self.pool.get().await.unwrap().batch_execute(sql).await.unwrap();
+        self.client().await.batch_execute(sql).await.unwrap();
     }
 
     /// The one value that `sql` selects.
     pub(crate) async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
-        self.pool.get().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
+        self.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     pub(crate) async fn count(&self, from: &str) -> i64 {
@@ -81,14 +93,14 @@ impl TestDatabase {
     pub(crate) async fn insert_stream(&self, id: &str, contract_id: Option<&str>, amount: &str) {
         let sql = r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, "tokenAddress", amount, duration)
                      VALUES ($1, $2, 'tx-' || $1, 'GSENDER', 'GRECEIVER', 'CTOKEN', $3, 100)"#;
-        self.pool.get().await.unwrap().execute(sql, &[&id, &contract_id, &amount]).await.unwrap();
+        self.client().await.execute(sql, &[&id, &contract_id, &amount]).await.unwrap();
     }
 
     /// Adds an event without hashes, created at `created_at` (UTC).
     pub(crate) async fn insert_event(&self, id: &str, contract_id: &str, created_at: &str) {
         let sql = r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, amount, metadata, "createdAt")
                      VALUES ($1, 'withdraw', $2, 'tx-' || $1, 7, 'then', 'GSENDER', 9007199254740993, '{"a":1}', $3::text::timestamp)"#;
-        self.pool.get().await.unwrap().execute(sql, &[&id, &contract_id, &created_at]).await.unwrap();
+        self.client().await.execute(sql, &[&id, &contract_id, &created_at]).await.unwrap();
     }
 
     /// Adds `rows` events `e000001`, ... of stream `42`, one a minute from `start` (UTC) on.

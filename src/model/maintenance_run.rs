@@ -55,7 +55,13 @@ pub struct MaintenanceRun {
     pub logs_archived: u64,
     /// Logs dropped from `EventLog` because the archive already had them (domain rule 6).
     pub already_archived: u64,
-    /// Logs that stayed because the archive has them with other contents (domain rule 6).
+    /// Logs dropped from `EventLog`, and kept on record, because the host had ingested an archived event again.
+    pub duplicates_dropped: u64,
+    /// Logs archived whose `entry_hash` is not that of their contents. They are named by the verification.
+    pub hash_mismatches: u64,
+    /// Logs moved back to `EventLog`.
+    pub logs_restored: u64,
+    /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6).
     pub conflicts: u64,
     /// Ids of the conflicting logs, the first hundred.
     pub conflict_ids: Vec<String>,
@@ -89,7 +95,7 @@ pub struct MaintenanceRun {
 impl MaintenanceRun {
     /// Rows that it has dealt with.
     pub fn rows(&self) -> u64 {
-        self.logs_archived + self.already_archived
+        self.logs_archived + self.already_archived + self.duplicates_dropped + self.logs_restored
     }
 }
 
@@ -132,6 +138,10 @@ words! {
         Snapshots = "snapshots",
         /// The archive only.
         Archive = "archive",
+        /// Moving archived logs back to `EventLog`.
+        Restore = "restore",
+        /// The same with all of them, before the service's tables are dropped.
+        Rollback = "rollback",
     }
 }
 
@@ -142,6 +152,8 @@ words! {
         Snapshots = "snapshots",
         /// Moving logs.
         Archive = "archive",
+        /// Moving logs back.
+        Restore = "restore",
         /// Vacuuming `EventLog`.
         Vacuum = "vacuum",
         /// Nothing is left to do.
@@ -156,6 +168,8 @@ words! {
         Running = "running",
         /// All of it is done.
         Succeeded = "succeeded",
+        /// All of it is done, and some rows have hashes that are not theirs.
+        SucceededWithFindings = "succeeded_with_findings",
         /// Its last slice ended with an error; the next trigger continues it.
         Failed = "failed",
         /// Its last slice stopped early; the next trigger continues it, unless it was cancelled.

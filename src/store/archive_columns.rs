@@ -57,7 +57,26 @@ impl MirroredColumns {
 
     /// Whether rows can be chained by hashes.
     pub(super) fn have_hashes(&self) -> bool {
-        ["entry_hash", "parent_hash"].iter().all(|name| self.0.iter().any(|column| column.name == *name))
+        ["entry_hash", "parent_hash"].iter().all(|name| self.has(name))
+    }
+
+    /// Whether rows tell where in a transaction their event is.
+    pub(super) fn have_event_index(&self) -> bool {
+        self.has("eventIndex")
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|column| column.name == name)
+    }
+
+    /// SQL that is true when `e` and `a`, rows of the same event under two ids, have the same contents: whatever an event
+    /// gets anew when the host ingests it again does not count.
+    pub(super) fn same_contents(&self) -> String {
+        const ANEW: [&str; 4] = ["id", "createdAt", "parent_hash", "entry_hash"];
+        let contents = self.0.iter().filter(|column| !ANEW.contains(&column.name.as_str()));
+        let conditions = contents
+            .map(|MirroredColumn { quoted, .. }| format!("e.{quoted}::text IS NOT DISTINCT FROM a.{quoted}::text"));
+        conditions.collect::<Vec<_>>().join(" AND ")
     }
 
     /// SQL that is true when the copies `e` and `a` agree. Compared as text, which every type has and which is exact.
@@ -110,6 +129,23 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
         })
     };
     rows.iter().map(parse).collect()
+}
+
+/// A name as SQL writes it.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names of the archive's columns.
+pub(super) async fn list_archive_columns(client: &impl GenericClient) -> Result<Vec<String>> {
+    let rows = client
+        .query_typed(
+            r#"SELECT attname::text AS name FROM pg_attribute
+               WHERE attrelid = '"StreamArchive"'::regclass AND attnum > 0 AND NOT attisdropped"#,
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
 }
 
 /// Gives the archive each column of `EventLog` that it lacks, and each type that it has otherwise, as long as no archived

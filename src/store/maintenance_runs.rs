@@ -11,8 +11,8 @@ use super::event_log::{self, Position};
 use super::page;
 use crate::error::{Error, Result};
 use crate::model::{
-    Cursor, HeldBack, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase,
-    RunPosition, RunStatus, Scope, StopReason,
+    Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
+    Phase, RunPosition, RunStatus, Scope, StopReason,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -85,6 +85,10 @@ pub(crate) struct MonthProgress {
     pub(crate) done: bool,
     /// Rows that others had locked or just written.
     pub(crate) in_use: u64,
+    /// Rows under legal hold.
+    pub(crate) on_hold: u64,
+    /// Rows that were restored and not released.
+    pub(crate) restored: u64,
     /// Where the first of these are.
     pub(crate) first_in_use: Option<InUse>,
     /// Whether these were tried once more.
@@ -102,6 +106,8 @@ pub(crate) struct InUse {
     pub(crate) conflicts: u64,
     /// How many of the ids of conflicts were known.
     pub(crate) conflict_ids: usize,
+    pub(crate) on_hold: u64,
+    pub(crate) restored: u64,
 }
 
 /// What a slice continues from.
@@ -144,6 +150,12 @@ pub(crate) struct Progress {
     pub(crate) logs_archived: u64,
     /// Added.
     pub(crate) already_archived: u64,
+    /// Added.
+    pub(crate) duplicates_dropped: u64,
+    /// Added.
+    pub(crate) hash_mismatches: u64,
+    /// Added.
+    pub(crate) logs_restored: u64,
     /// How far a month is.
     pub(crate) month: Option<(Month, MonthProgress)>,
     /// Empty for none.
@@ -189,6 +201,9 @@ pub(crate) async fn renew_lease(
                 (&progress.waiting_for, Type::TEXT),
                 (&progress.last_stream, Type::TEXT),
                 (&progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4),
+                (&number(Some(progress.duplicates_dropped)), Type::INT8),
+                (&number(Some(progress.hash_mismatches)), Type::INT8),
+                (&number(Some(progress.logs_restored)), Type::INT8),
             ],
         )
         .await?;
@@ -323,11 +338,13 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let status: RunStatus = word(row.try_get("status")?)?;
     let (streams, created) = (number("streams")?, number("snapshotsCreated")?);
     let (archived, dropped) = (number("logsArchived")?, number("alreadyArchived")?);
+    let (duplicates, restored) = (number("duplicatesDropped")?, number("logsRestored")?);
+    let rows = archived + dropped + duplicates + restored;
     let (streams_estimated, rows_estimated) = (optional("streamsEstimated")?, optional("rowsEstimated")?);
     let rows_per_second: Option<f64> = row.try_get("rowsPerSecond")?;
     let (done, whole) = match phase {
         Phase::Snapshots => (streams, streams_estimated.unwrap_or(0)),
-        Phase::Archive => (archived + dropped, rows_estimated.unwrap_or(0)),
+        Phase::Archive | Phase::Restore => (rows, rows_estimated.unwrap_or(0)),
         Phase::Vacuum | Phase::Done => (1, 1),
     };
     // By an estimate that the work may pass: it is never all done before its phase is.
@@ -336,13 +353,21 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         _ if whole == 0 => 0.0,
         _ => (done as f64 / whole as f64 * 1000.0).round().min(990.0) / 10.0,
     };
-    let left = (phase == Phase::Archive).then(|| rows_estimated.unwrap_or(0).saturating_sub(archived + dropped));
+    let is_moving = matches!(phase, Phase::Archive | Phase::Restore);
+    let left = is_moving.then(|| rows_estimated.unwrap_or(0).saturating_sub(rows));
     let months = parse_months(row)?;
-    let in_use: u64 = months.values().map(|month| month.in_use).sum();
+    let held = |reason, of: fn(&MonthProgress) -> u64| {
+        let rows = months.values().map(of).sum();
+        (rows > 0).then(|| HeldBack::rows(reason, rows))
+    };
+    let held = [
+        held(HeldBackReason::InUse, |month| month.in_use),
+        held(HeldBackReason::LegalHold, |month| month.on_hold),
+        held(HeldBackReason::Restored, |month| month.restored),
+    ];
     let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
     let chain_head: Option<String> = row.try_get("chainHeadId")?;
-    let held_back =
-        chain_head.map(HeldBack::chain_head).into_iter().chain((in_use > 0).then(|| HeldBack::in_use(in_use)));
+    let held_back = chain_head.map(HeldBack::chain_head).into_iter().chain(held.into_iter().flatten());
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
         trigger: word(row.try_get("trigger")?)?,
@@ -354,7 +379,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         force: row.try_get("force")?,
         phase,
         status,
-        complete: status == RunStatus::Succeeded,
+        complete: matches!(status, RunStatus::Succeeded | RunStatus::SucceededWithFindings),
         percent,
         streams,
         streams_estimated,
@@ -364,6 +389,9 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         rows_estimated,
         logs_archived: archived,
         already_archived: dropped,
+        duplicates_dropped: duplicates,
+        hash_mismatches: number("hashMismatches")?,
+        logs_restored: restored,
         conflicts: months.values().map(|month| month.conflicts).sum(),
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
         held_back: held_back.collect(),

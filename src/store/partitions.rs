@@ -54,3 +54,9 @@ pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month)
 pub(crate) fn partition_name(month: Month) -> String {
     format!(r#""StreamArchive_{}""#, month.to_string().replace('-', "_"))
 }
+
+/// The month of a partition's name.
+pub(super) fn partition_month(partition: &str) -> Result<Month> {
+    let digits = partition.trim_matches('"').trim_start_matches("StreamArchive_");
+    digits.replace('_', "-").parse()
+}

@@ -3,7 +3,7 @@ use refinery::embed_migrations;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::store::{archive_columns, migration_lock};
+use crate::store::{archive_columns, migration_lock, stream_history};
 
 embed_migrations!("migrations");
 
@@ -21,7 +21,7 @@ pub struct MigrationReport {
 }
 
 /// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
-/// of `EventLog`. Safe to run twice and at once: a second runner waits for the first.
+/// of `EventLog`, and makes the view over both anew if it has others. Safe to run twice and at once: a second runner waits for the first.
 ///
 /// # Errors
 ///
@@ -46,5 +46,7 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
     let report = runner.run_async(client).await.map_err(Error::Migration)?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let archive_columns_changed = archive_columns::align(client).await?;
+    // In a transaction of its own: whoever reads the view locks it before the tables, not after.
+    stream_history::refresh(client).await?;
     Ok(MigrationReport { applied, archive_columns_changed })
 }

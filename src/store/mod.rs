@@ -13,3 +13,4 @@ pub(crate) mod partitions;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
+pub(crate) mod stream_history;

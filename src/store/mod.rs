@@ -2,9 +2,9 @@
 //! and outside a transaction. Statements are unnamed (`query_typed`): a named one would pin a pooler's connection.
 
 pub(crate) mod archive_columns;
-pub(crate) mod archived_logs;
 mod error;
 pub(crate) mod event_log;
+pub(crate) mod events;
 pub(crate) mod maintenance_pause;
 pub(crate) mod maintenance_runs;
 pub(crate) mod migration_lock;

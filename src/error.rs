@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -31,6 +31,14 @@ pub enum Error {
     NotFound {
         /// What was asked for: `Snapshot`.
         what: &'static str,
+    },
+    /// A stream has no snapshot that was taken at or before the time asked for.
+    #[error("no snapshot is as old as {}: {}", millis(*at), oldest_snapshot(*oldest))]
+    NoSnapshotBefore {
+        /// The time asked for.
+        at: DateTime<Utc>,
+        /// The oldest snapshot's month and when it was taken; `None` when the stream has none.
+        oldest: Option<(Month, DateTime<Utc>)>,
     },
     /// A table of the host is missing.
     #[error("the host's table \"{table}\" is missing: run the host's own migrations first")]
@@ -165,7 +173,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidInput { .. } => "invalid_input",
-            Self::NotFound { .. } => "not_found",
+            Self::NotFound { .. } | Self::NoSnapshotBefore { .. } => "not_found",
             Self::HostTableMissing { .. } => "host_table_missing",
             Self::NotMigrated(_) => "not_migrated",
             Self::ArchiveColumnsDiffer { .. } => "archive_columns_differ",
@@ -187,6 +195,16 @@ impl Error {
             Self::UnknownEvent => "unknown_event",
         }
     }
+}
+
+fn oldest_snapshot(oldest: Option<(Month, DateTime<Utc>)>) -> String {
+    oldest.map_or("the stream has none".into(), |(month, taken_at)| {
+        format!("the stream's oldest is that of {month}, taken at {}", millis(taken_at))
+    })
+}
+
+fn millis(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// The message and those of all its causes, for the log.

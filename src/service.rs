@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::maintenance::{Deadline, Plan, Settings, dry_run, run};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, ArchivedLog, DryRunReport, MaintenancePause, MaintenanceRequest, MaintenanceRun,
-    Month, Page, PageRequest, RunPosition, Scope, SnapshotPosition, StreamId, StreamSnapshot, Trigger,
+    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LoggedEvent, MaintenancePause,
+    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, RunPosition, Scope, SnapshotPosition, StatePosition,
+    StreamEvent, StreamId, StreamSnapshot, StreamState, Trigger,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{archived_logs, maintenance_pause, maintenance_runs, snapshots};
+use crate::store::{events, maintenance_pause, maintenance_runs, snapshots};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -220,10 +222,60 @@ impl SnapshotService {
         stream: &StreamId,
         filter: &ArchiveFilter,
         page: &PageRequest<ArchivePosition>,
-    ) -> Result<Page<ArchivedLog, ArchivePosition>> {
+    ) -> Result<Page<LoggedEvent, ArchivePosition>> {
         let client = self.pool.get().await?;
-        let read = archived_logs::list_archived_logs(&**client, stream, filter, page);
+        let read = events::list_archived_logs(&**client, stream, filter, page);
         session::read(&client, &self.read_limits(), read).await
+    }
+
+    /// A stream's events, wherever they are, newest first: one that is archived between two pages is on one of them. A
+    /// stream that is not known has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_stream_events(
+        &self,
+        stream: &StreamId,
+        filter: &ArchiveFilter,
+        page: &PageRequest<EventPosition>,
+    ) -> Result<Page<StreamEvent, EventPosition>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), events::list_events(&**client, stream, filter, page)).await
+    }
+
+    /// What a stream's state at a past time follows from: the newest snapshot taken at or before `at`, and a page of the
+    /// events since then and up to `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSnapshotBefore`] when no snapshot is that old; [`Error::InvalidInput`] when the page's cursor is of
+    /// another `at`, or its snapshot was retaken; else as [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_stream_state(
+        &self,
+        stream: &StreamId,
+        at: DateTime<Utc>,
+        page: &PageRequest<StatePosition>,
+    ) -> Result<StreamState> {
+        let position = page.after();
+        if position.is_some_and(|position| position.at != at) {
+            return Err(Cursor::<StatePosition>::refused());
+        }
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin_read(&mut client, &self.read_limits(), IsolationLevel::RepeatableRead).await?;
+        let wanted = position.map_or(at, |position| position.snapshot_at);
+        let nearest = snapshots::find_nearest_snapshot(&transaction, stream, wanted).await?;
+        let Some((month, _)) = nearest.filter(|(_, taken_at)| *taken_at <= at) else {
+            return Err(Error::NoSnapshotBefore { at, oldest: nearest });
+        };
+        let snapshot = snapshots::find_snapshot(&transaction, stream, month).await?;
+        let snapshot = snapshot.ok_or(Error::NotFound { what: "Snapshot" })?;
+        if position.is_some_and(|position| position.snapshot_at != snapshot.created_at) {
+            return Err(Cursor::<StatePosition>::refused());
+        }
+        let events = events::list_events_since(&transaction, &snapshot, stream, at, page).await?;
+        transaction.commit().await?;
+        Ok(StreamState { at, snapshot, events: events.items, next_cursor: events.next_cursor })
     }
 
     async fn run(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::store::session::{self, Limits};
-use crate::store::{archive_columns, ledger, migration_lock};
+use crate::store::{archive_columns, ledger, migration_lock, stream_history};
 
 embed_migrations!("migrations");
 
@@ -26,7 +26,7 @@ pub struct MigrationReport {
 }
 
 /// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
-/// of `EventLog`. Safe to run twice and at once: a second runner waits for the first.
+/// of `EventLog`, and makes the view over both anew if it has others. Safe to run twice and at once: a second runner waits for the first.
 ///
 /// # Errors
 ///
@@ -58,5 +58,7 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
         logs_sealed += ledger::seal_adopted(&transaction, month).await?;
         transaction.commit().await?;
     }
+    // In a transaction of its own: whoever reads the view locks it before the tables, not after.
+    stream_history::refresh(client).await?;
     Ok(MigrationReport { applied, archive_columns_changed, logs_sealed })
 }

@@ -1,7 +1,7 @@
 //! What the service speaks of: validated values, without I/O.
 
-mod archived_log;
 mod cursor;
+mod event;
 mod held_back;
 mod maintenance_run;
 mod month;
@@ -10,8 +10,8 @@ mod snapshot;
 mod stream_id;
 mod time;
 
-pub use archived_log::{ArchiveFilter, ArchivedLog};
-pub use cursor::{ArchivePosition, Cursor, Position, RunPosition, SnapshotPosition};
+pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
+pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
 pub use held_back::{HeldBack, HeldBackReason};
 pub use maintenance_run::{
     DryRunReport, DueMonth, MaintenancePause, MaintenanceRequest, MaintenanceRun, Phase, RunStatus, Scope, StopReason,

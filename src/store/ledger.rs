@@ -136,7 +136,10 @@ pub(crate) async fn get_archived_before(client: &impl GenericClient, run: Uuid) 
     let rows = client
         .query_typed(
             r#"SELECT month, max("maxLedger") AS max_ledger FROM "ArchiveSeal"
-               WHERE kind <> 'restored' AND "runId" IS DISTINCT FROM $1 GROUP BY month ORDER BY month"#,
+               WHERE kind <> 'restored' AND "runId" IS DISTINCT FROM $1
+                 -- An operator may have dropped a month.
+                 AND to_regclass(quote_ident('StreamArchive_' || replace(month, '-', '_'))) IS NOT NULL
+               GROUP BY month ORDER BY month"#,
             &[(&run, Type::UUID)],
         )
         .await?;

@@ -73,10 +73,13 @@ pub(crate) async fn begin_read<'a>(
 
 /// Runs `read`, one statement on `client`, as a read-only transaction with `limits`.
 ///
+/// REPEATABLE READ fixes what is visible before the statement is planned: under READ COMMITTED a partition could be attached
+/// and filled in between, so that its rows would be in neither table.
+///
 /// All of it is on its way before the first answer is awaited, so it costs one round trip; a reader that gives up leaves
 /// no open transaction behind.
 pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
-    let begin = format!("BEGIN READ ONLY; {}", limits.set_local_for_read());
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", limits.set_local_for_read());
     // futures_util's join, unlike tokio's, polls in the order written.
     let (opened, read, closed) = join!(client.batch_execute(&begin), read, client.batch_execute("COMMIT"));
     opened?;

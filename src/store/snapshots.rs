@@ -1,4 +1,4 @@
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::model::{Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
 
 const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
+const FIND_NEAREST_SNAPSHOT: &str =
+    concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/find_nearest_snapshot.sql"));
 
 /// A stream's snapshot of one month.
 pub(crate) async fn find_snapshot(
@@ -27,6 +29,22 @@ pub(crate) async fn find_snapshot(
         )
         .await?;
     row.map(|row| parse(&row)).transpose()
+}
+
+/// The month of a stream's newest snapshot taken at or before `at`, else of its oldest one, and when that was taken.
+pub(crate) async fn find_nearest_snapshot(
+    client: &impl GenericClient,
+    stream: &StreamId,
+    at: DateTime<Utc>,
+) -> Result<Option<(Month, DateTime<Utc>)>> {
+    let row = client
+        .query_typed_opt(FIND_NEAREST_SNAPSHOT, &[(&stream.as_str(), Type::TEXT), (&at.naive_utc(), Type::TIMESTAMP)])
+        .await?;
+    let parse = |row: Row| {
+        let created_at: NaiveDateTime = row.try_get("createdAt")?;
+        Ok((row.try_get::<_, &str>("snapshotMonth")?.parse()?, created_at.and_utc()))
+    };
+    row.map(parse).transpose()
 }
 
 /// A page of a stream's snapshots, newest month first.

@@ -14,4 +14,5 @@ mod reading;
 mod runs;
 mod snapshots;
 mod support;
+mod timeline;
 mod tls;

@@ -6,6 +6,8 @@ fn binary(name: &str) -> &'static str {
         "list-snapshots" => env!("CARGO_BIN_EXE_list-snapshots"),
         "get-snapshot" => env!("CARGO_BIN_EXE_get-snapshot"),
         "list-archived-logs" => env!("CARGO_BIN_EXE_list-archived-logs"),
+        "list-stream-events" => env!("CARGO_BIN_EXE_list-stream-events"),
+        "get-stream-state" => env!("CARGO_BIN_EXE_get-stream-state"),
         "trigger-maintenance" => env!("CARGO_BIN_EXE_trigger-maintenance"),
         "list-maintenance-runs" => env!("CARGO_BIN_EXE_list-maintenance-runs"),
         "get-maintenance-run" => env!("CARGO_BIN_EXE_get-maintenance-run"),

@@ -46,8 +46,8 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
         run.snapshot_month, run.snapshots_created, run.snapshots_existing, run.unparsed_amounts
     ));
     lines.push(format!(
-        "logs before {}: {} archived, {} archived already, {} in conflict",
-        run.cutoff, run.logs_archived, run.already_archived, run.conflicts
+        "logs before {}: {} archived, {} archived already, {} ingested again, {} in conflict, {} with a hash that is not theirs",
+        run.cutoff, run.logs_archived, run.already_archived, run.duplicates_dropped, run.conflicts, run.hash_mismatches
     ));
     lines.extend(run.held_back.iter().map(|held| format!("held back: {} ({})", held.rows, held.message)));
     lines.extend(run.stop_reason.map(|reason| format!("last stopped: {}", reason.as_str())));

@@ -40,8 +40,8 @@ impl Serving {
         let mut process = command.args(["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         let curl_lines: Vec<String> =
-            lines.map(|line| line.trim().to_owned()).filter(|line| line.starts_with("curl ")).take(4).collect();
-        assert_eq!(curl_lines.len(), 4, "it ended before it served");
+            lines.map(|line| line.trim().to_owned()).filter(|line| line.starts_with("curl ")).take(6).collect();
+        assert_eq!(curl_lines.len(), 6, "it ended before it served");
         Self { process, curl_lines }
     }
 
@@ -164,6 +164,11 @@ fn serve_makes_a_private_server_with_demo_data_and_the_printed_lines_show_it() {
     let next = serving.get(&format!("/{contract_id}/archive?limit=2&cursor={cursor}"));
     assert_eq!(next.1["data"].as_array().unwrap().len(), 2);
 
+    let (status, events) = paste(&serving.curl_lines[4]);
+    assert_eq!((status, events["data"].as_array().unwrap().len()), (200, 2));
+    let (status, state) = paste(&serving.curl_lines[5]);
+    assert_eq!((status, &state["data"]["snapshot"]), (200, &snapshot["data"]));
+
     // The same by the stream's other id.
     let row_id = snapshot["data"]["streamId"].as_str().unwrap();
     assert_eq!(serving.get(&format!("/{row_id}/archive?limit=2")).1["data"], archive["data"]);
@@ -267,7 +272,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
-    assert_eq!(migrated["applied"].as_array().unwrap().len(), 6);
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 8);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
     serving.stop(Signal::SIGINT);
@@ -299,12 +304,18 @@ fn the_local_routes_are_those_of_api_gateway() {
         "not shadowed by /{{streamId}}/{{month}}"
     );
     assert_eq!(serving.get("/s1/archive").1["data"], archive.1["data"]);
+    let events = serving.get("/s1/events");
+    assert_eq!((events.0, &events.1["data"][0]["tier"]), (200, &json!("archived")));
+    let state = serving.get("/s1/state?at=9999-12-31T23:59:59Z");
+    assert_eq!((state.0, &state.1["data"]["snapshot"]["streamId"]), (200, &json!("s1")));
     for (path, named) in [
         ("/s1/2026-13", "month must "),
         ("/s1/archives", "month must "),
         ("/maintenance/2026-05", "runId must "),
         ("/", "streamId must "),
         ("//archive", "streamId must "),
+        ("/s1/state", "at must "),
+        ("/maintenance/events", "runId must "),
         ("//2026-01", "streamId must "),
         ("/%zz", "streamId must "),
         ("/%00/archive", "streamId must "),
@@ -340,7 +351,7 @@ fn a_database_that_goes_away_under_the_server_is_a_503_until_it_is_back() {
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").0, 200);
     host.server.stop_immediately().unwrap();
-    for path in ["/42", "/42/2026-01", "/42/archive"] {
+    for path in ["/42", "/42/2026-01", "/42/archive", "/42/events", "/42/state?at=2026-01-01T00:00:00Z"] {
         let (status, body) = serving.get(path);
         assert_eq!((status, &body["code"]), (503, &json!("database_unavailable")), "{body}");
     }

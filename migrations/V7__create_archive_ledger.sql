@@ -80,8 +80,6 @@ CREATE TABLE "ArchiveVerification" (
     "isFull"      BOOLEAN NOT NULL,             -- whether rows of "EventLog" are looked at, too
     status        TEXT NOT NULL CHECK (status IN ('running', 'passed', 'failed', 'interrupted')),
     position      JSONB,                        -- what was done last; NULL at first
-    "monthsTotal" INTEGER NOT NULL DEFAULT 0,
-    "monthsDone"  INTEGER NOT NULL DEFAULT 0,
     "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the ledger; of "EventLog" by the planner's estimate
     "rowsDone"    BIGINT NOT NULL DEFAULT 0,
     "sealsDone"   BIGINT NOT NULL DEFAULT 0,

@@ -8,14 +8,14 @@ use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::maintenance::{Deadline, Plan, Settings, dry_run, run};
+use crate::maintenance::{Deadline, Plan, Settings, dry_run, run, verify};
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, RunPosition, Scope, SnapshotPosition, StatePosition,
-    StreamEvent, StreamId, StreamSnapshot, StreamState, Trigger,
+    StreamEvent, StreamId, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{events, maintenance_pause, maintenance_runs, snapshots};
+use crate::store::{events, maintenance_pause, maintenance_runs, snapshots, stream_ids, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -90,6 +90,39 @@ impl SnapshotService {
     pub async fn dry_run(&self, refresh: bool, now: DateTime<Utc>, deadline: &Deadline) -> Result<DryRunReport> {
         let plan = Plan::starting_at(now, self.settings.retention_months);
         dry_run(&self.pool, &self.settings, &plan, refresh, deadline).await
+    }
+
+    /// Recomputes the archive's ledger, its rows' hashes and links, and tells what is not as it was archived. Changes no row.
+    /// `request.stream` may be either of a stream's ids (domain rule 8).
+    ///
+    /// Works until `deadline`; calling again within a day continues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and the like. What was looked at before the error is kept.
+    pub async fn verify_archive(
+        &self,
+        mut request: VerificationRequest,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<Verification> {
+        if let Some(stream) = &request.stream {
+            let client = self.pool.get().await?;
+            let stream = StreamId::new(stream.clone())?;
+            let find = stream_ids::get_stream_ids(&**client, &stream);
+            request.stream = Some(session::read(&client, &self.read_limits(), find).await?.contract_id);
+        }
+        verify(&self.pool, &self.settings, &request, now, deadline).await
+    }
+
+    /// The verification that started last, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_last_verification(&self) -> Result<Option<Verification>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), verification::find_last_verification(&**client)).await
     }
 
     /// All runs, newest first.

@@ -79,3 +79,9 @@ pub(super) async fn get_maintenance_run(service: &SnapshotService, request: &Req
     let run = service.get_maintenance_run(request::run_id(request)?).await?;
     response::data(StatusCode::OK, run.ok_or(Error::NotFound { what: "Maintenance run" })?)
 }
+
+/// `GET /api/v1/snapshots/maintenance/verification`
+pub(super) async fn get_verification(service: &SnapshotService) -> Result<Response<Body>> {
+    let verification = service.get_last_verification().await?;
+    response::data(StatusCode::OK, verification.ok_or(Error::NotFound { what: "Verification" })?)
+}

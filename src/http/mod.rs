@@ -36,6 +36,8 @@ pub enum Endpoint {
     TriggerMaintenance,
     /// All runs of maintenance.
     ListMaintenanceRuns,
+    /// The last verification of the archive.
+    GetVerification,
     /// One run.
     GetMaintenanceRun,
 }
@@ -54,7 +56,7 @@ pub struct Route {
 }
 
 /// All routes. Where two match, the one with more fixed parts wins.
-pub const ROUTES: [Route; 8] = [
+pub const ROUTES: [Route; 9] = [
     Route {
         method: "GET",
         path: "/api/v1/snapshots/{streamId}",
@@ -99,6 +101,12 @@ pub const ROUTES: [Route; 8] = [
     },
     Route {
         method: "GET",
+        path: "/api/v1/snapshots/maintenance/verification",
+        endpoint: Endpoint::GetVerification,
+        function: "get-verification",
+    },
+    Route {
+        method: "GET",
         path: "/api/v1/snapshots/maintenance/{runId}",
         endpoint: Endpoint::GetMaintenanceRun,
         function: "get-maintenance-run",
@@ -138,6 +146,7 @@ pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Requ
             Endpoint::GetStreamState => handlers::get_stream_state(service, &request).await,
             Endpoint::TriggerMaintenance => Box::pin(handlers::trigger_maintenance(service, &request, &call)).await,
             Endpoint::ListMaintenanceRuns => handlers::list_maintenance_runs(service, &request).await,
+            Endpoint::GetVerification => handlers::get_verification(service).await,
             Endpoint::GetMaintenanceRun => handlers::get_maintenance_run(service, &request).await,
         }
     };

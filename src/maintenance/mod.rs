@@ -1,5 +1,6 @@
 //! The monthly work. `plan`: what it is about (pure). `run`: who does it, and its phases. `snapshots` and `archive`: the
-//! phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only.
+//! phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only. `verify`: proving
+//! the archive.
 
 mod archive;
 mod batch_size;
@@ -11,6 +12,7 @@ mod settings;
 mod slice;
 mod snapshots;
 mod throttle;
+mod verify;
 
 pub use deadline::Deadline;
 pub use plan::next_scheduled_run;
@@ -18,3 +20,4 @@ pub use settings::Settings;
 
 pub(crate) use dry_run::dry_run;
 pub(crate) use plan::Plan;
+pub(crate) use verify::verify;

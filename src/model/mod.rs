@@ -9,6 +9,7 @@ mod page;
 mod snapshot;
 mod stream_id;
 mod time;
+mod verification;
 
 pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
 pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
@@ -21,6 +22,8 @@ pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use snapshot::StreamSnapshot;
 pub use stream_id::{StreamId, StreamIds};
+pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;
 pub(crate) use page::{MAX_PAGE_BYTES, wire_bytes};
+pub(crate) use verification::MAX_REPORTED_BREAKS;

@@ -138,11 +138,16 @@ pub(super) fn quote(name: &str) -> String {
 
 /// Names of the archive's columns.
 pub(super) async fn list_archive_columns(client: &impl GenericClient) -> Result<Vec<String>> {
+    list_columns_of(client, "StreamArchive").await
+}
+
+/// Names of a table's columns.
+pub(super) async fn list_columns_of(client: &impl GenericClient, table: &str) -> Result<Vec<String>> {
     let rows = client
         .query_typed(
-            r#"SELECT attname::text AS name FROM pg_attribute
-               WHERE attrelid = '"StreamArchive"'::regclass AND attnum > 0 AND NOT attisdropped"#,
-            &[],
+            "SELECT attname::text AS name FROM pg_attribute \
+             WHERE attrelid = quote_ident($1)::regclass AND attnum > 0 AND NOT attisdropped",
+            &[(&table, Type::TEXT)],
         )
         .await?;
     rows.iter().map(|row| Ok(row.try_get("name")?)).collect()

@@ -350,6 +350,11 @@ pub(crate) async fn estimate_due_rows(client: &impl GenericClient, cutoff: Naive
     estimate_rows(client, &format!(r#"SELECT FROM "EventLog" WHERE "createdAt" < '{cutoff}'"#)).await
 }
 
+/// How many rows `EventLog` has, by the planner's estimate.
+pub(crate) async fn estimate_log_rows(client: &impl GenericClient) -> Result<u64> {
+    estimate_rows(client, r#"SELECT FROM "EventLog""#).await
+}
+
 /// How many rows `select` has, by the planner's estimate.
 pub(super) async fn estimate_rows(client: &impl GenericClient, select: &str) -> Result<u64> {
     let row = client.query_typed_one(&format!("EXPLAIN (FORMAT JSON) {select}"), &[]).await?;

@@ -17,3 +17,5 @@ pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
 pub(crate) mod stream_history;
+pub(crate) mod stream_ids;
+pub(crate) mod verification;

@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use serde_json::{Value, json};
-use snapshot_service::{Deadline, Trigger};
+use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
 use crate::support::lambda::{sample_event, start_function};
 use crate::support::{TestDatabase, time};
 use runtime_api::{Function, serve};
 
-const HTTP_FUNCTIONS: [&str; 8] = [
+const HTTP_FUNCTIONS: [&str; 9] = [
     "list-snapshots",
     "get-snapshot",
     "list-archived-logs",
@@ -21,6 +21,7 @@ const HTTP_FUNCTIONS: [&str; 8] = [
     "get-stream-state",
     "trigger-maintenance",
     "list-maintenance-runs",
+    "get-verification",
     "get-maintenance-run",
 ];
 /// Those that read what a stream has.
@@ -37,6 +38,8 @@ async fn with_history() -> TestDatabase {
         .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
         .await
         .unwrap();
+    let (everything, now) = (VerificationRequest::default(), time("2026-06-01T02:00:00Z"));
+    database.service().verify_archive(everything, now, &Deadline::never()).await.unwrap();
     database.execute(r#"UPDATE "MaintenanceRun" SET id = '6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e'"#).await;
     database
 }
@@ -77,6 +80,9 @@ async fn each_http_function_answers_its_sample_event_in_the_envelope() {
             "list-maintenance-runs" => {
                 assert_eq!(body["data"].as_array().unwrap().len(), 2);
                 assert_eq!(body["nextCursor"], Value::Null);
+            }
+            "get-verification" => {
+                assert_eq!((&body["data"]["status"], &body["data"]["rowsDone"]), (&json!("passed"), &json!(5)));
             }
             "get-maintenance-run" => {
                 assert_eq!((&body["data"]["status"], &body["data"]["percent"]), (&json!("succeeded"), &json!(100.0)));

@@ -9,6 +9,7 @@ mod faults;
 mod hosts;
 mod lambda;
 mod migrations;
+mod proof;
 mod property;
 mod reading;
 mod runs;

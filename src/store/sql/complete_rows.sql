@@ -2,7 +2,7 @@
 -- they leave the entry that had them for one of their own.
 -- $1 ids, $2 "archivedAt" of the rows from now on; $3 and so on: the ledger's entry. One row: completed, hash_mismatches.
 WITH old AS MATERIALIZED (
-    SELECT id, "createdAt", "archivedAt", {old_digest} AS digest FROM {partition} WHERE id = ANY ($1) FOR UPDATE
+    SELECT id, "createdAt", "archivedAt", {old_digest} AS digest FROM {partition} WHERE id = ANY ($1)
 ),
 removal AS (
     INSERT INTO "ArchiveRemoval" (month, "archivedAt", id, "createdAt", digest, sequence)

@@ -10,6 +10,7 @@ fn binary(name: &str) -> &'static str {
         "get-stream-state" => env!("CARGO_BIN_EXE_get-stream-state"),
         "trigger-maintenance" => env!("CARGO_BIN_EXE_trigger-maintenance"),
         "list-maintenance-runs" => env!("CARGO_BIN_EXE_list-maintenance-runs"),
+        "get-verification" => env!("CARGO_BIN_EXE_get-verification"),
         "get-maintenance-run" => env!("CARGO_BIN_EXE_get-maintenance-run"),
         "run-maintenance" => env!("CARGO_BIN_EXE_run-maintenance"),
         "migrate" => env!("CARGO_BIN_EXE_migrate"),

@@ -7,6 +7,7 @@ mod operate;
 mod progress;
 mod schedule;
 mod serve;
+mod verify;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -42,6 +43,8 @@ enum Command {
     Migrate,
     /// Take this month's snapshots and archive old logs, now; exit code 0: complete, 3: incomplete, 1: failed
     Maintain(maintain::Options),
+    /// Prove that the archive is what was archived; exit code 0: it is, 3: incomplete, 1: it is not
+    Verify(verify::Options),
     /// Tell how the last run of maintenance fares, and whether maintenance is paused
     Status {
         /// As JSON
@@ -105,6 +108,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             print_json(&snapshot_service::database::migrate(&database.pool).await?)?;
         }
         Command::Maintain(options) => return maintain::maintain(options).await,
+        Command::Verify(options) => return verify::verify(options).await,
         Command::Status { json } => operate::status(json).await?,
         Command::Pause { reason } => operate::pause(&reason).await?,
         Command::Resume => operate::resume().await?,

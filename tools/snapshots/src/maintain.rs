@@ -7,7 +7,7 @@ use snapshot_service::{Deadline, Error, MaintenanceRequest, SnapshotService, Tri
 use crate::{Result, database, print_json, progress, stop_on_signal};
 
 /// The exit code of a run that is not complete: running again continues.
-const INCOMPLETE: u8 = 3;
+pub(crate) const INCOMPLETE: u8 = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -1,0 +1,42 @@
+-- Recomputes an entry of the ledger from the rows that it seals and those that have left it since.
+-- $1 month, $2 sequence, $3 most ids named. One row: is_right (the digest is that of the entry and its rows), leaves_right,
+-- rows (looked at), mismatches (as JSON: id, entryHash, computedHash of rows whose hash is not theirs), excess_ids (rows with
+-- values in columns that the entry does not cover).
+WITH entry AS MATERIALIZED (
+    SELECT
+        s.*,
+        COALESCE(
+            (SELECT p.digest FROM "ArchiveSeal" p WHERE p.month = $1 AND p.sequence = $2 - 1),
+            CASE WHEN $2 = 1 THEN sha256(convert_to($1, 'UTF8')) END
+        ) AS previous
+    FROM "ArchiveSeal" s
+    WHERE s.month = $1 AND s.sequence = $2
+),
+present AS MATERIALIZED (
+{present}
+),
+sealed AS (
+    SELECT id, "createdAt", digest FROM present
+    UNION ALL
+{removed}
+),
+batch AS (
+    SELECT
+        count(*) AS rows,
+        COALESCE(string_agg(digest, ''), '') AS digests,
+        COALESCE(string_agg(substr(digest, 1, 8), ''), '') AS leaves
+    FROM (SELECT * FROM sealed ORDER BY "createdAt", id COLLATE "C") sorted
+)
+SELECT
+    COALESCE(entry.digest = sha256(previous || archive_seal_header(
+        entry.month, entry.sequence, kind, "runId", entry.rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId",
+        "archivedAfter", "archivedAt", "maxLedger", columns
+    ) || digests), false) AS is_right,
+    entry.leaves = batch.leaves AS leaves_right,
+    batch.rows,
+    (
+        SELECT COALESCE(jsonb_agg(jsonb_build_array(id, entry_hash, computed_hash)), '[]')
+        FROM (SELECT * FROM present WHERE entry_hash <> computed_hash LIMIT $3) mismatch
+    ) AS mismatches,
+    ARRAY(SELECT id FROM present WHERE has_excess LIMIT $3) AS excess_ids
+FROM entry CROSS JOIN batch

@@ -207,7 +207,7 @@ async fn a_holder_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
     // The month's partition has its indexes: to build them the thief would wait for the sleeper's transaction.
     database.insert_event("first", "42", "2026-01-01 00:00:00").await;
     run(&database.service(), Trigger::Cli.request(), NOW).await;
-    database.execute(r#"DELETE FROM "StreamArchive""#).await;
+    database.execute(r#"DELETE FROM "StreamArchive"; TRUNCATE "ArchiveMonth", "ArchiveSeal""#).await;
     database.insert_events(100, "2026-01-10 00:00:00").await;
     database.remember_events().await;
     let gate = Gate::before(&database, "e000055").await;

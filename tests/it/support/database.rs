@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::Utc;
 use local_postgres::{Options, Server};
 use snapshot_service::database::{Pool, connect_pool, migrate};
-use snapshot_service::{Settings, SnapshotService};
+use snapshot_service::{BreakKind, Deadline, Settings, SnapshotService, VerificationRequest};
 use tokio::sync::OnceCell;
 
 pub(crate) const HOST_SCHEMA: &str = include_str!("../../../tools/snapshots/src/host-schema.sql");
@@ -133,7 +134,8 @@ impl TestDatabase {
         )
     }
 
-    /// Checks that each remembered event is in exactly one of the two tables, byte for byte, and that nothing else is.
+    /// Checks that each remembered event is in exactly one of the two tables, byte for byte, and that nothing else is; and
+    /// that the archive is what its ledger says.
     pub(crate) async fn assert_nothing_lost_or_doubled(&self) {
         let present = self.all_events_sql().await;
         let wrong: Vec<String> = self
@@ -148,6 +150,13 @@ impl TestDatabase {
             ))
             .await;
         assert!(wrong.is_empty(), "lost, doubled or altered: {wrong:?}");
+        let everything = VerificationRequest::default();
+        let verification = self.service().verify_archive(everything, Utc::now(), &Deadline::never()).await.unwrap();
+        // Events that tests make up may have any hashes.
+        let breaks = verification.breaks.iter();
+        let made_up = |kind| matches!(kind, BreakKind::HashMismatch | BreakKind::LinkBroken);
+        let breaks: Vec<_> = breaks.filter(|found| !made_up(found.kind)).collect();
+        assert!(breaks.is_empty(), "{breaks:?}");
     }
 }
 

@@ -16,3 +16,4 @@ mod snapshots;
 mod support;
 mod timeline;
 mod tls;
+mod undo;

@@ -80,7 +80,7 @@ fn message(run: &MaintenanceRun) -> String {
     }
     match run.phase {
         Phase::Snapshots => format!("streams, {} snapshots written", run.snapshots_created),
-        Phase::Archive => {
+        Phase::Archive | Phase::Restore => {
             let month = run.current_month.map(|month| format!(" of {month}")).unwrap_or_default();
             let rate = run.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
             let left = run.remaining_seconds.map(|left| format!(", {} left", time(left))).unwrap_or_default();

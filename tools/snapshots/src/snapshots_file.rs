@@ -45,15 +45,20 @@ impl SnapshotsFile {
                 let file = file.into_inner().map_err(|error| at(&partial)(error.into_error()))?;
                 file.sync_all().map_err(at(&partial))?;
                 fs::rename(&partial, &path).map_err(at(&path))?;
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+                sync_folder(&path)
             }
             Self::Existing { path, mut file, .. } => {
                 let rest = file.read(&mut [0]).map_err(at(&path))?;
-                if rest == 0 { Ok(()) } else { Err(foreign(&path)) }
+                if rest == 0 { sync_folder(&path) } else { Err(foreign(&path)) }
             }
         }
     }
+}
+
+/// Makes sure that the file is still in its folder after a crash.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
 }
 
 fn foreign(path: &Path) -> Error {

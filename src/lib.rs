@@ -66,9 +66,10 @@ pub use config::Config;
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason,
-    LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position,
-    ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
-    StreamSnapshot, StreamState, Tier, Trigger, TriggerKind,
+    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold,
+    LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position,
+    ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope,
+    SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Tier,
+    Trigger, TriggerKind,
 };
 pub use service::SnapshotService;

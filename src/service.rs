@@ -12,7 +12,8 @@ use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamSnapshot, StreamState, Trigger,
+    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamSnapshot,
+    StreamState, Trigger,
 };
 use crate::store::session::{self, Limits};
 use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots};
@@ -430,11 +431,13 @@ impl SnapshotService {
     ) -> Result<MaintenanceRun> {
         let refused = |reason: String| Err(Error::RollbackRefused { reason });
         if let Some(hold) = self.list_legal_holds().await?.first() {
-            return refused(format!("stream {} is under legal hold by {}: {}", hold.stream_id, hold.held_by, hold.reason));
+            return refused(format!(
+                "stream {} is under legal hold by {}: {}",
+                hold.stream_id, hold.held_by, hold.reason
+            ));
         }
         let client = self.pool.get().await?;
-        let has_snapshots =
-            session::read(&client, &self.read_limits(), snapshots::has_snapshots(&**client)).await?;
+        let has_snapshots = session::read(&client, &self.read_limits(), snapshots::has_snapshots(&**client)).await?;
         drop(client);
         if has_snapshots && !drop_snapshots {
             return refused("there are snapshots: with --drop-snapshots they are written to a file and dropped".into());

@@ -145,7 +145,8 @@ impl SealedForms {
             [] => "NULL".into(),
             [(_, form)] => sql(form),
             [forms @ .., (_, last)] => {
-                let cases = forms.iter().map(|(until, form)| format!(r#"WHEN "archivedAt" <= '{until}' THEN {} "#, sql(form)));
+                let cases =
+                    forms.iter().map(|(until, form)| format!(r#"WHEN "archivedAt" <= '{until}' THEN {} "#, sql(form)));
                 format!("CASE {}ELSE {} END", cases.collect::<String>(), sql(last))
             }
         }

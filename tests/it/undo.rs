@@ -327,12 +327,18 @@ async fn a_stream_on_hold_is_neither_archived_nor_restored_until_it_is_released(
     let service = database.service_with_batches_of(10);
     // By either id, and also a stream that nobody knows.
     let (hold, is_new) = service.hold_stream(&stream("s2"), "case 7", "ann").await.unwrap();
-    assert_eq!((hold.stream_id.as_str(), hold.reason.as_str(), hold.held_by.as_str(), is_new), ("42", "case 7", "ann", true));
+    assert_eq!(
+        (hold.stream_id.as_str(), hold.reason.as_str(), hold.held_by.as_str(), is_new),
+        ("42", "case 7", "ann", true)
+    );
     let (hold, is_new) = service.hold_stream(&stream("42"), "case 8", "bob").await.unwrap();
     assert_eq!((hold.reason.as_str(), hold.held_by.as_str(), is_new), ("case 7", "ann", false));
     service.hold_stream(&stream("unknown"), "case 9", "ann").await.unwrap();
     let held = archive(&database).await;
-    assert_eq!((held.logs_archived, held.held_back[0].reason, held.held_back[0].rows), (60, HeldBackReason::LegalHold, 30));
+    assert_eq!(
+        (held.logs_archived, held.held_back[0].reason, held.held_back[0].rows),
+        (60, HeldBackReason::LegalHold, 30)
+    );
 
     let released = service.release_hold(&stream("s2"), "closed", "bob").await.unwrap().unwrap();
     assert_eq!(released.stream_id, "42");
@@ -426,7 +432,8 @@ async fn a_timeline_read_while_events_are_restored_has_neither_gaps_nor_doubles(
                 let mut tiers = Vec::new();
                 let mut ids = std::collections::BTreeSet::new();
                 loop {
-                    let page = service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
+                    let page =
+                        service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
                     tiers.extend(page.items.iter().map(|entry| entry.tier));
                     ids.extend(page.items.into_iter().map(|entry| entry.event.id));
                     let Some(cursor) = page.next_cursor else { break };
@@ -528,7 +535,8 @@ async fn a_rollback_is_refused_while_anything_would_be_lost_or_is_under_way() {
     let database = with_events(60).await;
     let service = database.service_with(Settings { batch_rows: 10, workers: 1, ..Settings::default() });
     let at_once = Deadline::after(Duration::ZERO);
-    let roll_back = async |drop_snapshots: bool| service.restore_all(drop_snapshots, time(NOW), &Deadline::never()).await;
+    let roll_back =
+        async |drop_snapshots: bool| service.restore_all(drop_snapshots, time(NOW), &Deadline::never()).await;
     let open = service.run_maintenance(Trigger::Api.request(), time(NOW), &at_once).await.unwrap();
     assert!(!open.complete);
     let error = roll_back(true).await.unwrap_err();

@@ -3,9 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use snapshot_service::{
-    Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId,
-};
+use snapshot_service::{Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId};
 use uuid::Uuid;
 
 use crate::maintain::{finish, watch};
@@ -77,7 +75,7 @@ pub(crate) struct Hold {
 pub(crate) async fn hold(options: Hold) -> Result<()> {
     let (_database, service) = operate::open("hold").await?;
     let (hold, is_new) = service.hold_stream(&options.stream, &options.reason, &operate::user()).await?;
-    let already = if is_new { "" } else { " already" };
+    let already = if is_new { "" } else { " (it was held already)" };
     print(&[format!("{}{already}", operate::describe_hold(&hold))])
 }
 
@@ -137,13 +135,11 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
         Ok(run) if run.phase == Phase::Vacuum => run,
         other => return finish(other),
     };
-    let written = if options.drop_snapshots {
-        write_snapshots(&service, &options.snapshots_file, run.id).await?
-    } else {
-        0
-    };
+    let written =
+        if options.drop_snapshots { write_snapshots(&service, &options.snapshots_file, run.id).await? } else { 0 };
     service.drop_all(run.id, written).await?;
-    let mut lines = vec![format!("{} logs are back in \"EventLog\"; the service's tables are dropped", run.logs_restored)];
+    let mut lines =
+        vec![format!("{} logs are back in \"EventLog\"; the service's tables are dropped", run.logs_restored)];
     if written > 0 {
         lines.push(format!("{written} snapshots are in {}", options.snapshots_file.display()));
     }

@@ -334,9 +334,9 @@ async fn a_stream_on_hold_is_neither_archived_nor_restored_until_it_is_released(
     let (hold, is_new) = service.hold_stream(&stream("42"), "case 8", "bob").await.unwrap();
     assert_eq!((hold.reason.as_str(), hold.held_by.as_str(), is_new), ("case 7", "ann", false));
     service.hold_stream(&stream("unknown"), "case 9", "ann").await.unwrap();
-    let held = archive(&database).await;
+    let run = archive(&database).await;
     assert_eq!(
-        (held.logs_archived, held.held_back[0].reason, held.held_back[0].rows),
+        (run.logs_archived, run.held_back[0].reason, run.held_back[0].rows),
         (60, HeldBackReason::LegalHold, 30)
     );
 
@@ -459,7 +459,7 @@ async fn a_timeline_read_while_events_are_restored_has_neither_gaps_nor_doubles(
 async fn catalog(database: &TestDatabase) -> String {
     database
         .value(
-            r#"SELECT string_agg(thing, E'\n' ORDER BY thing) FROM (
+            r"SELECT string_agg(thing, E'\n' ORDER BY thing) FROM (
                    SELECT 'relation ' || relname || ' ' || relkind::text || ' ' || COALESCE(pg_get_indexdef(CASE WHEN relkind IN ('i', 'I') THEN oid END), '')
                        AS thing
                    FROM pg_class WHERE relnamespace = 'public'::regnamespace
@@ -471,7 +471,7 @@ async fn catalog(database: &TestDatabase) -> String {
                    UNION ALL SELECT 'constraint ' || conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
                    UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger
                    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'
-               ) things"#,
+               ) things",
         )
         .await
 }

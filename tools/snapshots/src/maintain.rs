@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,11 +41,11 @@ pub(crate) async fn maintain(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let request = MaintenanceRequest { trigger: Trigger::Cli, refresh: options.refresh, force: options.force };
-    finish(watch(&service, service.run_maintenance(request, Utc::now(), &deadline)).await)
+    finish(watch(&service, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await)
 }
 
 /// Does `work` and shows meanwhile how far it is.
-pub(crate) async fn watch<T>(service: &SnapshotService, work: impl Future<Output = T>) -> T {
+pub(crate) async fn watch<T>(service: &SnapshotService, work: Pin<Box<impl Future<Output = T>>>) -> T {
     let done = tokio::select! {
         done = work => done,
         never = progress::show(service) => match never {},

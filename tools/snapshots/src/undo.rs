@@ -51,7 +51,7 @@ pub(crate) async fn restore(options: Restore) -> Result<ExitCode> {
         print_json(&service.dry_run_restore(&request, &deadline).await?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    finish(watch(&service, service.restore(&request, Utc::now(), &deadline)).await)
+    finish(watch(&service, Box::pin(service.restore(&request, Utc::now(), &deadline))).await)
 }
 
 fn deadline(budget: Option<Duration>) -> Result<Deadline> {
@@ -130,8 +130,8 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let deadline = deadline(options.budget)?;
-    let restored = watch(&service, service.restore_all(options.drop_snapshots, Utc::now(), &deadline)).await;
-    let run = match restored {
+    let restore_all = service.restore_all(options.drop_snapshots, Utc::now(), &deadline);
+    let run = match watch(&service, Box::pin(restore_all)).await {
         Ok(run) if run.phase == Phase::Vacuum => run,
         other => return finish(other),
     };

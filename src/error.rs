@@ -67,6 +67,27 @@ pub enum Error {
         /// What the database said, when it cannot convert at all.
         source: Option<tokio_postgres::Error>,
     },
+    /// An archived log cannot go back to `EventLog` whole, or not at all.
+    #[error("archived logs cannot go back to \"EventLog\": {}", columns.join(", "))]
+    NotRestorable {
+        /// Each column with what is wrong about it.
+        columns: Vec<String>,
+    },
+    /// `EventLog` did not take archived logs back.
+    #[error("\"EventLog\" did not take {rows} logs back: look at its triggers and rules")]
+    RestoreRefused {
+        /// How many, of one batch.
+        rows: u64,
+    },
+    /// Something keeps the rollback from bringing everything back.
+    #[error("{reason}: nothing was dropped")]
+    RollbackRefused {
+        /// What, and what to do about it.
+        reason: String,
+    },
+    /// What was read could not be written.
+    #[error("what was read cannot be written")]
+    Write(#[source] std::io::Error),
     /// A run is under way: somebody holds its lease.
     #[error("maintenance run {} is under way", run.id)]
     UnderWay {
@@ -178,6 +199,9 @@ impl Error {
             Self::NotMigrated(_) => "not_migrated",
             Self::ArchiveColumnsDiffer { .. } => "archive_columns_differ",
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
+            Self::NotRestorable { .. } => "not_restorable",
+            Self::RestoreRefused { .. } => "restore_refused",
+            Self::RollbackRefused { .. } => "rollback_refused",
             Self::UnderWay { .. } => "maintenance_under_way",
             Self::Paused { .. } => "maintenance_paused",
             Self::LeaseLost { .. } => "lease_lost",
@@ -189,9 +213,12 @@ impl Error {
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Unavailable(_) => "database_unavailable",
             Self::Busy(_) => "database_busy",
-            Self::Database(_) | Self::Migration(_) | Self::Tls(_) | Self::Secret(_) | Self::Serialize(_) => {
-                "internal_error"
-            }
+            Self::Database(_)
+            | Self::Migration(_)
+            | Self::Tls(_)
+            | Self::Secret(_)
+            | Self::Serialize(_)
+            | Self::Write(_) => "internal_error",
             Self::UnknownEvent => "unknown_event",
         }
     }

@@ -67,9 +67,9 @@ pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
-    HeldBackReason, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase,
-    Position, RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId,
-    StreamIds, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest,
-    VerificationStatus,
+    HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
+    PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
+    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
+    StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -75,6 +75,9 @@ fn status(error: &Error) -> StatusCode {
         Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
         Error::NotFound { .. } | Error::NoSnapshotBefore { .. } => StatusCode::NOT_FOUND,
         Error::ArchiveColumnsDiffer { .. }
+        | Error::NotRestorable { .. }
+        | Error::RestoreRefused { .. }
+        | Error::RollbackRefused { .. }
         | Error::UnderWay { .. }
         | Error::Paused { .. }
         | Error::LeaseLost { .. }

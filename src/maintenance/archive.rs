@@ -87,16 +87,21 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
 async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
     guard_rows(slice, &client).await?;
-    let list = ledger::list_unsealed_months(&**client);
-    for month in session::read(&client, &slice.settings.limits(), list).await? {
-        seal_adopted(slice, &mut client, month).await?;
+    prepare_partitions(slice, &mut client).await
+}
+
+/// Seals and indexes what is there, unless that was done. Returns why it stopped, if that was before its end.
+pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -> Result<Option<StopReason>> {
+    let list = ledger::list_unsealed_months(&*client);
+    for month in session::read(client, &slice.settings.limits(), list).await? {
+        seal_adopted(slice, client, month).await?;
         if let Some(stop) = slice.stop() {
             return Ok(Some(stop));
         }
     }
-    let list = partitions::list_unindexed_partitions(&**client);
-    for month in session::read(&client, &slice.settings.limits(), list).await? {
-        if let Some(stop) = index_partition(slice, &mut client, month).await? {
+    let list = partitions::list_unindexed_partitions(&*client);
+    for month in session::read(client, &slice.settings.limits(), list).await? {
+        if let Some(stop) = index_partition(slice, client, month).await? {
             return Ok(Some(stop));
         }
         if let Some(stop) = slice.stop() {
@@ -172,7 +177,7 @@ async fn index_partition(slice: &Slice<'_>, client: &mut Client, month: Month) -
 }
 
 /// Brings a partition's statistics up to date. All rows are where they belong: it may fail.
-async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+pub(super) async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
     let analyze = async {
         let transaction = session::begin(client, &slice.long_limits()).await?;
         partitions::analyze_partition(&transaction, month).await?;

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{HeldBack, Month, time};
+use super::{HeldBack, Month, RestoreTarget, time};
 
 /// Most ids that a run names; the counts beside them are exact.
 pub(crate) const MAX_REPORTED_IDS: usize = 100;
@@ -22,6 +22,8 @@ pub struct MaintenanceRun {
     pub scope: Scope,
     /// The month that a scheduled run is for; none for others.
     pub period: Option<Month>,
+    /// What a restore or rollback is about; none for other runs.
+    pub target: Option<RestoreTarget>,
     /// The month of the snapshots: that of the run's start.
     pub snapshot_month: Month,
     /// Logs created before this instant are due.
@@ -61,7 +63,8 @@ pub struct MaintenanceRun {
     pub hash_mismatches: u64,
     /// Logs moved back to `EventLog`.
     pub logs_restored: u64,
-    /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6).
+    /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6);
+    /// of a restore, because `EventLog` has them, or their event under another id.
     pub conflicts: u64,
     /// Ids of the conflicting logs, the first hundred.
     pub conflict_ids: Vec<String>,

@@ -6,6 +6,7 @@ mod held_back;
 mod maintenance_run;
 mod month;
 mod page;
+mod restore;
 mod snapshot;
 mod stream_id;
 mod time;
@@ -20,6 +21,7 @@ pub use maintenance_run::{
 };
 pub use month::Month;
 pub use page::{Page, PageRequest};
+pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
 pub use snapshot::StreamSnapshot;
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};

@@ -1,6 +1,6 @@
 use chrono::{NaiveDateTime, TimeDelta};
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::partitions::partition_name;
@@ -99,14 +99,15 @@ impl<'a> Seal<'a> {
     }
 
     /// Common table expressions that compute and add the entry, of a batch whose expression `source` returns
-    /// [`RowForm::proof_columns`]. Their parameters are numbered from `first` on.
+    /// [`RowForm::proof_columns`]; of rows that leave, [`SealedForms::proof_columns`]. Their parameters are numbered from `first` on.
     pub(crate) fn sql(&self, source: &str, first: usize) -> String {
         let names = ["{month}", "{sequence}", "{run}", "{previous}", "{archived_after}", "{archived_at}", "{columns}"]
             .into_iter();
         let sql = include_str!("sql/seal_batch.sql")
             .replace("{source}", source)
             .replace("{kind}", self.kind.as_str())
-            .replace("{digest}", &RowForm::digest_of("content", "rest"));
+            .replace("{digest}", &RowForm::digest_of("content", "rest"))
+            .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
         names.enumerate().fold(sql, |sql, (index, name)| sql.replace(name, &format!("${}", first + index)))
     }
 
@@ -122,6 +123,51 @@ impl<'a> Seal<'a> {
             (&self.columns, Type::TEXT_ARRAY),
         ]
     }
+}
+
+/// The forms that the rows of one month were sealed in, each up to an "archivedAt", oldest first.
+#[derive(Debug)]
+pub(crate) struct SealedForms(Vec<(NaiveDateTime, RowForm)>);
+
+impl SealedForms {
+    /// SQL for what the entry of rows that leave is computed from: each row's digest is the one that it was sealed with. Hashes
+    /// were checked when they came.
+    pub(crate) fn proof_columns(&self) -> String {
+        let content = self.by_form(|form| form.content(""));
+        let rest = self.by_form(|form| form.rest(""));
+        format!(
+            r#"id, "createdAt", "archivedAt", ledger, NULL::text AS entry_hash, {content} AS content, {rest} AS rest"#
+        )
+    }
+
+    fn by_form(&self, sql: impl Fn(&RowForm) -> String) -> String {
+        match self.0.as_slice() {
+            [] => "NULL".into(),
+            [(_, form)] => sql(form),
+            [forms @ .., (_, last)] => {
+                let cases =
+                    forms.iter().map(|(until, form)| format!(r#"WHEN "archivedAt" <= '{until}' THEN {} "#, sql(form)));
+                format!("CASE {}ELSE {} END", cases.collect::<String>(), sql(last))
+            }
+        }
+    }
+}
+
+/// The forms that the rows of `month` were sealed in: a host's column that is new makes another.
+pub(crate) async fn list_sealed_forms(client: &impl GenericClient, month: Month) -> Result<SealedForms> {
+    let rows = client
+        .query_typed(
+            r#"SELECT "archivedAt" AS until, columns
+               FROM (
+                   SELECT sequence, "archivedAt", columns, lead(columns) OVER (ORDER BY sequence) AS next
+                   FROM "ArchiveSeal" WHERE month = $1 AND kind <> 'restored'
+               ) seal
+               WHERE columns IS DISTINCT FROM next ORDER BY sequence"#,
+            &[(&month.to_string(), Type::TEXT)],
+        )
+        .await?;
+    let parse = |row: &Row| Ok((row.try_get("until")?, RowForm::new(row.try_get("columns")?)));
+    Ok(SealedForms(rows.iter().map(parse).collect::<Result<_>>()?))
 }
 
 /// The newest ledger number among the rows that were archived before `run` began, with the months that have such rows.

@@ -12,7 +12,7 @@ use super::page;
 use crate::error::{Error, Result};
 use crate::model::{
     Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
-    Phase, RunPosition, RunStatus, Scope, StopReason,
+    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -47,6 +47,8 @@ pub(crate) async fn take_over_run(
 pub(crate) struct NewRun {
     pub(crate) request: MaintenanceRequest,
     pub(crate) scope: Scope,
+    /// Of a restore or rollback.
+    pub(crate) target: Option<RestoreTarget>,
     pub(crate) snapshot_month: Month,
     pub(crate) cutoff: DateTime<Utc>,
     pub(crate) started_at: DateTime<Utc>,
@@ -54,7 +56,12 @@ pub(crate) struct NewRun {
 
 /// Starts a run and takes its lease, unless there is no room for it.
 pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, run: &NewRun) -> Result<Option<Taken>> {
-    let phase = if run.scope == Scope::Archive { Phase::Archive } else { Phase::Snapshots };
+    let phase = match run.scope {
+        Scope::Maintenance | Scope::Snapshots => Phase::Snapshots,
+        Scope::Archive => Phase::Archive,
+        Scope::Restore | Scope::Rollback => Phase::Restore,
+    };
+    let target = run.target.as_ref().map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
     let row = client
         .query_typed_opt(
             include_str!("sql/insert_run.sql"),
@@ -69,18 +76,23 @@ pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, 
                 (&run.request.force, Type::BOOL),
                 (&run.started_at.naive_utc(), Type::TIMESTAMP),
                 (&phase.as_str(), Type::TEXT),
+                (&target, Type::JSONB),
             ],
         )
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
 }
 
-/// How far the archiving of a month is, and which of its due rows stayed. Kept as JSON in the run.
+/// How far a month is, and which of its rows stayed. Kept as JSON in the run.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonthProgress {
     /// The last row looked at.
     pub(crate) after: Option<Position>,
+    /// Where in its partition the last row is that a restore looked at.
+    pub(crate) place: Option<String>,
+    /// Rows moved back since a restore last began at the start of the month.
+    pub(crate) moved: u64,
     /// Whether all of its due rows were looked at.
     pub(crate) done: bool,
     /// Rows that others had locked or just written.
@@ -93,7 +105,7 @@ pub(crate) struct MonthProgress {
     pub(crate) first_in_use: Option<InUse>,
     /// Whether these were tried once more.
     pub(crate) retried: bool,
-    /// Rows that the archive has with other contents.
+    /// Rows that the other table has with other contents.
     pub(crate) conflicts: u64,
     /// Their ids, the first hundred.
     pub(crate) conflict_ids: Vec<String>,
@@ -366,6 +378,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         held(HeldBackReason::Restored, |month| month.restored),
     ];
     let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
+    let target: Option<serde_json::Value> = row.try_get("target")?;
     let chain_head: Option<String> = row.try_get("chainHeadId")?;
     let held_back = chain_head.map(HeldBack::chain_head).into_iter().chain(held.into_iter().flatten());
     Ok(MaintenanceRun {
@@ -373,6 +386,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         trigger: word(row.try_get("trigger")?)?,
         scope: word(row.try_get("scope")?)?,
         period: month("period")?,
+        target: target.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
         snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
         cutoff: time("cutoff")?,
         refresh: row.try_get("refresh")?,

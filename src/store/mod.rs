@@ -12,6 +12,8 @@ pub(crate) mod maintenance_runs;
 pub(crate) mod migration_lock;
 mod page;
 pub(crate) mod partitions;
+pub(crate) mod restore;
+pub(crate) mod rollback;
 pub(crate) mod row_form;
 pub(crate) mod server;
 pub(crate) mod session;

@@ -25,6 +25,19 @@ pub(crate) async fn has_partition(client: &impl GenericClient, month: Month) -> 
     Ok(row.try_get("there")?)
 }
 
+/// Months that the archive has a partition of, oldest first.
+pub(crate) async fn list_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
+    let rows = client
+        .query_typed(
+            "SELECT replace(right(p.relname, 7), '_', '-') AS month FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid \
+             WHERE i.inhparent = '\"StreamArchive\"'::regclass AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$' \
+             ORDER BY p.relname",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+}
+
 /// Months whose partition lacks an index, oldest first.
 pub(crate) async fn list_unindexed_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
     let rows = client.query_typed(include_str!("sql/list_unindexed_partitions.sql"), &[]).await?;

@@ -17,3 +17,4 @@ mod snapshots;
 mod support;
 mod timeline;
 mod tls;
+mod undo;

@@ -217,7 +217,7 @@ async fn any_change_of_the_ledger_itself_is_found() {
     archive(&database).await;
     let entry = r#""ArchiveSeal" WHERE month = '2026-01' AND sequence"#;
     for change in [
-        r#"kind = 'completed'"#,
+        r"kind = 'completed'",
         r#""runId" = gen_random_uuid()"#,
         r#""runId" = NULL"#,
         "rows = rows + 1",

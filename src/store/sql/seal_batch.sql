@@ -1,7 +1,7 @@
 -- Part of a statement that writes a batch: seals its rows as the next entry of their month's ledger, and records those whose
 -- entry hash is not that of their contents.
 proof AS MATERIALIZED (
-    SELECT id, "createdAt", ledger, entry_hash, encode(content, 'hex') AS computed_hash, {digest} AS digest
+    SELECT id, "createdAt", ledger, entry_hash, encode(content, 'hex') AS computed_hash, {digest} AS digest{also}
     FROM {source}
 ),
 batch AS (

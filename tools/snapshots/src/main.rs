@@ -7,6 +7,8 @@ mod operate;
 mod progress;
 mod schedule;
 mod serve;
+mod snapshots_file;
+mod undo;
 mod verify;
 
 use std::error::Error;
@@ -61,6 +63,14 @@ enum Command {
     Resume,
     /// End the open run for good; what it has done stays
     Cancel,
+    /// Move archived logs back to "EventLog"; exit codes as maintain
+    Restore(undo::Restore),
+    /// Let restored logs be archived again, or end a legal hold
+    Release(undo::Release),
+    /// Keep a stream's logs where they are until the hold is released
+    Hold(undo::Hold),
+    /// Move every archived log back and drop what the migrations made; exit codes as maintain
+    Rollback(undo::Rollback),
     /// Add made-up streams and events to the private database, or to empty host tables in DATABASE_URL's
     DemoData {
         /// How many streams
@@ -113,6 +123,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Pause { reason } => operate::pause(&reason).await?,
         Command::Resume => operate::resume().await?,
         Command::Cancel => operate::cancel().await?,
+        Command::Restore(options) => return undo::restore(options).await,
+        Command::Release(options) => undo::release(options).await?,
+        Command::Hold(options) => undo::hold(options).await?,
+        Command::Rollback(options) => return undo::rollback(options).await,
         Command::DemoData { streams, events } => {
             let database = database::open_without_demo("demo-data").await?;
             demo::add(&database, streams, events).await?;

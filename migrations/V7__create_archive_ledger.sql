@@ -1,6 +1,19 @@
 -- The archive's ledger: every batch that enters or leaves a month of the archive is an entry with a digest over its rows,
 -- chained to the entry before. How digests are computed is in docs/LEDGER.md; nothing here may change it for old entries.
 
+-- Who archives without a ledger meanwhile would leave rows that no entry seals.
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM "MaintenanceRun"
+        WHERE "finishedAt" IS NULL AND "leaseExpiresAt" > clock_timestamp() AT TIME ZONE 'UTC'
+    ) THEN
+        RAISE EXCEPTION 'a run of maintenance is under way'
+            USING HINT = 'Pause maintenance or wait until its lease expires, then migrate again.';
+    END IF;
+END
+$$;
+
 -- "ArchiveMonth": the head of each month's ledger. Its row is locked by whoever adds an entry.
 CREATE TABLE "ArchiveMonth" (
     month        TEXT PRIMARY KEY CHECK (month ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
@@ -23,7 +36,8 @@ CREATE TABLE "ArchiveSeal" (
     "lastId"         TEXT NOT NULL,
     "archivedAfter"  TIMESTAMP(3),
     "archivedAt"     TIMESTAMP(3),
-    "maxLedger"      BIGINT,                    -- the newest ledger number of its rows
+    "minLedger"      BIGINT,                    -- the oldest and the newest ledger number of its rows
+    "maxLedger"      BIGINT,
     columns          TEXT[] NOT NULL,           -- that the row form covers; all others were empty
     digest           BYTEA NOT NULL,
     leaves           BYTEA NOT NULL,            -- the first 8 bytes of each row's digest: to tell which row is altered
@@ -47,14 +61,23 @@ CREATE INDEX "ArchiveRemoval_month_sequence_idx" ON "ArchiveRemoval" (month, seq
 -- What is hashed of an entry, before its rows' digests. Timestamps as PostgreSQL writes them (DateStyle ISO).
 CREATE FUNCTION archive_seal_header(
     month text, sequence integer, kind text, run_id uuid, rows bigint, first_created_at timestamp, first_id text,
-    last_created_at timestamp, last_id text, archived_after timestamp, archived_at timestamp, max_ledger bigint,
-    columns text[]
+    last_created_at timestamp, last_id text, archived_after timestamp, archived_at timestamp, min_ledger bigint,
+    max_ledger bigint, columns text[]
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT convert_to(to_json(ARRAY[
         month, sequence::text, kind, run_id::text, rows::text, first_created_at::text, first_id, last_created_at::text,
-        last_id, archived_after::text, archived_at::text, max_ledger::text
+        last_id, archived_after::text, archived_at::text, min_ledger::text,
+        max_ledger::text
     ] || columns)::text, 'UTF8')
+$$;
+
+-- What an entry hashes of a row that left.
+CREATE FUNCTION archive_removal_digest(archived_at timestamp, id text, created_at timestamp, digest bytea) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT sha256(convert_to(
+        to_json(ARRAY[archived_at::text, id, created_at::text, encode(digest, 'hex')])::text, 'UTF8'
+    ))
 $$;
 
 -- "MaintenanceFinding": what a run found out about rows and did not hide.
@@ -67,7 +90,7 @@ CREATE TABLE "MaintenanceFinding" (
     detail    JSONB NOT NULL,
     "foundAt" TIMESTAMP(3) NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
 );
-CREATE INDEX "MaintenanceFinding_runId_idx" ON "MaintenanceFinding" ("runId");
+CREATE UNIQUE INDEX "MaintenanceFinding_runId_kind_logId_key" ON "MaintenanceFinding" ("runId", kind, "logId");
 -- A row that was dropped may be the parent of another.
 CREATE INDEX "MaintenanceFinding_entry_hash_idx" ON "MaintenanceFinding" ((detail #>> '{row,entry_hash}'))
     WHERE kind = 'duplicate_dropped';
@@ -79,6 +102,7 @@ CREATE TABLE "ArchiveVerification" (
     "streamId"    TEXT,                         -- only this, by the contract-level id
     "isFull"      BOOLEAN NOT NULL,             -- whether rows of "EventLog" are looked at, too
     status        TEXT NOT NULL CHECK (status IN ('running', 'passed', 'failed', 'interrupted')),
+    attempts      INTEGER NOT NULL DEFAULT 1,   -- calls begun; only the last may go on
     position      JSONB,                        -- what was done last; NULL at first
     "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the ledger; of "EventLog" by the planner's estimate
     "rowsDone"    BIGINT NOT NULL DEFAULT 0,

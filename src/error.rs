@@ -112,6 +112,12 @@ pub enum Error {
         /// The month.
         month: Month,
     },
+    /// The month's table is there, but is no partition of the archive.
+    #[error("the table of the archive for {month} is not attached to \"StreamArchive\": attach it")]
+    PartitionDetached {
+        /// The month.
+        month: Month,
+    },
     /// Logs are kept for a month at least.
     #[error("the retention is {months} months: logs are kept for 1 month at least")]
     RetentionTooShort {
@@ -206,6 +212,7 @@ impl Error {
             Self::Paused { .. } => "maintenance_paused",
             Self::LeaseLost { .. } => "lease_lost",
             Self::SnapshotsIncomplete { .. } => "snapshots_incomplete",
+            Self::PartitionDetached { .. } => "partition_detached",
             Self::RetentionTooShort { .. } => "retention_too_short",
             Self::CutoffInFuture { .. } => "cutoff_in_future",
             Self::ReadOnlyDatabase => "database_read_only",

@@ -16,7 +16,7 @@ use crate::model::{
     StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, stream_ids, verification};
+use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -113,8 +113,8 @@ impl SnapshotService {
         if let Some(stream) = &request.stream {
             let client = self.pool.get().await?;
             let stream = StreamId::new(stream.clone())?;
-            let find = stream_ids::get_stream_ids(&**client, &stream);
-            request.stream = Some(session::read(&client, &self.read_limits(), find).await?.contract_id);
+            let find = holds::get_contract_id(&**client, &stream);
+            request.stream = Some(session::read(&client, &self.read_limits(), find).await?);
         }
         verify(&self.pool, &self.settings, &request, now, deadline).await
     }

@@ -82,6 +82,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::Paused { .. }
         | Error::LeaseLost { .. }
         | Error::SnapshotsIncomplete { .. }
+        | Error::PartitionDetached { .. }
         | Error::RetentionTooShort { .. }
         | Error::CutoffInFuture { .. }
         | Error::TooManyRows { .. } => StatusCode::CONFLICT,

@@ -12,17 +12,13 @@ use crate::error::{Error, Result, chain};
 use crate::model::{MAX_REPORTED_IDS, Month, Phase, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, Settled};
-use crate::store::ledger::{self, ArchivedBefore};
+use crate::store::ledger::{self, LedgerRange};
 use crate::store::maintenance_runs::{InUse, MonthProgress, Progress};
 use crate::store::row_form::RowForm;
 use crate::store::{partitions, session};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
 const MAX_INDEX_ATTEMPTS: u32 = 3;
-
-/// An event that is archived and ingested again has the ledger number that it had, so it is looked for only among rows with
-/// numbers up to the newest that is archived; and a little beyond, so that one is noticed whose number was tampered with.
-const LEDGERS_BEHIND: i64 = 1_000;
 
 /// What the workers share.
 struct Archiving<'a> {
@@ -31,7 +27,7 @@ struct Archiving<'a> {
     /// Partitions that hold rows adopted from the former service.
     adopted: Vec<String>,
     /// What may hold an event that the host has ingested again since.
-    archived_before: ArchivedBefore,
+    archived_before: Vec<LedgerRange>,
     /// Where the next month is looked for; a worker that finds one moves it on.
     next_month: tokio::sync::Mutex<Position>,
     tally: Mutex<Tally>,
@@ -224,7 +220,7 @@ impl<'a> Archiving<'a> {
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);
         let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
         let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
-        let before = ledger::get_archived_before(&**client, slice.run.id);
+        let before = ledger::list_archived_before(&**client, slice.run.id);
         let archived_before = session::read(&client, &limits, before).await?;
         let months = slice.state.months.clone();
         // Months before the first that is not done are done: what came there since is the next run's.
@@ -285,9 +281,6 @@ impl Archiving<'_> {
         if !is_new && !twin_partitions.contains(&partitions::partition_name(month)) {
             twin_partitions.push(partitions::partition_name(month));
         }
-        let before = &self.archived_before;
-        let duplicate_partitions: Vec<_> =
-            before.months.iter().map(|month| partitions::partition_name(*month)).collect();
         let mut size = slice.batch_size();
         let mut moved = 0;
         while !self.month(month).done {
@@ -301,8 +294,7 @@ impl Archiving<'_> {
                     due: self.due,
                     month,
                     twin_partitions: &twin_partitions,
-                    duplicate_partitions: &duplicate_partitions,
-                    max_duplicate_ledger: before.max_ledger.map(|newest| newest + LEDGERS_BEHIND),
+                    archived_before: &self.archived_before,
                     after: &after,
                     limit: attempt.rows(),
                     started_at: slice.run.started_at.naive_utc(),
@@ -349,7 +341,11 @@ impl Archiving<'_> {
                 slice.commit_preparation(transaction, &Progress::default()).await
             };
             match make.await {
-                Ok(()) => return Ok(Ok(true)),
+                // A table of that name may be there and be no partition: rows in it would be lost to readers.
+                Ok(()) if session::read(client, &limits, partitions::has_partition(client, month)).await? => {
+                    return Ok(Ok(true));
+                }
+                Ok(()) => return Err(Error::PartitionDetached { month }),
                 Err(error) => {
                     if let Some(stop) = slice.retry(&mut attempt, error).await? {
                         return Ok(Err(stop));

@@ -6,17 +6,16 @@ use deadpool_postgres::Pool;
 use futures_util::{StreamExt, stream};
 use tokio_postgres::IsolationLevel;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::{Deadline, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Break, BreakKind, Month, Verification, VerificationRequest};
 use crate::store::event_log::{Position, estimate_log_rows};
 use crate::store::session::{self, Limits};
-use crate::store::verification::{self, Outcome, Piece, SealDifference};
+use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
 
-/// What a statement gets however little time there is.
-const LEAST_TIME: Duration = Duration::from_secs(5);
+/// What a statement gets however little time there is: enough for a large month's.
+const LEAST_TIME: Duration = Duration::from_mins(1);
 /// Rows of `EventLog` that one statement looks at: it takes a fraction of a second.
 const LOG_BATCH_ROWS: i64 = 50_000;
 
@@ -39,13 +38,13 @@ pub(crate) async fn verify(
     info!(verification = %begun.id, rows, pieces = pieces.len(), "snapshot maintenance: verification begins");
     let done = begun.after.as_ref().map(Piece::rank);
     let left = pieces.into_iter().filter(|piece| done.is_none_or(|done| piece.rank() > done));
-    let result = match verifying.look_at(begun.id, left).await {
+    let result = match verifying.look_at(&begun, left).await {
         // There was no time for the piece.
         Err(error) if error.retry().is_some() && deadline.has_come().is_some() => Ok(false),
         result => result,
     };
     // What was looked at stays so, whatever went wrong with the next piece.
-    verifying.end(begun.id, matches!(result, Ok(true))).await?;
+    verifying.end(&begun, matches!(result, Ok(true))).await?;
     result?;
     let client = pool.get().await?;
     let get = verification::get_verification(&**client, begun.id);
@@ -69,7 +68,7 @@ impl Verifying<'_> {
         let limits = self.limits();
         let mut months = session::read(&client, &limits, verification::list_months(&**client)).await?;
         months.retain(|month| self.request.month.is_none_or(|wanted| wanted == *month));
-        let mut pieces = Vec::new();
+        let mut pieces = vec![Piece::Partitions];
         let mut total = 0;
         for month in months {
             let list = verification::list_seals(&**client, month, self.request.stream.as_deref());
@@ -80,38 +79,59 @@ impl Verifying<'_> {
         }
         if self.request.full {
             total += session::read(&client, &limits, estimate_log_rows(&**client)).await?;
-            pieces.push(Piece::EventLog);
         }
         Ok((pieces, total))
     }
 
-    /// Looks at pieces side by side, and records them in order. Returns whether it came to the end.
-    async fn look_at(&self, id: Uuid, pieces: impl Iterator<Item = Piece>) -> Result<bool> {
+    /// Looks at pieces side by side, and records them in order; then at `EventLog`. Returns whether it came to the end.
+    async fn look_at(&self, begun: &Continued, pieces: impl Iterator<Item = Piece>) -> Result<bool> {
         let outcomes = stream::iter(pieces).map(async |piece| {
             let outcome = match &piece {
                 Piece::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await,
                 Piece::Month(month) => self.look_at_month(*month).await,
-                Piece::EventLog => self.look_at_event_log().await,
+                _ => self.look_at_partitions().await,
             };
             outcome.map(|outcome| (piece, outcome))
         });
-        let mut outcomes = std::pin::pin!(outcomes.buffered(self.settings.workers.max(1)));
+        // One connection is for recording.
+        let side_by_side = self.settings.workers.min(self.pool.status().max_size.saturating_sub(1)).max(1);
+        let mut outcomes = std::pin::pin!(outcomes.buffered(side_by_side));
         while let Some(looked) = outcomes.next().await {
             let (piece, outcome) = looked?;
-            for found in &outcome.breaks {
-                warn!(verification = %id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
-            }
-            let mut client = self.pool.get().await?;
-            // What a crash undoes of it is looked at again.
-            let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
-            verification::record_piece(&transaction, id, &piece, &outcome).await?;
-            transaction.commit().await?;
+            self.record(begun, &piece, &outcome).await?;
             // Each call gets further, so that repeated calls always end.
             if self.deadline.has_come().is_some() {
                 return Ok(false);
             }
         }
-        Ok(true)
+        if self.request.full { self.look_at_event_log(begun).await } else { Ok(true) }
+    }
+
+    async fn record(&self, begun: &Continued, piece: &Piece, outcome: &Outcome) -> Result<()> {
+        for found in &outcome.breaks {
+            warn!(verification = %begun.id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
+        }
+        let mut client = self.pool.get().await?;
+        // What a crash undoes of it is looked at again.
+        let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
+        verification::record_piece(&transaction, begun, piece, outcome).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn look_at_partitions(&self) -> Result<Outcome> {
+        let client = self.pool.get().await?;
+        let list = verification::list_foreign_partitions(&**client);
+        let foreign = session::read(&client, &self.limits(), list).await?;
+        let breaks = foreign.into_iter().map(|(name, bounds)| Break {
+            kind: BreakKind::RowInserted,
+            month: None,
+            sequence: None,
+            log_id: None,
+            message: format!(
+                "the partition {name} ({bounds}) of the archive is not of one month: no ledger has its rows"
+            ),
+        });
+        Ok(Outcome { breaks: breaks.collect(), ..Outcome::default() })
     }
 
     async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
@@ -129,7 +149,10 @@ impl Verifying<'_> {
             Err(error) => return Err(error),
         };
         let mut breaks = Vec::new();
-        if !(seal.is_right && seal.leaves_right) {
+        if seal.is_right && !seal.leaves_right {
+            breaks.push(place.of_seal(BreakKind::SealAltered, "has leaves that are not its rows'"));
+        }
+        if !seal.is_right {
             let difference = verification::diff_seal(&transaction, month, sequence).await?;
             breaks = explain(place, &difference);
         }
@@ -187,8 +210,8 @@ impl Verifying<'_> {
         Ok(Outcome { rows: 0, seals: 0, breaks })
     }
 
-    async fn look_at_event_log(&self) -> Result<Outcome> {
-        let mut client = self.pool.get().await?;
+    /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
+    async fn look_at_event_log(&self, begun: &Continued) -> Result<bool> {
         let stream = self.request.stream.as_deref();
         let of_row = |kind, id: &str, message: String| Break {
             kind,
@@ -197,33 +220,45 @@ impl Verifying<'_> {
             log_id: Some(id.to_owned()),
             message: format!("row {id} of EventLog {message}"),
         };
-        let mut outcome = Outcome::default();
-        let mut after = Position::first();
+        let mut after = match &begun.after {
+            Some(Piece::Logs(position)) => position.clone(),
+            _ => Position::first(),
+        };
         loop {
+            let client = self.pool.get().await?;
             let recompute = verification::recompute_logs(&**client, &after, stream, LOG_BATCH_ROWS);
             let batch = session::read(&client, &self.limits(), recompute).await?;
-            outcome.rows += batch.rows;
-            outcome.breaks.extend(batch.mismatches.iter().map(|(id, stored, computed)| {
+            drop(client);
+            let Some(last) = batch.last else { break };
+            after = last;
+            let breaks = batch.mismatches.iter().map(|(id, stored, computed)| {
                 let message = format!("has the entry_hash {stored}, but its contents have {computed}");
                 of_row(BreakKind::HashMismatch, id, message)
-            }));
-            match batch.last {
-                Some(last) => after = last,
-                None => break,
+            });
+            let outcome = Outcome { rows: batch.rows, seals: 0, breaks: breaks.collect() };
+            self.record(begun, &Piece::Logs(after.clone()), &outcome).await?;
+            if self.deadline.has_come().is_some() {
+                return Ok(false);
             }
         }
+        let mut client = self.pool.get().await?;
         let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
-        for (id, parent) in verification::list_unlinked(&transaction, None, stream).await? {
+        let links = verification::list_unlinked(&transaction, None, stream).await?;
+        transaction.commit().await?;
+        drop(client);
+        let breaks = links.iter().map(|(id, parent)| {
             let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
-            outcome.breaks.push(of_row(BreakKind::LinkBroken, &id, message));
-        }
-        Ok(outcome)
+            of_row(BreakKind::LinkBroken, id, message)
+        });
+        let outcome = Outcome { breaks: breaks.collect(), ..Outcome::default() };
+        self.record(begun, &Piece::LogLinks, &outcome).await?;
+        Ok(true)
     }
 
-    async fn end(&self, id: Uuid, complete: bool) -> Result<()> {
+    async fn end(&self, begun: &Continued, complete: bool) -> Result<()> {
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.settings.limits()).await?;
-        verification::end_verification(&transaction, id, complete).await?;
+        verification::end_verification(&transaction, begun, complete).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -120,16 +120,18 @@ impl MirroredColumns {
     /// SQL that is true when `e` and `a`, rows of the same event under two ids, have the same contents: whatever an event
     /// gets anew when the host ingests it again does not count.
     pub(super) fn same_contents(&self) -> String {
-        const ANEW: [&str; 4] = ["id", "createdAt", "parent_hash", "entry_hash"];
-        let contents = self.0.iter().filter(|column| !ANEW.contains(&column.name.as_str()));
-        let conditions = contents
-            .map(|MirroredColumn { quoted, .. }| format!("e.{quoted}::text IS NOT DISTINCT FROM a.{quoted}::text"));
-        conditions.collect::<Vec<_>>().join(" AND ")
+        self.equal(&["id", "createdAt", "parent_hash", "entry_hash"])
     }
 
     /// SQL that is true when the copies `e` and `a` agree. Compared as text, which every type has and which is exact.
     pub(super) fn agree(&self) -> String {
-        let conditions = self.0.iter().map(|MirroredColumn { name, quoted, .. }| {
+        self.equal(&[])
+    }
+
+    /// The same in all columns but `ignored`. What the archived row never got does not count.
+    fn equal(&self, ignored: &[&str]) -> String {
+        let columns = self.0.iter().filter(|column| !ignored.contains(&column.name.as_str()));
+        let conditions = columns.map(|MirroredColumn { name, quoted, .. }| {
             let gap = if CARRIED_OVER.contains(&name.as_str()) { "false" } else { &format!("a.{quoted} IS NULL") };
             format!("({gap} OR e.{quoted}::text IS NOT DISTINCT FROM a.{quoted}::text)")
         });

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::archive_columns::MirroredColumns;
 use super::holds;
-use super::ledger::{self, Seal, SealKind};
+use super::ledger::{self, LedgerRange, Seal, SealKind};
 use super::partitions::{partition_month, partition_name};
 use super::row_form::RowForm;
 use crate::error::Result;
@@ -17,6 +17,10 @@ use crate::model::Month;
 
 /// SQL that is true when the row `e` was not restored, or was released since.
 const IS_NOT_RESTORED: &str = r#"NOT EXISTS (SELECT FROM "RestoredLog" r WHERE r.id = e.id)"#;
+
+/// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
+/// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
+const LEDGERS_BESIDE: i64 = 1_000;
 
 /// What is due: fixed when a run starts.
 #[derive(Debug, Clone, Copy)]
@@ -110,10 +114,8 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) month: Month,
     /// Partitions, as SQL writes them, that may hold copies of the month's rows. Each has its indexes.
     pub(crate) twin_partitions: &'a [String],
-    /// Partitions that may hold the month's events under other ids. Each has its indexes.
-    pub(crate) duplicate_partitions: &'a [String],
-    /// The newest ledger number that such an event can have; `None` when there is none.
-    pub(crate) max_duplicate_ledger: Option<i64>,
+    /// Months that may hold the month's events under other ids. Their partitions have their indexes.
+    pub(crate) archived_before: &'a [LedgerRange],
     pub(crate) after: &'a Position,
     pub(crate) limit: u32,
     /// The run's start.
@@ -166,18 +168,20 @@ pub(crate) async fn move_due_batch(
         None => NONE.into(),
     };
     let has_key = columns.have_event_index();
-    let duplicates = match union_of(r#""txHash", "eventIndex""#, request.duplicate_partitions).filter(|_| has_key) {
-        // As above.
-        Some(archived) => format!(
+    let candidates = if has_key { list_candidates(client, request).await? } else { Vec::new() };
+    // One look-up per row and candidate, of which there are few.
+    let duplicates = candidates.iter().map(|LedgerRange { month, min, max }| {
+        format!(
             r#"SELECT due.id FROM due CROSS JOIN LATERAL (
-                   SELECT FROM ({archived}) a WHERE a."txHash" = due."txHash" AND a."eventIndex" = due."eventIndex" LIMIT 1
-               ) a WHERE due.ledger <= $9 AND due.id NOT IN (SELECT id FROM twin)"#
-        ),
-        None => NONE.into(),
-    };
+                   SELECT FROM {} a WHERE a."txHash" = due."txHash" AND a."eventIndex" = due."eventIndex" LIMIT 1
+               ) a WHERE due.ledger BETWEEN {min} AND {max} AND due.id NOT IN (SELECT id FROM twin)"#,
+            partition_name(*month)
+        )
+    });
+    let duplicates = duplicates.reduce(|sql, select| format!("{sql} UNION {select}")).unwrap_or_else(|| NONE.into());
     let is_free = if on_hold.has_restored_rows { IS_NOT_RESTORED } else { "true" };
     let (proof_columns, proof) = if request.prove {
-        (form.proof_columns(""), seal.sql("archived", 11))
+        (form.proof_columns(""), seal.sql("archived", 10))
     } else {
         ("1".into(), "mismatch AS (SELECT WHERE false)".into())
     };
@@ -194,7 +198,7 @@ pub(crate) async fn move_due_batch(
         .replace("{proof}", &proof);
     let end = request.month.end().min(request.due.cutoff);
     let (start, limit) = (request.month.start(), i64::from(request.limit));
-    let parameters: [(&(dyn ToSql + Sync), Type); 10] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
         (&request.due.cutoff, Type::TIMESTAMP),
         (&request.due.has_hashes, Type::BOOL),
         (&start, Type::TIMESTAMP),
@@ -203,7 +207,6 @@ pub(crate) async fn move_due_batch(
         (&request.after.id, Type::TEXT),
         (&limit, Type::INT8),
         (&archived_at, Type::TIMESTAMP),
-        (&request.max_duplicate_ledger, Type::INT8),
         (&on_hold.streams, Type::TEXT_ARRAY),
     ];
     let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await?;
@@ -223,6 +226,40 @@ pub(crate) async fn move_due_batch(
         hash_mismatches: number("hash_mismatches")?,
         last,
     })
+}
+
+/// The months that can hold events of the next rows under other ids: those whose ledger numbers the rows' meet.
+async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>) -> Result<Vec<LedgerRange>> {
+    let widened = request.archived_before.iter().map(|range| LedgerRange {
+        min: range.min.saturating_sub(LEDGERS_BESIDE),
+        max: range.max.saturating_add(LEDGERS_BESIDE),
+        ..*range
+    });
+    let ranges: Vec<_> = widened.collect();
+    if ranges.is_empty() {
+        return Ok(ranges);
+    }
+    let row = client
+        .query_typed_one(
+            r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max
+               FROM (
+                   SELECT ledger FROM "EventLog"
+                   WHERE "createdAt" >= $1 AND "createdAt" < $2 AND ("createdAt", id) > ($1, $3)
+                   ORDER BY "createdAt", id LIMIT $4
+               ) due"#,
+            &[
+                (&request.after.created_at, Type::TIMESTAMP),
+                (&request.month.end().min(request.due.cutoff), Type::TIMESTAMP),
+                (&request.after.id, Type::TEXT),
+                // Some may be locked or held: then the batch goes further.
+                (&(2 * i64::from(request.limit)), Type::INT8),
+            ],
+        )
+        .await?;
+    let (Some(min), Some(max)) = (row.try_get::<_, Option<i64>>("min")?, row.try_get::<_, Option<i64>>("max")?) else {
+        return Ok(Vec::new());
+    };
+    Ok(ranges.into_iter().filter(|range| range.min <= max && min <= range.max).collect())
 }
 
 /// `SELECT columns` from each of the partitions, as one list.
@@ -291,11 +328,13 @@ async fn complete_rows(
     partition: &str,
     ids: &[String],
 ) -> Result<u64> {
-    let head = ledger::lock_head(client, partition_month(partition)?).await?;
+    let month = partition_month(partition)?;
+    let head = ledger::lock_head(client, month).await?;
+    let sealed = ledger::list_sealed_forms(client, month).await?;
     let archived_at = head.next_archived_at(request.started_at);
     let seal = Seal::of_archived(SealKind::Completed, &head, request.run, archived_at, form);
     let statement = include_str!("sql/complete_rows.sql")
-        .replace("{old_digest}", &form.digest())
+        .replace("{old_digest}", &sealed.digest())
         .replace("{partition}", partition)
         .replace("{month}", "$3")
         .replace("{sequence}", "$4")
@@ -315,8 +354,11 @@ pub(crate) async fn settle_duplicates(
     request: &BatchRequest<'_>,
     moved: &MovedBatch,
 ) -> Result<Settled> {
-    let archived = union_of(&columns.list(""), request.duplicate_partitions);
-    let Some(archived) = archived.filter(|_| !moved.duplicates.is_empty()) else { return Ok(Settled::default()) };
+    if moved.duplicates.is_empty() {
+        return Ok(Settled::default());
+    }
+    let partitions: Vec<_> = request.archived_before.iter().map(|range| partition_name(range.month)).collect();
+    let archived = union_of(&columns.list(""), &partitions).unwrap_or_default();
     let statement = include_str!("sql/settle_duplicates.sql")
         .replace("{same_contents}", &columns.same_contents())
         .replace("{archived}", &archived);

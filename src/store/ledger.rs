@@ -107,8 +107,21 @@ impl<'a> Seal<'a> {
             .replace("{source}", source)
             .replace("{kind}", self.kind.as_str())
             .replace("{digest}", &RowForm::digest_of("content", "rest"))
+            .replace("{digest_rows}", &digest_rows("proof"))
+            .replace("{removed}", &self.removed())
             .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
         names.enumerate().fold(sql, |sql, (index, name)| sql.replace(name, &format!("${}", first + index)))
+    }
+
+    /// SQL for what the entry hashes of the rows that left an earlier one for it.
+    fn removed(&self) -> String {
+        let rows = match self.kind {
+            SealKind::Archived => return String::new(),
+            // As they were.
+            SealKind::Completed => "old",
+            SealKind::Restored => "proof",
+        };
+        format!(" || ({})", digest_removals(rows))
     }
 
     /// The parameters of [`sql`](Self::sql).
@@ -125,6 +138,19 @@ impl<'a> Seal<'a> {
     }
 }
 
+/// SQL that digests `rows`, which have createdAt, id, ledger and digest.
+pub(super) fn digest_rows(rows: &str) -> String {
+    include_str!("sql/digest_rows.sql").replace("{rows}", rows)
+}
+
+/// SQL that digests `rows` that left an entry, which have archivedAt, id, createdAt and digest.
+pub(super) fn digest_removals(rows: &str) -> String {
+    format!(
+        r#"SELECT sha256(string_agg(archive_removal_digest("archivedAt", id, "createdAt", digest), ''
+               ORDER BY "archivedAt", id COLLATE "C")) FROM {rows}"#
+    )
+}
+
 /// The forms that the rows of one month were sealed in, each up to an "archivedAt", oldest first.
 #[derive(Debug)]
 pub(crate) struct SealedForms(Vec<(NaiveDateTime, RowForm)>);
@@ -138,6 +164,11 @@ impl SealedForms {
         format!(
             r#"id, "createdAt", "archivedAt", ledger, NULL::text AS entry_hash, {content} AS content, {rest} AS rest"#
         )
+    }
+
+    /// SQL for the digest that a row was sealed with.
+    pub(crate) fn digest(&self) -> String {
+        RowForm::digest_of(&self.by_form(|form| form.content("")), &self.by_form(|form| form.rest("")))
     }
 
     fn by_form(&self, sql: impl Fn(&RowForm) -> String) -> String {
@@ -170,31 +201,34 @@ pub(crate) async fn list_sealed_forms(client: &impl GenericClient, month: Month)
     Ok(SealedForms(rows.iter().map(parse).collect::<Result<_>>()?))
 }
 
-/// The newest ledger number among the rows that were archived before `run` began, with the months that have such rows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ArchivedBefore {
-    pub(crate) months: Vec<Month>,
-    pub(crate) max_ledger: Option<i64>,
+/// The ledger numbers of the rows of one month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LedgerRange {
+    pub(crate) month: Month,
+    pub(crate) min: i64,
+    pub(crate) max: i64,
 }
 
-/// What the ledger tells of the rows that other runs have archived.
-pub(crate) async fn get_archived_before(client: &impl GenericClient, run: Uuid) -> Result<ArchivedBefore> {
+/// Months with rows that other runs than `run` have archived, and the ledger numbers of these.
+pub(crate) async fn list_archived_before(client: &impl GenericClient, run: Uuid) -> Result<Vec<LedgerRange>> {
     let rows = client
         .query_typed(
-            r#"SELECT month, max("maxLedger") AS max_ledger FROM "ArchiveSeal"
-               WHERE kind <> 'restored' AND "runId" IS DISTINCT FROM $1
+            r#"SELECT month, min("minLedger") AS min, max("maxLedger") AS max FROM "ArchiveSeal"
+               WHERE kind <> 'restored' AND "runId" IS DISTINCT FROM $1 AND "minLedger" IS NOT NULL
                  -- An operator may have dropped a month.
                  AND to_regclass(quote_ident('StreamArchive_' || replace(month, '-', '_'))) IS NOT NULL
                GROUP BY month ORDER BY month"#,
             &[(&run, Type::UUID)],
         )
         .await?;
-    let mut before = ArchivedBefore::default();
-    for row in rows {
-        before.months.push(row.try_get::<_, &str>("month")?.parse()?);
-        before.max_ledger = before.max_ledger.max(row.try_get("max_ledger")?);
-    }
-    Ok(before)
+    let parse = |row: &Row| {
+        Ok(LedgerRange {
+            month: row.try_get::<_, &str>("month")?.parse()?,
+            min: row.try_get("min")?,
+            max: row.try_get("max")?,
+        })
+    };
+    rows.iter().map(parse).collect()
 }
 
 /// Months whose partition has rows from before there was a ledger, oldest first.
@@ -226,7 +260,8 @@ pub(crate) async fn seal_adopted(client: &impl GenericClient, month: Month) -> R
     let form = RowForm::load(client).await?;
     let statement = include_str!("sql/seal_adopted.sql")
         .replace("{partition}", &partition_name(month))
-        .replace("{digest}", &form.digest());
+        .replace("{digest}", &form.digest())
+        .replace("{digest_rows}", &digest_rows("sealed"));
     let row = client
         .query_typed_one(
             &statement,

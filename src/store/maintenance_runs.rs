@@ -118,7 +118,9 @@ pub(crate) struct InUse {
     pub(crate) conflicts: u64,
     /// How many of the ids of conflicts were known.
     pub(crate) conflict_ids: usize,
+    #[serde(default)]
     pub(crate) on_hold: u64,
+    #[serde(default)]
     pub(crate) restored: u64,
 }
 

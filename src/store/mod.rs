@@ -19,5 +19,4 @@ pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
 pub(crate) mod stream_history;
-pub(crate) mod stream_ids;
 pub(crate) mod verification;

@@ -20,7 +20,10 @@ pub(crate) async fn build_next_index(client: &impl GenericClient, month: Month) 
 /// Whether the archive has a partition of `month`.
 pub(crate) async fn has_partition(client: &impl GenericClient, month: Month) -> Result<bool> {
     let row = client
-        .query_typed_one("SELECT to_regclass($1) IS NOT NULL AS there", &[(&partition_name(month), Type::TEXT)])
+        .query_typed_one(
+            "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = '\"StreamArchive\"'::regclass) AS there",
+            &[(&partition_name(month), Type::TEXT)],
+        )
         .await?;
     Ok(row.try_get("there")?)
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::archive_columns::{list_archive_columns, list_columns_of, quote};
 use super::event_log::Position;
+use super::ledger::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
 use crate::error::{Error, Result};
@@ -25,21 +26,27 @@ const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, positio
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Piece {
+    /// What the archive consists of.
+    Partitions,
     /// An entry of a month's ledger.
     Seal(Month, i32),
     /// What no single entry of the month shows, and its links.
     Month(Month),
-    /// The rows of `EventLog`, up to its end.
-    EventLog,
+    /// The rows of `EventLog` up to this one.
+    Logs(Position),
+    /// The links of `EventLog`.
+    LogLinks,
 }
 
 impl Piece {
     /// In which order pieces are looked at.
     pub(crate) fn rank(&self) -> (u8, Option<Month>, i32) {
         match self {
+            Self::Partitions => (0, None, 0),
             Self::Seal(month, sequence) => (0, Some(*month), *sequence),
             Self::Month(month) => (0, Some(*month), i32::MAX),
-            Self::EventLog => (1, None, 0),
+            Self::Logs(_) => (1, None, 0),
+            Self::LogLinks => (1, None, 1),
         }
     }
 }
@@ -56,6 +63,8 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) struct Continued {
     pub(crate) id: Uuid,
+    /// Which call this is: only the last one may go on.
+    pub(crate) attempt: i32,
     /// The last piece that was looked at.
     pub(crate) after: Option<Piece>,
 }
@@ -84,51 +93,58 @@ pub(crate) async fn begin_verification(
     let after: Option<serde_json::Value> = row.try_get("position")?;
     Ok(Continued {
         id: row.try_get("id")?,
+        attempt: row.try_get("attempts")?,
         after: after.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
     })
 }
 
 /// Records what looking at `piece`, the next one, has shown.
+///
+/// # Errors
+///
+/// [`Error::LeaseLost`] when another call has taken over.
 pub(crate) async fn record_piece(
     client: &impl GenericClient,
-    id: Uuid,
+    continued: &Continued,
     piece: &Piece,
     outcome: &Outcome,
 ) -> Result<()> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let piece = serde_json::to_value(piece).map_err(Error::Serialize)?;
     let breaks = serde_json::to_value(outcome.breaks.iter().take(MAX_REPORTED_BREAKS).collect::<Vec<_>>());
-    client
+    let recorded = client
         .execute_typed(
             r#"UPDATE "ArchiveVerification"
-               SET position = $2, "rowsDone" = "rowsDone" + $3, "sealsDone" = "sealsDone" + $4,
-                   breaks = CASE WHEN jsonb_array_length(breaks) + $6 <= $7 THEN breaks || $5 ELSE breaks END,
-                   "breakCount" = "breakCount" + $6, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
-               WHERE id = $1"#,
+               SET position = $3, "rowsDone" = "rowsDone" + $4, "sealsDone" = "sealsDone" + $5,
+                   -- A few more than are told of are kept.
+                   breaks = CASE WHEN jsonb_array_length(breaks) < $8 THEN breaks || $6 ELSE breaks END,
+                   "breakCount" = "breakCount" + $7, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+               WHERE id = $1 AND attempts = $2"#,
             &[
-                (&id, Type::UUID),
+                (&continued.id, Type::UUID),
+                (&continued.attempt, Type::INT4),
                 (&piece, Type::JSONB),
                 (&number(outcome.rows), Type::INT8),
                 (&number(outcome.seals), Type::INT8),
                 (&breaks.map_err(Error::Serialize)?, Type::JSONB),
                 (&number(outcome.breaks.len() as u64), Type::INT8),
-                (&number(2 * MAX_REPORTED_BREAKS as u64), Type::INT8),
+                (&number(MAX_REPORTED_BREAKS as u64), Type::INT8),
             ],
         )
         .await?;
-    Ok(())
+    if recorded == 0 { Err(Error::LeaseLost { run: continued.id }) } else { Ok(()) }
 }
 
-/// Ends a verification, or a part of it.
-pub(crate) async fn end_verification(client: &impl GenericClient, id: Uuid, complete: bool) -> Result<()> {
+/// Ends a verification, or a part of it; not one that another call has taken over.
+pub(crate) async fn end_verification(client: &impl GenericClient, continued: &Continued, complete: bool) -> Result<()> {
     client
         .execute_typed(
             r#"UPDATE "ArchiveVerification"
-               SET status = CASE WHEN NOT $2 THEN 'interrupted' WHEN "breakCount" > 0 THEN 'failed' ELSE 'passed' END,
+               SET status = CASE WHEN NOT $3 THEN 'interrupted' WHEN "breakCount" > 0 THEN 'failed' ELSE 'passed' END,
                    "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
-                   "finishedAt" = CASE WHEN $2 THEN clock_timestamp() AT TIME ZONE 'UTC' END
-               WHERE id = $1"#,
-            &[(&id, Type::UUID), (&complete, Type::BOOL)],
+                   "finishedAt" = CASE WHEN $3 THEN clock_timestamp() AT TIME ZONE 'UTC' END
+               WHERE id = $1 AND attempts = $2"#,
+            &[(&continued.id, Type::UUID), (&continued.attempt, Type::INT4), (&complete, Type::BOOL)],
         )
         .await?;
     Ok(())
@@ -251,10 +267,9 @@ impl SealStatement {
     /// For the entry `sequence` of the ledger of `month`; `None` when it is gone.
     async fn load(client: &impl GenericClient, month: Month, sequence: i32) -> Result<Option<Self>> {
         const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::text AS entry_hash, \
-             NULL::text AS computed_hash, false AS has_excess, NULL::bytea AS digest WHERE false";
-        const RESTORED: &str =
-            r#"SELECT id, "createdAt", digest FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2"#;
-        const REMOVED: &str = r#"SELECT id, "createdAt", digest FROM "ArchiveRemoval"
+             NULL::text AS computed_hash, false AS has_excess, NULL::bigint AS ledger, NULL::bytea AS digest WHERE false";
+        const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2"#;
+        const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
             WHERE month = $1
               AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM entry), '-infinity')
               AND "archivedAt" <= (SELECT "archivedAt" FROM entry)"#;
@@ -285,7 +300,11 @@ impl SealStatement {
     }
 
     fn fill(&self, sql: &str) -> String {
-        sql.replace("{present}", &self.present).replace("{removed}", self.removed)
+        let left = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2) removal"#;
+        sql.replace("{present}", &self.present)
+            .replace("{removed}", self.removed)
+            .replace("{digest_rows}", &digest_rows("sealed"))
+            .replace("{digest_removals}", &digest_removals(left))
     }
 }
 
@@ -380,6 +399,12 @@ pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Re
     })
 }
 
+/// Partitions of the archive that are not what the service makes for a month: name and bounds.
+pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Result<Vec<(String, String)>> {
+    let rows = client.query_typed(include_str!("sql/list_foreign_partitions.sql"), &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("bounds")?))).collect()
+}
+
 /// Rows of a month of the archive, or of `EventLog`, whose parent is no row of either table: id and `parent_hash`.
 pub(crate) async fn list_unlinked(
     client: &impl GenericClient,
@@ -415,30 +440,35 @@ async fn follow(
     month: Option<Month>,
     mut unlinked: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>> {
-    let mut places = Vec::new();
     if let Some(month) = month {
-        places.push(format!(
-            "SELECT entry_hash FROM {} p WHERE entry_hash = ANY ($1)",
-            rows_of(client, month.previous()).await?
-        ));
+        let before = rows_of(client, month.previous()).await?;
+        let sql = format!("SELECT entry_hash FROM {before} p WHERE entry_hash = ANY ($1)");
+        remove_found(client, &sql, &mut unlinked).await?;
     }
-    places.push(
-        r#"SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding"
-           WHERE kind = 'duplicate_dropped' AND detail #>> '{row,entry_hash}' = ANY ($1)"#
-            .into(),
-    );
-    places.push(r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY ($1)"#.into());
-    places.push(r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY ($1)"#.into());
-    for sql in places {
-        let hashes: Vec<&str> = unlinked.iter().map(|(_, parent)| parent.as_str()).collect();
-        let rows = client.query_typed(&sql, &[(&hashes, Type::TEXT_ARRAY)]).await?;
-        let found: HashSet<String> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
-        unlinked.retain(|(_, parent)| !found.contains(parent));
-        if unlinked.is_empty() {
-            break;
-        }
+    remove_found(client, r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY ($1)"#, &mut unlinked).await?;
+    let dropped = r#"SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding"
+        WHERE kind = 'duplicate_dropped' AND detail #>> '{row,entry_hash}' = ANY ($1)"#;
+    remove_found(client, dropped, &mut unlinked).await?;
+    if let Some(month) = month.filter(|_| !unlinked.is_empty()) {
+        let (rows, before) = (rows_of(client, month).await?, rows_of(client, month.previous()).await?);
+        let sql = include_str!("sql/find_unverifiable.sql").replace("{rows}", &rows).replace("{before}", &before);
+        remove_found(client, &sql, &mut unlinked).await?;
     }
+    remove_found(client, r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY ($1)"#, &mut unlinked)
+        .await?;
     Ok(unlinked)
+}
+
+/// Removes from `unlinked` those whose parent's hash `sql` finds among `$1`.
+async fn remove_found(client: &impl GenericClient, sql: &str, unlinked: &mut Vec<(String, String)>) -> Result<()> {
+    if unlinked.is_empty() {
+        return Ok(());
+    }
+    let hashes: Vec<&str> = unlinked.iter().map(|(_, parent)| parent.as_str()).collect();
+    let rows = client.query_typed(sql, &[(&hashes, Type::TEXT_ARRAY)]).await?;
+    let found: HashSet<String> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
+    unlinked.retain(|(_, parent)| !found.contains(parent));
+    Ok(())
 }
 
 async fn find_unlinked(

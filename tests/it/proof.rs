@@ -227,6 +227,7 @@ async fn any_change_of_the_ledger_itself_is_found() {
         r#""lastId" = 'x'"#,
         r#""archivedAfter" = "archivedAfter" - interval '1 day'"#,
         r#""archivedAt" = "archivedAt" + interval '1 day'"#,
+        r#""minLedger" = 0"#,
         r#""maxLedger" = 1"#,
         "columns = columns[2:]",
         "digest = sha256('')",
@@ -281,6 +282,93 @@ async fn any_change_of_the_ledger_itself_is_found() {
         .await;
     let verification = verify(&database).await;
     assert!(found(&verification).contains(&(BreakKind::RowMissing, None, Some("ae000015"))), "{verification:?}");
+}
+
+#[tokio::test]
+async fn a_month_that_is_taken_out_of_the_archive_and_a_partition_that_is_none_are_found() {
+    let database = with_chain().await;
+    archive(&database).await;
+    database.execute(r#"ALTER TABLE "StreamArchive" DETACH PARTITION "StreamArchive_2026_01""#).await;
+    let verification = verify(&database).await;
+    let missing = verification.breaks.iter().filter(|found| found.kind == BreakKind::RowMissing).count();
+    assert_eq!(missing, 30, "{verification:?}");
+    database
+        .execute(
+            r#"ALTER TABLE "StreamArchive" ATTACH PARTITION "StreamArchive_2026_01"
+                   FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+               CREATE TABLE other PARTITION OF "StreamArchive" DEFAULT"#,
+        )
+        .await;
+    let verification = verify(&database).await;
+    assert_eq!(found(&verification), [(BreakKind::RowInserted, None, None)], "{verification:?}");
+}
+
+#[tokio::test]
+async fn a_piece_with_very_many_breaks_names_the_first_thousand() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(2_500, "2026-05-20 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' || id, entry_hash = id"#).await;
+    let verification = verify(&database).await;
+    assert_eq!((verification.breaks.len(), verification.break_count), (1_000, 1_000 + 2_500));
+}
+
+#[tokio::test]
+async fn a_row_is_completed_after_the_host_got_a_column_and_its_first_seal_still_verifies() {
+    let database = with_chain().await;
+    archive(&database).await;
+    // Left by a crash of whoever restored a backup: a copy of an archived row, with a column that is new.
+    database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT"#).await;
+    migrate(&database.pool).await.unwrap();
+    database
+        .execute(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", sender,
+                   receiver, amount, metadata, parent_hash, entry_hash, "createdAt", note)
+               SELECT id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", sender, receiver, amount,
+                   metadata, parent_hash, entry_hash, "createdAt", 'n' FROM "StreamArchive" WHERE id = 'ae000015'"#,
+        )
+        .await;
+    assert_eq!(archive(&database).await.already_archived, 1);
+    assert_eq!(database.value::<String>(r#"SELECT note FROM "StreamArchive" WHERE id = 'ae000015'"#).await, "n");
+    let verification = verify(&database).await;
+    assert_eq!(verification.status, VerificationStatus::Passed, "{verification:?}");
+    for change in [
+        r#""createdAt" = "createdAt" + interval '1 millisecond'"#,
+        r"id = id || 'x'",
+        r#""archivedAt" = "archivedAt" + interval '1 millisecond'"#,
+        "digest = sha256('')",
+        "sequence = sequence + 1",
+    ] {
+        database
+            .execute(&format!(
+                r#"CREATE TABLE kept AS SELECT * FROM "ArchiveRemoval"; UPDATE "ArchiveRemoval" SET {change}"#
+            ))
+            .await;
+        assert_eq!(verify(&database).await.status, VerificationStatus::Failed, "{change}");
+        database
+            .execute(r#"TRUNCATE "ArchiveRemoval"; INSERT INTO "ArchiveRemoval" SELECT * FROM kept; DROP TABLE kept"#)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_event_after_those_whose_hashes_the_former_service_dropped_is_no_break() {
+    let database = TestDatabase::of_host().await;
+    database.execute(include_str!("fixtures/legacy-tables.sql")).await;
+    database.insert_events(20, "2026-01-10 00:00:00").await;
+    database.execute(CHAIN).await;
+    let columns = r#"id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, receiver, amount, metadata, "createdAt""#;
+    database
+        .execute(&format!(
+            r#"INSERT INTO "StreamArchive" ({columns}) SELECT {columns} FROM "EventLog" WHERE id <= 'e000005';
+               DELETE FROM "EventLog" WHERE id <= 'e000005'"#
+        ))
+        .await;
+    migrate(&database.pool).await.unwrap();
+    database.insert_event("newer", "42", "2026-05-30 00:00:00").await;
+    assert_eq!(archive(&database).await.logs_archived, 15);
+    assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
+    database.execute(r#"UPDATE "StreamArchive" SET parent_hash = 'x' WHERE id = 'e000008'"#).await;
+    assert!(verify(&database).await.breaks.iter().any(|found| found.kind == BreakKind::LinkBroken));
 }
 
 #[tokio::test]
@@ -362,7 +450,7 @@ async fn a_verification_that_is_interrupted_goes_on_where_it_stopped() {
         }
         assert_eq!(verification.status, VerificationStatus::Interrupted);
     };
-    assert_eq!(calls, 10, "6 entries, 2 months, the log, and the end");
+    assert_eq!(calls, 11, "the partitions, 6 entries, 2 months, the log, and its links");
     assert_eq!((verification.rows_done, verification.break_count), (90, 1), "each was looked at once");
     assert_eq!(database.count(r#""ArchiveVerification""#).await, 1);
 }

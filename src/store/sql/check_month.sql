@@ -7,7 +7,12 @@ WITH head AS MATERIALIZED (
 )
 SELECT
     ARRAY(
-        SELECT place::integer FROM head CROSS JOIN generate_series(1, head.entries) place
+        -- However many entries the head is made to claim.
+        SELECT place::integer
+        FROM head
+        CROSS JOIN LATERAL generate_series(1, LEAST(
+            head.entries, $2 + (SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = $1)
+        )) place
         WHERE NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = place)
         ORDER BY place LIMIT $2
     ) AS missing,

@@ -8,7 +8,7 @@ present AS MATERIALIZED (
 {present}
 ),
 sealed AS (
-    SELECT id, "createdAt", digest FROM present
+    SELECT id, "createdAt", ledger, digest FROM present
     UNION ALL
 {removed}
 ),

@@ -6,8 +6,8 @@
 -- The chain's head is looked up here and not once per run: a row that becomes the head meanwhile is not visible to this
 -- statement, so it cannot be moved either.
 -- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff,
--- $5 and $6 the last row of the batch before, $7 most rows, $8 "archivedAt" of the rows, $9 newest ledger number that a
--- duplicate can have, or NULL when there can be none, $10 streams that are held; $11 and so on: the ledger's entry.
+-- $5 and $6 the last row of the batch before, $7 most rows, $8 "archivedAt" of the rows, $9 streams that are held; $10 and so
+-- on: the ledger's entry.
 -- One row: seen, moved, twin_ids, duplicate_ids, in_use (rows of the same stretch that were left out because somebody else
 -- has locked or just changed them), on_hold and restored (rows of the same stretch that are held), hash_mismatches,
 -- last_created_at and last_id (NULL when no row was seen).
@@ -22,7 +22,7 @@ due AS MATERIALIZED (
       AND e."createdAt" >= $5
       AND (e."createdAt", e.id) > ($5, $6)
       AND e.id NOT IN (SELECT id FROM head)
-      AND e."streamId" <> ALL ($10)
+      AND e."streamId" <> ALL ($9)
       AND {is_free}
     ORDER BY e."createdAt", e.id
     LIMIT $7
@@ -66,9 +66,9 @@ CROSS JOIN (SELECT ARRAY(SELECT id FROM duplicate) AS ids) duplicates
 LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true
 CROSS JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE e."streamId" <> ALL ($10) AND {is_free}) AS rows,
-        count(*) FILTER (WHERE e."streamId" = ANY ($10)) AS on_hold,
-        count(*) FILTER (WHERE e."streamId" <> ALL ($10) AND NOT ({is_free})) AS restored
+        count(*) FILTER (WHERE e."streamId" <> ALL ($9) AND {is_free}) AS rows,
+        count(*) FILTER (WHERE e."streamId" = ANY ($9)) AS on_hold,
+        count(*) FILTER (WHERE e."streamId" <> ALL ($9) AND NOT ({is_free})) AS restored
     FROM "EventLog" e
     WHERE e."createdAt" >= $3 AND e."createdAt" < $4
       AND e."createdAt" >= $5

@@ -4,13 +4,7 @@ WITH sealed AS MATERIALIZED (
     SELECT "createdAt", id, "archivedAt", ledger, {digest} AS digest FROM {partition}
 ),
 batch AS (
-    SELECT
-        count(*) AS rows,
-        max("archivedAt") AS archived_at,
-        max(ledger)::bigint AS max_ledger,
-        string_agg(digest, '') AS digests,
-        string_agg(substr(digest, 1, 8), '') AS leaves
-    FROM (SELECT * FROM sealed ORDER BY "createdAt", id COLLATE "C") sorted
+{digest_rows}
 ),
 edge AS (
     SELECT first."createdAt" AS first_at, first.id AS first_id, last."createdAt" AS last_at, last.id AS last_id
@@ -19,16 +13,17 @@ edge AS (
 ),
 seal AS (
     INSERT INTO "ArchiveSeal" (
-        month, sequence, kind, rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId", "archivedAt", "maxLedger",
-        columns, digest, leaves
+        month, sequence, kind, rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId", "archivedAt", "minLedger",
+        "maxLedger", columns, digest, leaves
     )
     SELECT
-        $1, 1, 'adopted', rows, first_at, first_id, last_at, last_id, archived_at, max_ledger, $3,
+        $1, 1, 'adopted', rows, first_at, first_id, last_at, last_id, archived_at, min_ledger, max_ledger, $3,
         sha256($2 || archive_seal_header(
-            $1, 1, 'adopted', NULL, rows, first_at, first_id, last_at, last_id, NULL, archived_at, max_ledger, $3
+            $1, 1, 'adopted', NULL, rows, first_at, first_id, last_at, last_id, NULL, archived_at, min_ledger,
+            max_ledger, $3
         ) || digests),
         leaves
-    FROM batch CROSS JOIN edge
+    FROM batch CROSS JOIN edge CROSS JOIN (SELECT max("archivedAt") AS archived_at FROM sealed) newest
     RETURNING digest, "archivedAt"
 ),
 head AS (

@@ -5,12 +5,7 @@ proof AS MATERIALIZED (
     FROM {source}
 ),
 batch AS (
-    SELECT
-        count(*) AS rows,
-        max(ledger)::bigint AS max_ledger,
-        string_agg(digest, '') AS digests,
-        string_agg(substr(digest, 1, 8), '') AS leaves
-    FROM (SELECT * FROM proof ORDER BY "createdAt", id COLLATE "C") sorted
+{digest_rows}
 ),
 edge AS (
     SELECT first."createdAt" AS first_at, first.id AS first_id, newest."createdAt" AS last_at, newest.id AS last_id
@@ -20,15 +15,15 @@ edge AS (
 seal AS (
     INSERT INTO "ArchiveSeal" (
         month, sequence, kind, "runId", rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId", "archivedAfter",
-        "archivedAt", "maxLedger", columns, digest, leaves
+        "archivedAt", "minLedger", "maxLedger", columns, digest, leaves
     )
     SELECT
         {month}, {sequence}, '{kind}', {run}, rows, first_at, first_id, last_at, last_id, {archived_after},
-        {archived_at}, max_ledger, {columns},
+        {archived_at}, min_ledger, max_ledger, {columns},
         sha256({previous} || archive_seal_header(
             {month}, {sequence}, '{kind}', {run}, rows, first_at, first_id, last_at, last_id, {archived_after},
-            {archived_at}, max_ledger, {columns}
-        ) || digests),
+            {archived_at}, min_ledger, max_ledger, {columns}
+        ) || digests{removed}),
         leaves
     FROM batch CROSS JOIN edge
     RETURNING digest
@@ -44,5 +39,6 @@ mismatch AS (
     SELECT {run}, 'hash_mismatch', id, {month}, jsonb_build_object('entryHash', entry_hash, 'computedHash', computed_hash)
     FROM proof
     WHERE entry_hash <> computed_hash
+    ON CONFLICT DO NOTHING
     RETURNING 1
 )

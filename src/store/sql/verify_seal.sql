@@ -16,22 +16,20 @@ present AS MATERIALIZED (
 {present}
 ),
 sealed AS (
-    SELECT id, "createdAt", digest FROM present
+    SELECT id, "createdAt", ledger, digest FROM present
     UNION ALL
 {removed}
 ),
 batch AS (
-    SELECT
-        count(*) AS rows,
-        COALESCE(string_agg(digest, ''), '') AS digests,
-        COALESCE(string_agg(substr(digest, 1, 8), ''), '') AS leaves
-    FROM (SELECT * FROM sealed ORDER BY "createdAt", id COLLATE "C") sorted
+{digest_rows}
 )
 SELECT
     COALESCE(entry.digest = sha256(previous || archive_seal_header(
         entry.month, entry.sequence, kind, "runId", entry.rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId",
-        "archivedAfter", "archivedAt", "maxLedger", columns
-    ) || digests), false) AS is_right,
+        "archivedAfter", "archivedAt", "minLedger", "maxLedger", columns
+    ) || digests || CASE WHEN kind IN ('completed', 'restored') THEN (
+        {digest_removals}
+    ) ELSE '' END), false) AS is_right,
     entry.leaves = batch.leaves AS leaves_right,
     batch.rows,
     (

@@ -1,5 +1,5 @@
     SELECT
-        id, "createdAt", entry_hash, encode(content, 'hex') AS computed_hash, has_excess,
+        id, "createdAt", ledger::bigint AS ledger, entry_hash, encode(content, 'hex') AS computed_hash, has_excess,
         sha256(convert_to(encode(content, 'hex') || rest, 'UTF8')) AS digest
     FROM (
         SELECT {proof_columns}, {has_excess} AS has_excess

@@ -90,7 +90,8 @@ async fn check_rollback(slice: &Slice<'_>, client: &Client) -> Result<()> {
     let run = run.ok_or(Error::LeaseLost { run: slice.run.id })?;
     if run.conflicts > 0 {
         let such_as = run.conflict_ids.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-        let reason = format!("{} archived logs have others in their way in \"EventLog\": {such_as}", run.conflicts);
+        let conflicts = run.conflicts;
+        let reason = format!("{conflicts} archived logs have others in their way in \"EventLog\" (such as {such_as})");
         return Err(Error::RollbackRefused { reason });
     }
     if !run.held_back.is_empty() {

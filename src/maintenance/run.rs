@@ -52,6 +52,11 @@ pub(crate) async fn run(
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
             Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
+            // It would be refused again, and nothing else would run meanwhile.
+            Err(error @ Error::NotRestorable { .. }) => {
+                give_up(pool, settings, id).await?;
+                return Err(error);
+            }
             // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
             // missed cannot be made up for. All that the older run has left to archive is due to the new one.
             Err(error) if month < wanted.snapshot_month => {

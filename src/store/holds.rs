@@ -28,9 +28,10 @@ pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
     Ok(Held { streams: row.try_get("streams")?, has_restored_rows: row.try_get("has_restored_rows")? })
 }
 
-/// The streams under legal hold, as above; for who writes `RestoredLog`.
+/// The streams under legal hold, as above, for who writes `RestoredLog`: in the same order, so that nobody waits in a circle.
 pub(crate) async fn lock_legal_holds(client: &impl GenericClient) -> Result<Vec<String>> {
-    client.batch_execute(r#"LOCK TABLE "LegalHold" IN SHARE MODE"#).await?;
+    let lock = r#"LOCK TABLE "LegalHold" IN SHARE MODE; LOCK TABLE "RestoredLog" IN ROW EXCLUSIVE MODE"#;
+    client.batch_execute(lock).await?;
     let sql = r#"SELECT ARRAY(SELECT "streamId" FROM "LegalHold" WHERE "releasedAt" IS NULL) AS streams"#;
     Ok(client.query_typed_one(sql, &[]).await?.try_get("streams")?)
 }

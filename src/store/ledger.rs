@@ -172,20 +172,20 @@ impl SealedForms {
     }
 
     fn by_form(&self, sql: impl Fn(&RowForm) -> String) -> String {
-        match self.0.as_slice() {
-            [] => "NULL".into(),
-            [(_, form)] => sql(form),
-            [forms @ .., (_, last)] => {
-                let cases =
-                    forms.iter().map(|(until, form)| format!(r#"WHEN "archivedAt" <= '{until}' THEN {} "#, sql(form)));
-                format!("CASE {}ELSE {} END", cases.collect::<String>(), sql(last))
-            }
-        }
+        let mut forms = self.0.iter().rev();
+        let last = forms.next().map_or_else(|| "NULL".into(), |(_, form)| sql(form));
+        forms.fold(last, |later, (until, form)| {
+            format!(r#"CASE WHEN "archivedAt" <= '{until}' THEN {} ELSE {later} END"#, sql(form))
+        })
     }
 }
 
-/// The forms that the rows of `month` were sealed in: a host's column that is new makes another.
-pub(crate) async fn list_sealed_forms(client: &impl GenericClient, month: Month) -> Result<SealedForms> {
+/// The forms that the rows of `month` were sealed in: a host's column that is new makes another. `form` where none was.
+pub(crate) async fn list_sealed_forms(
+    client: &impl GenericClient,
+    month: Month,
+    form: &RowForm,
+) -> Result<SealedForms> {
     let rows = client
         .query_typed(
             r#"SELECT "archivedAt" AS until, columns
@@ -198,7 +198,11 @@ pub(crate) async fn list_sealed_forms(client: &impl GenericClient, month: Month)
         )
         .await?;
     let parse = |row: &Row| Ok((row.try_get("until")?, RowForm::new(row.try_get("columns")?)));
-    Ok(SealedForms(rows.iter().map(parse).collect::<Result<_>>()?))
+    let mut forms: Vec<_> = rows.iter().map(parse).collect::<Result<_>>()?;
+    if forms.is_empty() {
+        forms.push((month.end(), form.clone()));
+    }
+    Ok(SealedForms(forms))
 }
 
 /// The ledger numbers of the rows of one month.

@@ -118,12 +118,14 @@ pub(crate) async fn count_month(
     month: Month,
 ) -> Result<RestorableMonth> {
     let columns = MirroredColumns::load(client).await?;
-    let same_event = if columns.have_event_index() { SAME_EVENT } else { "SELECT NULL AS yes" };
+    let has_key = columns.have_event_index();
+    let key = if has_key { r#", a."txHash", a."eventIndex""# } else { "" };
+    let same_event = if has_key { SAME_EVENT } else { "SELECT NULL AS yes" };
     let statement = format!(
         r#"SELECT count(*) AS rows, count(*) FILTER (WHERE w.on_hold) AS on_hold,
                   count(*) FILTER (WHERE NOT w.on_hold AND (same_id.yes IS NOT NULL OR same_event.yes IS NOT NULL)) AS in_the_way
            FROM (
-               SELECT a.*, a."streamId" IN (SELECT h."streamId" FROM "LegalHold" h WHERE h."releasedAt" IS NULL) AS on_hold
+               SELECT a.id{key}, a."streamId" IN (SELECT h."streamId" FROM "LegalHold" h WHERE h."releasedAt" IS NULL) AS on_hold
                FROM {} a WHERE {MATCHES}
            ) w
            LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
@@ -184,7 +186,7 @@ pub(crate) async fn restore_batch(
     let on_hold = holds::lock_legal_holds(client).await?;
     let head = ledger::lock_head(client, request.month).await?;
     let seal = Seal::of_restored(&head, request.run, form);
-    let forms = ledger::list_sealed_forms(client, request.month).await?;
+    let forms = ledger::list_sealed_forms(client, request.month, form).await?;
     let matching = Matching::new(request.target, request.month);
     let statement = restore_statement(columns, form, request)
         .replace("{proof_columns}", &forms.proof_columns())

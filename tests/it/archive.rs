@@ -149,7 +149,7 @@ async fn maintenance_reports_its_two_parts_as_one_and_the_deadline_covers_both()
     assert_eq!(
         json,
         serde_json::json!({
-            "trigger": "api", "scope": "maintenance", "period": null, "refresh": false, "force": false,
+            "trigger": "api", "scope": "maintenance", "period": null, "target": null, "refresh": false, "force": false,
             "phase": "done", "status": "succeeded", "complete": true, "percent": 100.0,
             "snapshotMonth": "2026-05", "streams": 2, "snapshotsCreated": 2, "snapshotsExisting": 0, "unparsedAmounts": 1,
             "cutoff": "2026-02-28T02:00:00.000Z", "logsArchived": 3, "alreadyArchived": 0, "duplicatesDropped": 0,

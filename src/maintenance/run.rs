@@ -1,5 +1,6 @@
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio::time::Instant;
 use tokio_postgres::GenericClient;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -32,6 +33,7 @@ pub(crate) async fn run(
     let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(now, settings.retention_months);
     let wanted = NewRun { request, scope, target, snapshot_month, cutoff, started_at: now };
     check_guard_rails(pool, settings, cutoff).await?;
+    let clock = (now, Instant::now());
     let mut is_first = true;
     loop {
         let Some(begun) = begin(pool, settings, &wanted).await? else {
@@ -41,7 +43,7 @@ pub(crate) async fn run(
             // What was in the way ended just now.
             continue;
         };
-        let slice = Slice::new(pool, settings, deadline, begun);
+        let slice = Slice::new(pool, settings, deadline, clock, begun);
         if !is_first {
             slice.set_worked();
         }

@@ -330,7 +330,7 @@ async fn complete_rows(
 ) -> Result<u64> {
     let month = partition_month(partition)?;
     let head = ledger::lock_head(client, month).await?;
-    let sealed = ledger::list_sealed_forms(client, month).await?;
+    let sealed = ledger::list_sealed_forms(client, month, form).await?;
     let archived_at = head.next_archived_at(request.started_at);
     let seal = Seal::of_archived(SealKind::Completed, &head, request.run, archived_at, form);
     let statement = include_str!("sql/complete_rows.sql")

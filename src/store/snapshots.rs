@@ -122,6 +122,8 @@ pub(crate) struct SnapshotRequest<'a> {
     pub(crate) limit: u32,
     /// The run's start.
     pub(crate) started_at: NaiveDateTime,
+    /// When the batch is taken.
+    pub(crate) taken_at: NaiveDateTime,
     /// Whether snapshots of the month that are older than the run are retaken.
     pub(crate) refresh: bool,
 }
@@ -141,6 +143,7 @@ pub(crate) async fn insert_snapshot_batch(
                 (&request.started_at, Type::TIMESTAMP),
                 (&request.refresh, Type::BOOL),
                 (&request.upto, Type::TEXT),
+                (&request.taken_at, Type::TIMESTAMP),
             ],
         )
         .await?;

@@ -549,6 +549,7 @@ async fn the_time_zones_of_session_and_server_change_nothing() {
             .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
             .await
             .unwrap();
+        database.stop_the_clock().await;
         let snapshot = service.get_snapshot(&crate::support::stream("42"), "2026-05".parse().unwrap()).await.unwrap();
         let mut snapshot = snapshot.unwrap();
         snapshot.id.clear();

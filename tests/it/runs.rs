@@ -327,7 +327,7 @@ async fn a_refresh_retakes_this_months_snapshots_and_no_others() {
     let refreshed = run(&service, request, NOW).await;
     assert_eq!((refreshed.id, refreshed.snapshots_created, refreshed.snapshots_existing), (first.id, 25, 0));
     let retaken = r#""StreamSnapshot" WHERE "totalAmount" = 200 AND "amountPerSecond" = 2 AND status = 'PAUSED'
-                     AND state ->> 'amount' = '200' AND "snapshotMonth" = '2026-05' AND "createdAt" = '2026-05-31 02:00:00'"#;
+                     AND state ->> 'amount' = '200' AND "snapshotMonth" = '2026-05' AND "createdAt" >= '2026-05-31 02:00:00'"#;
     assert_eq!(database.count(retaken).await, 25);
     assert_eq!(database.count(r#""StreamSnapshot" WHERE "totalAmount" = 1 AND "snapshotMonth" = '2026-04'"#).await, 25);
     let snapshot = service.get_snapshot(&stream("7"), "2026-05".parse().unwrap()).await.unwrap().unwrap();

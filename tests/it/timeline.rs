@@ -42,6 +42,7 @@ async fn over_both_tables() -> TestDatabase {
 async fn run(database: &TestDatabase, now: &str) {
     let service = database.service_with(Settings { batch_rows: 10, workers: 2, ..Settings::default() });
     service.run_maintenance(Trigger::Api.request(), time(now), &Deadline::never()).await.unwrap();
+    database.stop_the_clock().await;
 }
 
 /// What the former service left: a copy in the archive of a row that is still in `EventLog`.
@@ -420,6 +421,7 @@ async fn with_snapshots() -> TestDatabase {
     for month in ["2025-08", "2025-10"] {
         let start = time(&format!("{month}-01T02:00:00Z"));
         database.service().create_monthly_snapshots(start, &Deadline::never()).await.unwrap();
+        database.stop_the_clock().await;
     }
     run(&database, NOW).await;
     database

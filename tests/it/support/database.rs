@@ -115,6 +115,11 @@ impl TestDatabase {
         .await;
     }
 
+    /// Makes as if each snapshot had been taken when its run started.
+    pub(crate) async fn stop_the_clock(&self) {
+        self.execute(r#"UPDATE "StreamSnapshot" SET "createdAt" = date_trunc('minute', "createdAt")"#).await;
+    }
+
     /// Remembers every event there is, for [`TestDatabase::assert_nothing_lost_or_doubled`].
     pub(crate) async fn remember_events(&self) {
         self.execute(r#"CREATE TABLE remembered AS SELECT id, row_to_json(e)::text AS event FROM "EventLog" e"#).await;
@@ -150,6 +155,11 @@ impl TestDatabase {
             ))
             .await;
         assert!(wrong.is_empty(), "lost, doubled or altered: {wrong:?}");
+        self.assert_ledger_agrees().await;
+    }
+
+    /// Checks that the archive is what its ledger says, of rows that came and of rows that left.
+    pub(crate) async fn assert_ledger_agrees(&self) {
         let everything = VerificationRequest::default();
         let verification = self.service().verify_archive(everything, Utc::now(), &Deadline::never()).await.unwrap();
         // Events that tests make up may have any hashes.

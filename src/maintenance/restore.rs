@@ -164,7 +164,7 @@ impl Restoring<'_> {
             hold: run.scope == Scope::Restore,
         };
         let batch = restore::restore_batch(&transaction, &columns, &form, &request).await?;
-        let next = after(progress, &batch, limit);
+        let next = after(progress, &batch);
         let rows = self.rows + batch.moved;
         let rate = rows as f64 / self.started.elapsed().as_secs_f64().max(0.001);
         let made = Progress {
@@ -185,8 +185,8 @@ impl Restoring<'_> {
     }
 }
 
-/// How far a month is after a batch of at most `limit` rows.
-fn after(progress: &MonthProgress, batch: &RestoredBatch, limit: u32) -> MonthProgress {
+/// How far a month is after a batch.
+fn after(progress: &MonthProgress, batch: &RestoredBatch) -> MonthProgress {
     let mut next = progress.clone();
     next.moved += batch.moved;
     next.on_hold += batch.on_hold;
@@ -195,7 +195,7 @@ fn after(progress: &MonthProgress, batch: &RestoredBatch, limit: u32) -> MonthPr
     next.conflict_ids.extend(batch.conflicts.iter().take(room).cloned());
     next.after = batch.last.clone().or(next.after);
     next.place = batch.last_place.clone().or(next.place);
-    if batch.seen == u64::from(limit) {
+    if !batch.is_end {
         return next;
     }
     if next.moved > 0 { MonthProgress::default() } else { MonthProgress { done: true, ..next } }

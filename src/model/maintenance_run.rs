@@ -51,7 +51,7 @@ pub struct MaintenanceRun {
     pub snapshots_existing: u64,
     /// Snapshots written without amounts, because the stream's `amount` is not an integer of at most 39 digits.
     pub unparsed_amounts: u64,
-    /// Rows due when archiving began, by the planner's estimate; none before.
+    /// Rows due when archiving began, by the planner's estimate; of a restore, counted; none before.
     pub rows_estimated: Option<u64>,
     /// Logs moved to the archive.
     pub logs_archived: u64,
@@ -70,11 +70,11 @@ pub struct MaintenanceRun {
     pub conflict_ids: Vec<String>,
     /// Due logs that stayed for another reason.
     pub held_back: Vec<HeldBack>,
-    /// The month that is archived, or was last.
+    /// The month that is archived or restored, or was last.
     pub current_month: Option<Month>,
-    /// Rows archived in a second, over the last slice.
+    /// Rows moved in a second, over the last slice.
     pub rows_per_second: Option<f64>,
-    /// Seconds that archiving will take yet, by estimate and rate.
+    /// Seconds that moving them will take yet, by estimate and rate.
     pub remaining_seconds: Option<u64>,
     /// Why it pauses between two batches right now: the limit that is passed.
     pub waiting_for: Option<String>,

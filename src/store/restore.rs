@@ -26,6 +26,9 @@ const MATCHES: &str = r#"($1 IS NULL OR a."streamId" = $1) AND ($2 IS NULL OR a.
 const SAME_EVENT: &str = r#"SELECT true AS yes FROM "EventLog" e
     WHERE e."txHash" = w."txHash" AND e."eventIndex" = w."eventIndex" LIMIT 1"#;
 
+/// Pages of a partition that one batch reads at most, some 400 MB: where rows have left, there may be many without any.
+const MAX_PAGES: u64 = 50_000;
+
 /// The parameters of [`MATCHES`].
 struct Matching<'a> {
     stream: &'a Option<String>,
@@ -156,8 +159,10 @@ pub(crate) struct RestoreBatch<'a> {
 /// What [`restore_batch`] did.
 #[derive(Debug)]
 pub(crate) struct RestoredBatch {
-    /// Rows looked at; fewer than the limit when the month has no more.
+    /// Rows looked at.
     pub(crate) seen: u64,
+    /// Whether the month has no more.
+    pub(crate) is_end: bool,
     /// Rows that are now in `EventLog`.
     pub(crate) moved: u64,
     /// Rows left out because their stream is under legal hold.
@@ -166,7 +171,7 @@ pub(crate) struct RestoredBatch {
     pub(crate) conflicts: Vec<String>,
     /// The last row looked at.
     pub(crate) last: Option<Position>,
-    /// The place of the last row looked at.
+    /// The last place looked at.
     pub(crate) last_place: Option<String>,
 }
 
@@ -207,7 +212,7 @@ pub(crate) async fn restore_batch(
         let columns = lost.iter().map(|name| format!("{} is not a column of \"EventLog\" and has values", quote(name)));
         return Err(Error::NotRestorable { columns: columns.collect() });
     }
-    let batch = parse(&row)?;
+    let batch = parse(&row, request)?;
     let removed = row.try_get::<_, i64>("removed")?.unsigned_abs();
     if batch.moved != removed {
         return Err(Error::RestoreRefused { rows: removed - batch.moved });
@@ -217,11 +222,18 @@ pub(crate) async fn restore_batch(
 
 fn restore_statement(columns: &MirroredColumns, form: &RowForm, request: &RestoreBatch<'_>) -> String {
     let has_key = columns.have_event_index();
-    let after = if request.target.stream.is_some() {
+    let partition = partition_name(request.month);
+    let (after, is_end) = if request.target.stream.is_some() {
         // The first conditions say nothing new, but bound the scan of the index.
-        r#"a."streamId" = $1 AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8) ORDER BY a."createdAt", a.id"#
+        let after = r#"a."streamId" = $1 AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
+            ORDER BY a."createdAt", a.id"#;
+        (after.into(), "true".into())
     } else {
-        "a.ctid > $6::text::tid"
+        let end = end_page(request.after_place);
+        let is_end = format!(
+            "pg_relation_size('{partition}'::regclass) <= {end}::bigint * current_setting('block_size')::bigint"
+        );
+        (format!("a.ctid > $6::text::tid AND a.ctid < '({end},0)'::tid"), is_end)
     };
     let rows = if columns.require_event_index() {
         let next = r#"known.last + row_number() OVER (PARTITION BY g."txHash" ORDER BY g."createdAt", g.id)"#;
@@ -247,8 +259,9 @@ fn restore_statement(columns: &MirroredColumns, form: &RowForm, request: &Restor
         .replace("{key}", if has_key { r#", a."txHash", a."eventIndex""# } else { "" })
         .replace("{copy}", if has_key { copy } else { "1" })
         .replace("{same_event}", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
-        .replace("{partition}", &partition_name(request.month))
-        .replace("{after}", after)
+        .replace("{partition}", &partition)
+        .replace("{after}", &after)
+        .replace("{is_end}", &is_end)
         .replace("{matches}", MATCHES)
         .replace("{names}", &columns.restored_names())
         .replace("{rows}", &rows)
@@ -261,18 +274,30 @@ fn in_the_way(error: tokio_postgres::Error) -> Error {
     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) { Error::Busy(error.into()) } else { error.into() }
 }
 
-fn parse(row: &Row) -> Result<RestoredBatch> {
+/// The page at which a batch after `place`, written as `(page,row)`, ends.
+fn end_page(place: &str) -> u64 {
+    let page = place.trim_start_matches('(').split(',').next().and_then(|page| page.parse().ok());
+    page.unwrap_or(0) + MAX_PAGES
+}
+
+fn parse(row: &Row, request: &RestoreBatch<'_>) -> Result<RestoredBatch> {
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let last = match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
         Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
         None => None,
     };
+    let (seen, is_end) = (number("seen")?, row.try_get("is_end")?);
+    let is_full = seen == u64::from(request.limit);
+    // Nothing is left before the stretch's end: rows of a page are numbered up to less than this.
+    let stretch_end = || format!("({},65535)", end_page(request.after_place) - 1);
+    let last_place = if is_full { row.try_get("last_place")? } else { Some(stretch_end()) };
     Ok(RestoredBatch {
-        seen: number("seen")?,
+        seen,
+        is_end: is_end && !is_full,
         moved: number("restored")?,
         on_hold: number("on_hold")?,
         conflicts: row.try_get("conflict_ids")?,
         last,
-        last_place: row.try_get("last_place")?,
+        last_place,
     })
 }

@@ -219,6 +219,34 @@ async fn columns_of_the_hosts_own_go_back_whole_and_one_that_is_new_gets_its_def
 }
 
 #[tokio::test]
+async fn logs_of_a_host_without_hashes_go_back_also_after_it_has_got_them() {
+    let database = TestDatabase::of_host().await;
+    database.execute(r#"ALTER TABLE "EventLog" DROP "eventIndex", DROP parent_hash, DROP entry_hash"#).await;
+    migrate(&database.pool).await.unwrap();
+    for index in 0..40 {
+        let (id, created_at) = (format!("e{index}"), format!("2025-07-{:02} 00:00:00", 1 + index % 28));
+        database.insert_event(&id, "42", &created_at).await;
+    }
+    database.remember_events().await;
+    let service = database.service_with_batches_of(9);
+    assert_eq!(archive(&database).await.logs_archived, 40);
+    assert_eq!(service.dry_run_restore(&everything(), &Deadline::never()).await.unwrap().logs_to_restore, 40);
+    assert_eq!(restore(&service, &everything()).await.logs_restored, 40);
+    database.assert_nothing_lost_or_doubled().await;
+    service.release_restored_logs(&ReleaseRequest::default()).await.unwrap();
+    archive(&database).await;
+
+    let new = r#"ADD "eventIndex" INTEGER NOT NULL DEFAULT 0, ADD parent_hash TEXT, ADD entry_hash TEXT"#;
+    database.execute(&format!(r#"ALTER TABLE "EventLog" {new}, ADD UNIQUE ("txHash", "eventIndex")"#)).await;
+    migrate(&database.pool).await.unwrap();
+    assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 40);
+    assert_ledger_agrees(&database).await;
+    assert_eq!(database.count(r#""EventLog" WHERE "eventIndex" = 0 AND entry_hash IS NULL"#).await, 40);
+    database.execute(r#"ALTER TABLE "EventLog" DROP "eventIndex", DROP parent_hash, DROP entry_hash"#).await;
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
 async fn a_log_that_would_not_go_back_whole_is_refused_by_the_columns_name_before_anything_moves() {
     let database = TestDatabase::of_host().await;
     database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT, ADD gone TEXT"#).await;

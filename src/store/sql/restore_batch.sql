@@ -5,8 +5,9 @@
 -- $1 to $5 what matches: stream, from, to, run, the month; each of the first four NULL for all. Where the batch before ended:
 -- $6 a place, or $7 and $8 a row. $9 most rows looked at, $10 streams that are held, $11 the run; $12 and so on: the ledger's
 -- entry.
--- One row: seen, last_place, last_created_at and last_id (NULL when no row was seen), removed, restored, on_hold, conflict_ids,
--- lost_columns (that "EventLog" has not and one of the rows has a value in).
+-- One row: seen, is_end (whether there is nothing after the stretch that was looked at), last_place, last_created_at and last_id
+-- (NULL when no row was seen), removed, restored, on_hold, conflict_ids, lost_columns (that "EventLog" has not and one of the
+-- rows has a value in).
 WITH seen AS MATERIALIZED (
     SELECT a.ctid AS place, a.id, a."createdAt", a."streamId", a."archivedAt"{key}
     FROM {partition} a
@@ -50,6 +51,7 @@ removal AS (
 )
 SELECT
     (SELECT count(*) FROM seen) AS seen,
+    {is_end} AS is_end,
     (SELECT max(place)::text FROM seen) AS last_place,
     last."createdAt" AS last_created_at,
     last.id AS last_id,

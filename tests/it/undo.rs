@@ -240,7 +240,7 @@ async fn logs_of_a_host_without_hashes_go_back_also_after_it_has_got_them() {
     database.execute(&format!(r#"ALTER TABLE "EventLog" {new}, ADD UNIQUE ("txHash", "eventIndex")"#)).await;
     migrate(&database.pool).await.unwrap();
     assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 40);
-    assert_ledger_agrees(&database).await;
+    database.assert_ledger_agrees().await;
     assert_eq!(database.count(r#""EventLog" WHERE "eventIndex" = 0 AND entry_hash IS NULL"#).await, 40);
     database.execute(r#"ALTER TABLE "EventLog" DROP "eventIndex", DROP parent_hash, DROP entry_hash"#).await;
     database.assert_nothing_lost_or_doubled().await;

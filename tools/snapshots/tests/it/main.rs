@@ -627,6 +627,38 @@ fn kill_at_ten_moments(command: impl Fn() -> Command, at_work: impl Fn() -> bool
 }
 
 #[test]
+fn an_operator_verifies_the_archive_and_hears_what_is_not_as_it_was() {
+    let host = Host::start();
+    let folder = folder("verify");
+    let url = host_with_archive(&host, &folder, "verify", 3_000);
+    let verify = |arguments: &[&str]| snapshots(&folder, Some(&url)).arg("verify").args(arguments).output().unwrap();
+    let passed = succeeded(&verify(&["--full"]));
+    assert_eq!(
+        (&passed["status"], &passed["full"], &passed["breakCount"]),
+        (&json!("passed"), &json!(true), &json!(0))
+    );
+
+    let changed = r#"UPDATE "StreamArchive" SET sender = 'x'
+        WHERE id = (SELECT min(id) FROM "StreamArchive") RETURNING id || to_char("createdAt", ' YYYY-MM')"#;
+    let changed = host.query("verify", changed).unwrap();
+    let (id, month) = changed.split_once(' ').unwrap();
+    for arguments in [["--month", month], ["--workers", "1"]] {
+        let output = verify(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let failed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&failed["status"], &failed["breakCount"]), (&json!("failed"), &json!(1)));
+        let found = &failed["breaks"][0];
+        assert_eq!(
+            (&found["kind"], &found["logId"], &found["month"]),
+            (&json!("row_altered"), &json!(id), &json!(month))
+        );
+    }
+    assert_eq!(verify(&["--budget", "0s", "--workers", "1"]).status.code(), Some(3));
+    assert_eq!(verify(&["--month", "2026-13"]).status.code(), Some(2));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn killed_at_ten_random_moments_of_a_restore_nothing_is_lost_or_doubled() {
     let host = Host::start();
     let folder = folder("kill-restore");

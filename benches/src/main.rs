@@ -86,7 +86,7 @@ async fn measure(server: &Server, settings: &[&str]) -> Result<Report> {
     ))?;
     report.add(Figure::at_least(
         "the same with seals and hash checks, against without",
-        archive.ours / archive.unproved,
+        archive.proved_share,
         0.7,
         format!("{:.0} rows/s against {:.0} rows/s", archive.ours, archive.unproved),
     ))?;

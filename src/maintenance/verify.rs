@@ -4,6 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio_postgres::IsolationLevel;
 use tracing::{info, warn};
 
@@ -18,6 +19,9 @@ use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference
 const LEAST_TIME: Duration = Duration::from_mins(1);
 /// Rows of `EventLog` that one statement looks at: it takes a fraction of a second.
 const LOG_BATCH_ROWS: i64 = 50_000;
+
+/// How many pieces per worker may be done before they are recorded.
+const PIECES_AHEAD: usize = 4;
 
 /// Recomputes the ledger, the entry hashes and the links, several entries at a time, and records what it finds. Changes
 /// nothing else. Works until `deadline`; the next verification of the same kind continues.
@@ -85,7 +89,11 @@ impl Verifying<'_> {
 
     /// Looks at pieces side by side, and records them in order; then at `EventLog`. Returns whether it came to the end.
     async fn look_at(&self, begun: &Continued, pieces: impl Iterator<Item = Piece>) -> Result<bool> {
+        // One connection is for recording.
+        let side_by_side = self.settings.workers.min(self.pool.status().max_size.saturating_sub(1)).max(1);
+        let workers = Semaphore::new(side_by_side);
         let outcomes = stream::iter(pieces).map(async |piece| {
+            let _worker = workers.acquire().await;
             let outcome = match &piece {
                 Piece::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await,
                 Piece::Month(month) => self.look_at_month(*month).await,
@@ -93,9 +101,8 @@ impl Verifying<'_> {
             };
             outcome.map(|outcome| (piece, outcome))
         });
-        // One connection is for recording.
-        let side_by_side = self.settings.workers.min(self.pool.status().max_size.saturating_sub(1)).max(1);
-        let mut outcomes = std::pin::pin!(outcomes.buffered(side_by_side));
+        // Pieces that are done wait for a longer one before them, and others go on meanwhile.
+        let mut outcomes = std::pin::pin!(outcomes.buffered(side_by_side * PIECES_AHEAD));
         while let Some(looked) = outcomes.next().await {
             let (piece, outcome) = looked?;
             self.record(begun, &piece, &outcome).await?;

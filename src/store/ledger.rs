@@ -106,7 +106,6 @@ impl<'a> Seal<'a> {
         let sql = include_str!("sql/seal_batch.sql")
             .replace("{source}", source)
             .replace("{kind}", self.kind.as_str())
-            .replace("{digest}", &RowForm::digest_of("content", "rest"))
             .replace("{digest_rows}", &digest_rows("proof"))
             .replace("{removed}", &self.removed())
             .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
@@ -159,16 +158,12 @@ impl SealedForms {
     /// SQL for what the entry of rows that leave is computed from: each row's digest is the one that it was sealed with. Hashes
     /// were checked when they came.
     pub(crate) fn proof_columns(&self) -> String {
-        let content = self.by_form(|form| form.content(""));
-        let rest = self.by_form(|form| form.rest(""));
-        format!(
-            r#"id, "createdAt", "archivedAt", ledger, NULL::text AS entry_hash, {content} AS content, {rest} AS rest"#
-        )
+        format!(r#"id, "createdAt", "archivedAt", ledger, {} AS proof"#, self.digest())
     }
 
     /// SQL for the digest that a row was sealed with.
     pub(crate) fn digest(&self) -> String {
-        RowForm::digest_of(&self.by_form(|form| form.content("")), &self.by_form(|form| form.rest("")))
+        self.by_form(|form| form.digest(""))
     }
 
     fn by_form(&self, sql: impl Fn(&RowForm) -> String) -> String {
@@ -264,7 +259,7 @@ pub(crate) async fn seal_adopted(client: &impl GenericClient, month: Month) -> R
     let form = RowForm::load(client).await?;
     let statement = include_str!("sql/seal_adopted.sql")
         .replace("{partition}", &partition_name(month))
-        .replace("{digest}", &form.digest())
+        .replace("{digest}", &form.digest(""))
         .replace("{digest_rows}", &digest_rows("sealed"));
     let row = client
         .query_typed_one(

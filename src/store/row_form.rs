@@ -50,11 +50,11 @@ impl RowForm {
         self.has("entry_hash") && self.has("parent_hash") && HASHED.iter().all(|name| self.has(name))
     }
 
-    /// SQL for the SHA-256 that a row's entry hash writes in hexadecimal, its columns behind `prefix`. Of no bytes at all
+    /// SQL for what a row's entry hash should be, its columns behind `prefix`: the SHA-256 of its content in hexadecimal. Empty
     /// where the host has no hashes.
-    pub(crate) fn content(&self, prefix: &str) -> String {
+    pub(crate) fn content_hash(&self, prefix: &str) -> String {
         if !self.has_entry_hashes() {
-            return "''::bytea".into();
+            return "''".into();
         }
         let fields = HASHED.map(|name| {
             let value = match name {
@@ -62,36 +62,51 @@ impl RowForm {
                 "eventIndex" | "ledger" => format!("{prefix}{}::text", quote(name)),
                 _ => format!("to_json({prefix}{}::text)::text", quote(name)),
             };
-            format!(r#"'"{name}":' || COALESCE({value}, 'null')"#)
+            format!(r#""{name}":' || COALESCE({value}, 'null')"#)
         });
-        let fields = fields.join(" || ',' || ");
-        format!("sha256(convert_to('{{' || {fields} || '}}' || COALESCE({prefix}parent_hash, ''), 'UTF8'))")
+        let fields = fields.join(" || ',");
+        format!("encode(sha256(convert_to('{{{fields} || '}}' || COALESCE({prefix}parent_hash, ''), 'UTF8')), 'hex')")
+    }
+
+    /// SQL for the stored entry hash; NULL where the host has no hashes.
+    pub(crate) fn entry_hash(&self, prefix: &str) -> String {
+        if self.has_entry_hashes() { format!("{prefix}entry_hash::text") } else { "NULL::text".into() }
     }
 
     /// SQL for the text of the columns that the content leaves out.
-    pub(crate) fn rest(&self, prefix: &str) -> String {
+    fn rest(&self, prefix: &str) -> String {
         let is_rest = |name: &&String| !(self.has_entry_hashes() && HASHED.contains(&name.as_str()));
         let rest = self.columns.iter().filter(is_rest);
         let values: Vec<_> = rest.map(|name| format!("{prefix}{}::text", quote(name))).collect();
         format!("to_json(ARRAY[{}])::text", values.join(", "))
     }
 
-    /// SQL for the row's digest, of what [`content`](Self::content) and [`rest`](Self::rest) gave.
-    pub(crate) fn digest_of(content: &str, rest: &str) -> String {
-        format!("sha256(convert_to(encode({content}, 'hex') || {rest}, 'UTF8'))")
-    }
-
     /// SQL for the row's digest.
-    pub(crate) fn digest(&self) -> String {
-        Self::digest_of(&self.content(""), &self.rest(""))
+    pub(crate) fn digest(&self, prefix: &str) -> String {
+        self.digest_of(&self.content_hash(prefix), prefix)
     }
 
-    /// SQL for what the proof of a batch is computed from, to be returned by the statement that writes its rows.
-    pub(crate) fn proof_columns(&self, prefix: &str) -> String {
-        let entry_hash = if self.has_entry_hashes() { &format!("{prefix}entry_hash") } else { "NULL::text" };
-        let (content, rest) = (self.content(prefix), self.rest(prefix));
+    fn digest_of(&self, content_hash: &str, prefix: &str) -> String {
+        format!("sha256(convert_to({content_hash} || {}, 'UTF8'))", self.rest(prefix))
+    }
+
+    /// SQL for the row's digest, 32 bytes; where its entry hash is not that of its contents, followed by what the hash should
+    /// be, 64 bytes, and by the hash.
+    pub(crate) fn proof(&self, prefix: &str) -> String {
+        if !self.has_entry_hashes() {
+            return self.digest(prefix);
+        }
+        let (content_hash, entry_hash) = (self.content_hash(prefix), self.entry_hash(prefix));
+        // CASE computes what it compares once. It is repeated for rows that are not as they should be, which are few.
         format!(
-            r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {entry_hash} AS entry_hash, {content} AS content, {rest} AS rest"#
+            "CASE {content_hash} WHEN {entry_hash} THEN {} ELSE {} || COALESCE(convert_to({content_hash} || {entry_hash}, 'UTF8'), '') END",
+            self.digest_of(&entry_hash, prefix),
+            self.digest(prefix)
         )
+    }
+
+    /// SQL for what the proof of a batch is made of, to be returned by the statement that writes its rows.
+    pub(crate) fn proof_columns(&self, prefix: &str) -> String {
+        format!(r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {} AS proof"#, self.proof(prefix))
     }
 }

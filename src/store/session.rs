@@ -16,13 +16,14 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Settings of a transaction that writes or lasts. The statement of a client that is dead ends soon, and with it its
-    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves. What is sealed
-    /// must have one text only.
+    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves. A batch is sorted
+    /// in memory, and not in files as by the server's default of 4 MB. What is sealed must have one text only.
     fn set_local(&self) -> String {
         let statement = milliseconds(self.statement);
         format!(
             "{}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
-             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off; SET LOCAL DateStyle = ISO; \
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; \
+             SET LOCAL DateStyle = ISO; \
              SET LOCAL IntervalStyle = postgres; SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1",
             self.set_local_for_read()
         )

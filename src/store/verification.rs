@@ -266,8 +266,8 @@ struct SealStatement {
 impl SealStatement {
     /// For the entry `sequence` of the ledger of `month`; `None` when it is gone.
     async fn load(client: &impl GenericClient, month: Month, sequence: i32) -> Result<Option<Self>> {
-        const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::text AS entry_hash, \
-             NULL::text AS computed_hash, false AS has_excess, NULL::bigint AS ledger, NULL::bytea AS digest WHERE false";
+        const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::bigint AS ledger, \
+             NULL::bytea AS proof, false AS has_excess WHERE false";
         const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2"#;
         const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
             WHERE month = $1
@@ -501,7 +501,9 @@ pub(crate) async fn recompute_logs(
     limit: i64,
 ) -> Result<RecomputedLogs> {
     let form = RowForm::new(list_columns_of(client, "EventLog").await?);
-    let sql = include_str!("sql/recompute_logs.sql").replace("{proof_columns}", &form.proof_columns(""));
+    let sql = include_str!("sql/recompute_logs.sql")
+        .replace("{entry_hash}", &form.entry_hash(""))
+        .replace("{content_hash}", &form.content_hash(""));
     let row = client
         .query_typed_one(
             &sql,

@@ -8,7 +8,7 @@ present AS MATERIALIZED (
 {present}
 ),
 sealed AS (
-    SELECT id, "createdAt", ledger, digest FROM present
+    SELECT id, "createdAt", ledger::bigint AS ledger, substr(proof, 1, 32) AS digest FROM present
     UNION ALL
 {removed}
 ),

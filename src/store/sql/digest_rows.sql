@@ -7,14 +7,19 @@
         COALESCE(string_agg(leaves, '' ORDER BY chunk), '') AS leaves
     FROM (
         SELECT
-            (place - 1) / 10000 AS chunk,
+            chunk,
             count(*) AS rows,
             min(ledger)::bigint AS min_ledger,
             max(ledger)::bigint AS max_ledger,
-            sha256(string_agg(digest, '' ORDER BY place)) AS digest,
-            string_agg(substr(digest, 1, 8), '' ORDER BY place) AS leaves
+            sha256(string_agg(digest, '')) AS digest,
+            string_agg(substr(digest, 1, 8), '') AS leaves
         FROM (
-            SELECT digest, ledger, row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place FROM {rows}
-        ) placed
-        GROUP BY (place - 1) / 10000
+            -- Sorted for the groups and within them: aggregates that sort for themselves do it once each.
+            SELECT (place - 1) / 10000 AS chunk, digest, ledger
+            FROM (
+                SELECT digest, ledger, row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place FROM {rows}
+            ) placed
+            ORDER BY chunk, place
+        ) sorted
+        GROUP BY chunk
     ) chunks

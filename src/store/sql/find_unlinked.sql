@@ -1,4 +1,4 @@
--- Rows of {rows} whose parent is none of {parents}, as far as {filter}.
+-- Rows whose parent is not where it is looked for.
 -- $1 a stream's contract-level id, or NULL for all, $2 most rows. Columns: id, parent_hash.
 SELECT r.id, r.parent_hash
 FROM {rows} r

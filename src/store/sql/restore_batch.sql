@@ -41,7 +41,7 @@ restored AS (
 held AS (
 {held}
 ),
-leaving AS (
+leaving AS MATERIALIZED (
     SELECT {proof_columns} FROM gone
 ),
 {proof},

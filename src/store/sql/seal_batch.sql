@@ -1,8 +1,7 @@
 -- Part of a statement that writes a batch: seals its rows as the next entry of their month's ledger, and records those whose
 -- entry hash is not that of their contents.
-proof AS MATERIALIZED (
-    SELECT id, "createdAt", ledger, entry_hash, encode(content, 'hex') AS computed_hash, {digest} AS digest{also}
-    FROM {source}
+proof AS NOT MATERIALIZED (
+    SELECT id, "createdAt", ledger, substr(proof, 1, 32) AS digest, proof{also} FROM {source}
 ),
 batch AS (
 {digest_rows}
@@ -36,9 +35,11 @@ ledger_head AS (
 ),
 mismatch AS (
     INSERT INTO "MaintenanceFinding" ("runId", kind, "logId", month, detail)
-    SELECT {run}, 'hash_mismatch', id, {month}, jsonb_build_object('entryHash', entry_hash, 'computedHash', computed_hash)
+    SELECT {run}, 'hash_mismatch', id, {month}, jsonb_build_object(
+        'entryHash', convert_from(substr(proof, 97), 'UTF8'), 'computedHash', convert_from(substr(proof, 33, 64), 'UTF8')
+    )
     FROM proof
-    WHERE entry_hash <> computed_hash
+    WHERE octet_length(proof) > 32
     ON CONFLICT DO NOTHING
     RETURNING 1
 )

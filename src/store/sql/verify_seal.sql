@@ -16,7 +16,7 @@ present AS MATERIALIZED (
 {present}
 ),
 sealed AS (
-    SELECT id, "createdAt", ledger, digest FROM present
+    SELECT id, "createdAt", ledger::bigint AS ledger, substr(proof, 1, 32) AS digest FROM present
     UNION ALL
 {removed}
 ),
@@ -33,8 +33,10 @@ SELECT
     entry.leaves = batch.leaves AS leaves_right,
     batch.rows,
     (
-        SELECT COALESCE(jsonb_agg(jsonb_build_array(id, entry_hash, computed_hash)), '[]')
-        FROM (SELECT * FROM present WHERE entry_hash <> computed_hash LIMIT $3) mismatch
+        SELECT COALESCE(jsonb_agg(jsonb_build_array(
+            id, convert_from(substr(proof, 97), 'UTF8'), convert_from(substr(proof, 33, 64), 'UTF8')
+        )), '[]')
+        FROM (SELECT * FROM present WHERE octet_length(proof) > 32 LIMIT $3) mismatch
     ) AS mismatches,
     ARRAY(SELECT id FROM present WHERE has_excess LIMIT $3) AS excess_ids
 FROM entry CROSS JOIN batch

@@ -74,6 +74,7 @@ impl Config {
         Ok(Self {
             database: DatabaseConfig::from_lookup(lookup)?,
             settings: Settings {
+                prove: true,
                 retention_months: number(lookup, "RETENTION_MONTHS", default.retention_months, 1..=1200)?,
                 batch_rows: number(lookup, "BATCH_ROWS", default.batch_rows, 1..=1_000_000)?,
                 batch_target: number(lookup, "BATCH_TARGET_MILLISECONDS", DEFAULT_BATCH_TARGET_MS, 10..=60_000)

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -32,6 +32,14 @@ pub enum Error {
         /// What was asked for: `Snapshot`.
         what: &'static str,
     },
+    /// A stream has no snapshot that was taken at or before the time asked for.
+    #[error("no snapshot is as old as {}: {}", millis(*at), oldest_snapshot(*oldest))]
+    NoSnapshotBefore {
+        /// The time asked for.
+        at: DateTime<Utc>,
+        /// The oldest snapshot's month and when it was taken; `None` when the stream has none.
+        oldest: Option<(Month, DateTime<Utc>)>,
+    },
     /// A table of the host is missing.
     #[error("the host's table \"{table}\" is missing: run the host's own migrations first")]
     HostTableMissing {
@@ -59,6 +67,27 @@ pub enum Error {
         /// What the database said, when it cannot convert at all.
         source: Option<tokio_postgres::Error>,
     },
+    /// An archived log cannot go back to `EventLog` whole, or not at all.
+    #[error("archived logs cannot go back to \"EventLog\": {}", columns.join(", "))]
+    NotRestorable {
+        /// Each column with what is wrong about it.
+        columns: Vec<String>,
+    },
+    /// `EventLog` did not take archived logs back.
+    #[error("\"EventLog\" did not take {rows} logs back: look at its triggers and rules")]
+    RestoreRefused {
+        /// How many, of one batch.
+        rows: u64,
+    },
+    /// Something keeps the rollback from bringing everything back.
+    #[error("{reason}: nothing was dropped")]
+    RollbackRefused {
+        /// What, and what to do about it.
+        reason: String,
+    },
+    /// What was read could not be written.
+    #[error("what was read cannot be written")]
+    Write(#[source] std::io::Error),
     /// A run is under way: somebody holds its lease.
     #[error("maintenance run {} is under way", run.id)]
     UnderWay {
@@ -80,6 +109,12 @@ pub enum Error {
     /// Logs may only be archived when every stream has its snapshot of the month.
     #[error("the snapshots of {month} are not complete: take them first")]
     SnapshotsIncomplete {
+        /// The month.
+        month: Month,
+    },
+    /// The month's table is there, but is no partition of the archive.
+    #[error("the table of the archive for {month} is not attached to \"StreamArchive\": attach it")]
+    PartitionDetached {
         /// The month.
         month: Month,
     },
@@ -165,15 +200,19 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidInput { .. } => "invalid_input",
-            Self::NotFound { .. } => "not_found",
+            Self::NotFound { .. } | Self::NoSnapshotBefore { .. } => "not_found",
             Self::HostTableMissing { .. } => "host_table_missing",
             Self::NotMigrated(_) => "not_migrated",
             Self::ArchiveColumnsDiffer { .. } => "archive_columns_differ",
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
+            Self::NotRestorable { .. } => "not_restorable",
+            Self::RestoreRefused { .. } => "restore_refused",
+            Self::RollbackRefused { .. } => "rollback_refused",
             Self::UnderWay { .. } => "maintenance_under_way",
             Self::Paused { .. } => "maintenance_paused",
             Self::LeaseLost { .. } => "lease_lost",
             Self::SnapshotsIncomplete { .. } => "snapshots_incomplete",
+            Self::PartitionDetached { .. } => "partition_detached",
             Self::RetentionTooShort { .. } => "retention_too_short",
             Self::CutoffInFuture { .. } => "cutoff_in_future",
             Self::ReadOnlyDatabase => "database_read_only",
@@ -181,12 +220,25 @@ impl Error {
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Unavailable(_) => "database_unavailable",
             Self::Busy(_) => "database_busy",
-            Self::Database(_) | Self::Migration(_) | Self::Tls(_) | Self::Secret(_) | Self::Serialize(_) => {
-                "internal_error"
-            }
+            Self::Database(_)
+            | Self::Migration(_)
+            | Self::Tls(_)
+            | Self::Secret(_)
+            | Self::Serialize(_)
+            | Self::Write(_) => "internal_error",
             Self::UnknownEvent => "unknown_event",
         }
     }
+}
+
+fn oldest_snapshot(oldest: Option<(Month, DateTime<Utc>)>) -> String {
+    oldest.map_or("the stream has none".into(), |(month, taken_at)| {
+        format!("the stream's oldest is that of {month}, taken at {}", millis(taken_at))
+    })
+}
+
+fn millis(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// The message and those of all its causes, for the log.

@@ -66,8 +66,10 @@ pub use config::Config;
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, ArchivedLog, Cursor, DryRunReport, DueMonth, HeldBack, HeldBackReason,
-    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position, RunPosition,
-    RunStatus, Scope, SnapshotPosition, StopReason, StreamId, StreamIds, StreamSnapshot, Trigger, TriggerKind,
+    ArchiveFilter, ArchivePosition, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
+    HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
+    PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
+    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
+    StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

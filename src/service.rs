@@ -1,22 +1,28 @@
-//! The six operations, and what operators do with runs.
+//! The six operations, and what operators do with runs, holds and restored logs.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
-use crate::error::Result;
-use crate::maintenance::{Deadline, Plan, Settings, dry_run, run};
+use crate::error::{Error, Result};
+use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run, verify};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, ArchivedLog, DryRunReport, MaintenancePause, MaintenanceRequest, MaintenanceRun,
-    Month, Page, PageRequest, RunPosition, Scope, SnapshotPosition, StreamId, StreamSnapshot, Trigger,
+    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
+    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
+    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamSnapshot,
+    StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{archived_logs, maintenance_pause, maintenance_runs, snapshots};
+use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Restored logs that one transaction releases.
+const RELEASE_ROWS: u32 = 50_000;
 
 /// Snapshots and archive of a backend's payment streams.
 ///
@@ -88,6 +94,39 @@ impl SnapshotService {
     pub async fn dry_run(&self, refresh: bool, now: DateTime<Utc>, deadline: &Deadline) -> Result<DryRunReport> {
         let plan = Plan::starting_at(now, self.settings.retention_months);
         dry_run(&self.pool, &self.settings, &plan, refresh, deadline).await
+    }
+
+    /// Recomputes the archive's ledger, its rows' hashes and links, and tells what is not as it was archived. Changes no row.
+    /// `request.stream` may be either of a stream's ids (domain rule 8).
+    ///
+    /// Works until `deadline`; calling again within a day continues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and the like. What was looked at before the error is kept.
+    pub async fn verify_archive(
+        &self,
+        mut request: VerificationRequest,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<Verification> {
+        if let Some(stream) = &request.stream {
+            let client = self.pool.get().await?;
+            let stream = StreamId::new(stream.clone())?;
+            let find = holds::get_contract_id(&**client, &stream);
+            request.stream = Some(session::read(&client, &self.read_limits(), find).await?);
+        }
+        verify(&self.pool, &self.settings, &request, now, deadline).await
+    }
+
+    /// The verification that started last, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_last_verification(&self) -> Result<Option<Verification>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), verification::find_last_verification(&**client)).await
     }
 
     /// All runs, newest first.
@@ -220,10 +259,258 @@ impl SnapshotService {
         stream: &StreamId,
         filter: &ArchiveFilter,
         page: &PageRequest<ArchivePosition>,
-    ) -> Result<Page<ArchivedLog, ArchivePosition>> {
+    ) -> Result<Page<LoggedEvent, ArchivePosition>> {
         let client = self.pool.get().await?;
-        let read = archived_logs::list_archived_logs(&**client, stream, filter, page);
+        let read = events::list_archived_logs(&**client, stream, filter, page);
         session::read(&client, &self.read_limits(), read).await
+    }
+
+    /// A stream's events, wherever they are, newest first: one that is archived between two pages is on one of them. A
+    /// stream that is not known has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_stream_events(
+        &self,
+        stream: &StreamId,
+        filter: &ArchiveFilter,
+        page: &PageRequest<EventPosition>,
+    ) -> Result<Page<StreamEvent, EventPosition>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), events::list_events(&**client, stream, filter, page)).await
+    }
+
+    /// What a stream's state at a past time follows from: the newest snapshot taken at or before `at`, and a page of the
+    /// events since then and up to `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSnapshotBefore`] when no snapshot is that old; [`Error::InvalidInput`] when the page's cursor is of
+    /// another `at`, or its snapshot was retaken; else as [`get_snapshot`](Self::get_snapshot).
+    pub async fn get_stream_state(
+        &self,
+        stream: &StreamId,
+        at: DateTime<Utc>,
+        page: &PageRequest<StatePosition>,
+    ) -> Result<StreamState> {
+        let position = page.after();
+        if position.is_some_and(|position| position.at != at) {
+            return Err(Cursor::<StatePosition>::refused());
+        }
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin_read(&mut client, &self.read_limits(), IsolationLevel::RepeatableRead).await?;
+        let wanted = position.map_or(at, |position| position.snapshot_at);
+        let nearest = snapshots::find_nearest_snapshot(&transaction, stream, wanted).await?;
+        let Some((month, _)) = nearest.filter(|(_, taken_at)| *taken_at <= at) else {
+            return Err(Error::NoSnapshotBefore { at, oldest: nearest });
+        };
+        let snapshot = snapshots::find_snapshot(&transaction, stream, month).await?;
+        let snapshot = snapshot.ok_or(Error::NotFound { what: "Snapshot" })?;
+        if position.is_some_and(|position| position.snapshot_at != snapshot.created_at) {
+            return Err(Cursor::<StatePosition>::refused());
+        }
+        let events = events::list_events_since(&transaction, &snapshot, stream, at, page).await?;
+        transaction.commit().await?;
+        Ok(StreamState { at, snapshot, events: events.items, next_cursor: events.next_cursor })
+    }
+
+    /// Moves archived logs back to `EventLog`, whole; they stay there until they are released. `now` is the run's start.
+    ///
+    /// A run that is open is finished first. Works until `deadline`; calling again continues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when no run is the one that is named; [`Error::NotRestorable`] before the first row moves;
+    /// [`Error::RestoreRefused`]; else as [`create_monthly_snapshots`](Self::create_monthly_snapshots).
+    pub async fn restore(
+        &self,
+        request: &RestoreRequest,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<MaintenanceRun> {
+        let target = self.target(request).await?;
+        run::run(&self.pool, &self.settings, Scope::Restore, Some(target), Trigger::Cli.request(), now, deadline).await
+    }
+
+    /// What [`restore`](Self::restore) would do now. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when counting takes longer than until `deadline`, and the like.
+    pub async fn dry_run_restore(&self, request: &RestoreRequest, deadline: &Deadline) -> Result<RestoreDryRunReport> {
+        dry_run_restore(&self.pool, &self.settings, self.target(request).await?, deadline).await
+    }
+
+    async fn target(&self, request: &RestoreRequest) -> Result<RestoreTarget> {
+        if let Some(run) = request.run
+            && self.get_maintenance_run(run).await?.is_none()
+        {
+            return Err(Error::NotFound { what: "Run" });
+        }
+        let stream = match &request.stream {
+            Some(stream) => Some(self.get_contract_id(stream).await?),
+            None => None,
+        };
+        Ok(RestoreTarget { stream, from: request.from, to: request.to, run: request.run })
+    }
+
+    async fn get_contract_id(&self, stream: &StreamId) -> Result<String> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), holds::get_contract_id(&**client, stream)).await
+    }
+
+    /// Places a legal hold on a stream, named by either of its ids, known or not: its logs are neither archived nor restored
+    /// until it is released. Returns the hold that is in force, and whether it is this one: one that was placed before stays as
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] and the like; [`Error::Busy`] when a batch that is under way does not end soon.
+    pub async fn hold_stream(&self, stream: &StreamId, reason: &str, by: &str) -> Result<(LegalHold, bool)> {
+        let contract_id = self.get_contract_id(stream).await?;
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.patient_limits()).await?;
+        let is_new = holds::insert_hold(&transaction, &contract_id, reason, by).await?;
+        let hold = holds::find_hold(&transaction, &contract_id).await?;
+        transaction.commit().await?;
+        // One that was in the way and was released just now.
+        let hold = hold.ok_or_else(|| Error::Busy("the hold was released meanwhile".into()))?;
+        Ok((hold, is_new))
+    }
+
+    /// Ends the legal hold on a stream and returns it, or none when there was none. Who ended it and why is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`hold_stream`](Self::hold_stream).
+    pub async fn release_hold(&self, stream: &StreamId, reason: &str, by: &str) -> Result<Option<LegalHold>> {
+        let contract_id = self.get_contract_id(stream).await?;
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.patient_limits()).await?;
+        let hold = holds::release_hold(&transaction, &contract_id, reason, by).await?;
+        transaction.commit().await?;
+        Ok(hold)
+    }
+
+    /// The legal holds in force, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn list_legal_holds(&self) -> Result<Vec<LegalHold>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), holds::list_holds(&**client)).await
+    }
+
+    /// How many logs were restored and not released.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn count_restored_logs(&self) -> Result<u64> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), holds::count_restored(&**client)).await
+    }
+
+    /// Lets restored logs be archived again, and returns how many. Calling again continues.
+    ///
+    /// # Errors
+    ///
+    /// As [`hold_stream`](Self::hold_stream).
+    pub async fn release_restored_logs(&self, request: &ReleaseRequest) -> Result<u64> {
+        let contract_id = match &request.stream {
+            Some(stream) => Some(self.get_contract_id(stream).await?),
+            None => None,
+        };
+        let mut client = self.pool.get().await?;
+        let mut released = 0;
+        loop {
+            let transaction = session::begin(&mut client, &self.patient_limits()).await?;
+            let rows = holds::delete_restored(&transaction, contract_id.as_deref(), request.run, RELEASE_ROWS).await?;
+            transaction.commit().await?;
+            released += rows;
+            if rows < u64::from(RELEASE_ROWS) {
+                return Ok(released);
+            }
+        }
+    }
+
+    /// Whether the database has what the migrations make, so that there is something to roll back.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn is_installed(&self) -> Result<bool> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), rollback::is_installed(&**client)).await
+    }
+
+    /// The first step of a rollback: moves all archived logs back to `EventLog`. All are there when the run is at
+    /// [`Phase::Vacuum`](crate::Phase::Vacuum); it stays open, so that nothing else runs, until its tables are dropped or it is
+    /// cancelled. `now` is the run's start.
+    ///
+    /// Works until `deadline`; calling again continues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RollbackRefused`] while another run is open, a stream is on hold, there are snapshots and `drop_snapshots` is
+    /// not set, or a log has another in its way; else as [`restore`](Self::restore).
+    pub async fn restore_all(
+        &self,
+        drop_snapshots: bool,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<MaintenanceRun> {
+        let refused = |reason: String| Err(Error::RollbackRefused { reason });
+        if let Some(hold) = self.list_legal_holds().await?.first() {
+            return refused(format!(
+                "stream {} is under legal hold by {}: {}",
+                hold.stream_id, hold.held_by, hold.reason
+            ));
+        }
+        let client = self.pool.get().await?;
+        let has_snapshots = session::read(&client, &self.read_limits(), snapshots::has_snapshots(&**client)).await?;
+        drop(client);
+        if has_snapshots && !drop_snapshots {
+            return refused("there are snapshots: with --drop-snapshots they are written to a file and dropped".into());
+        }
+        let target = Some(RestoreTarget::default());
+        run::run(&self.pool, &self.settings, Scope::Rollback, target, Trigger::Cli.request(), now, deadline).await
+    }
+
+    /// The second step: gives each snapshot to `write`, as a line of JSON, in order of month and stream. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] with what `write` said; [`Error::Unavailable`] and the like.
+    pub async fn write_snapshots(&self, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
+        let mut client = self.pool.get().await?;
+        // As long as it takes: an operator waits for it.
+        let limits = Limits { statement: Duration::ZERO, lock: self.settings.lock_timeout };
+        let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+        snapshots::write_snapshots(&transaction, write).await
+    }
+
+    /// The last step: drops all that the migrations made, as one transaction, once the archive is empty and `snapshots` were
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RollbackRefused`] when there is anything left to do, or something else depends on what is dropped;
+    /// [`Error::Busy`] while somebody reads it. Nothing is dropped then.
+    pub async fn drop_all(&self, rollback: Uuid, snapshots: u64) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        let limits = Limits { statement: Duration::ZERO, lock: self.patient_limits().lock };
+        let transaction = session::begin(&mut client, &limits).await?;
+        rollback::lock_all(&transaction).await?;
+        let left = rollback::get_remainder(&transaction, rollback).await?;
+        if !left.is_ready || left.has_archived_rows || left.snapshots != snapshots {
+            let reason = "something has changed since the rollback began: run it again".into();
+            return Err(Error::RollbackRefused { reason });
+        }
+        rollback::drop_all(&transaction).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn run(
@@ -233,7 +520,13 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<MaintenanceRun> {
-        run::run(&self.pool, &self.settings, scope, request, now, deadline).await
+        run::run(&self.pool, &self.settings, scope, None, request, now, deadline).await
+    }
+
+    /// Limits of what waits for the batch that is under way.
+    fn patient_limits(&self) -> Limits {
+        let Settings { statement_timeout, lock_timeout, .. } = self.settings;
+        Limits { statement: 2 * statement_timeout + lock_timeout, lock: statement_timeout + lock_timeout }
     }
 
     fn read_limits(&self) -> Limits {

@@ -31,6 +31,8 @@ pub(crate) async fn pool(server: &Server, database: &str) -> Result<Pool> {
 pub(crate) async fn create_templates(server: &Server) -> Result<()> {
     report::say("making data");
     create(server, MILLION, 20_000, 1_000_000).await?;
+    execute(server, MILLION, include_str!("chain.sql")).await?;
+    execute(server, MILLION, r#"VACUUM (FULL, ANALYZE) "EventLog""#).await?;
     let pool = pool(server, MILLION).await?;
     let service = snapshot_service::SnapshotService::new(pool.clone(), snapshot_service::Settings::default());
     service.create_monthly_snapshots(NOW.parse()?, &snapshot_service::Deadline::never()).await?;
@@ -38,7 +40,7 @@ pub(crate) async fn create_templates(server: &Server) -> Result<()> {
     create(server, STREAMS, 100_000, 0).await
 }
 
-/// Makes a database of a host, migrated, whose events are 12 months old at most and evenly spread; with hashes.
+/// Makes a database of a host, migrated, whose events are 12 months old at most and evenly spread; without hashes.
 pub(crate) async fn create(server: &Server, name: &str, streams: u32, events: u32) -> Result<()> {
     execute(server, "postgres", &format!("CREATE DATABASE {name}")).await?;
     execute(server, name, HOST_SCHEMA).await?;
@@ -54,7 +56,7 @@ pub(crate) async fn create(server: &Server, name: &str, streams: u32, events: u3
     )
     .await?;
     if events > 0 {
-        execute(server, name, &events_sql(events, "'2025-05-31 02:00:00'", 365)).await?;
+        execute(server, name, &events_sql(events, "'2025-05-31 02:00:00'", 365, 50_000_000)).await?;
     }
     execute(server, name, "VACUUM ANALYZE").await?;
     let pool = pool(server, name).await?;
@@ -64,14 +66,15 @@ pub(crate) async fn create(server: &Server, name: &str, streams: u32, events: u3
 }
 
 /// Inserts `rows` events over `days` days from `start` on.
-fn events_sql(rows: u32, start: &str, days: u32) -> String {
+/// Events with ledger numbers from `first_ledger` on.
+fn events_sql(rows: u32, start: &str, days: u32, first_ledger: u32) -> String {
     format!(
         r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", sender, receiver, amount,
-               metadata, parent_hash, entry_hash, "createdAt")
+               metadata, "createdAt")
            SELECT 'c' || md5({start} || i), (array['create', 'withdraw', 'pause', 'resume'])[1 + i % 4],
-                  (41650000001 + (i * 7919) % 20000)::text, md5({start} || i) || md5((i + 1)::text), 50000000 + i,
+                  (41650000001 + (i * 7919) % 20000)::text, md5({start} || i) || md5((i + 1)::text), {first_ledger} + i,
                   '2026-01-01T00:00:00Z', 'GSENDER' || i % 1000, 'GRECEIVER' || i % 1000, i * 1000,
-                  '{{"memo":"invoice ' || i || '","source":"bench"}}', md5('p' || i) || md5('p' || i), md5('e' || i) || md5('e' || i),
+                  '{{"memo":"invoice ' || i || '","source":"bench"}}',
                   timestamp {start} + i * (interval '{days} days' / {rows})
            FROM generate_series(1, {rows}::bigint) i"#
     )
@@ -95,15 +98,19 @@ pub(crate) async fn fill_archive(server: &Server, database: &str) -> Result<()> 
     // By SQL alone: an archive of ten years and more, month by month, as the service would have left it.
     for year in 0..10_u32 {
         let start = format!("'{}-05-01 00:00:00'", 2015 + year);
-        let insert =
-            events_sql(1_000_000, &start, 364).replace(r#"INSERT INTO "EventLog""#, r#"INSERT INTO "StreamArchive""#);
+        let insert = events_sql(1_000_000, &start, 364, 1_000_000 * (year + 1))
+            .replace(r#"INSERT INTO "EventLog""#, r#"INSERT INTO "StreamArchive""#);
         let create =
             |month| format!("SELECT stream_archive_create_partition(timestamp {start} + interval '{month} months')");
         let months = (0..12).map(create).collect::<Vec<_>>().join("; ");
-        // Each call builds one of three.
+        // Each call builds one of four.
         let index = months.replace("create_partition", "index_partition");
-        execute(server, database, &format!("{months}; {insert}; {index}; {index}; {index}")).await?;
+        execute(server, database, &format!("{months}; {insert}; {index}; {index}; {index}; {index}")).await?;
     }
+    // Seals them.
+    let pool = pool(server, database).await?;
+    migrate(&pool).await?;
+    pool.close();
     execute(server, database, "VACUUM ANALYZE").await?;
     execute(server, database, "CHECKPOINT").await
 }

@@ -17,9 +17,9 @@ const STREAM: &str = "41650000777";
 /// The statements that the functions send, sent by the driver alone.
 const LIST_SNAPSHOTS: &str =
     concat!(include_str!("../../src/store/sql/stream_ids.sql"), include_str!("../../src/store/sql/list_snapshots.sql"));
-const LIST_ARCHIVED_LOGS: &str = concat!(
+const LIST_EVENTS_OF_TABLE: &str = concat!(
     include_str!("../../src/store/sql/stream_ids.sql"),
-    include_str!("../../src/store/sql/list_archived_logs.sql")
+    include_str!("../../src/store/sql/list_events_of_table.sql")
 );
 
 /// Warm invocations through the Runtime API and bare queries, by turns: name, invocation, query.
@@ -47,8 +47,15 @@ pub(crate) async fn warm(server: &Server) -> Result<[(&'static str, Duration, Du
         (&101_i64, Type::INT8),
         (&5_500_000_i64, Type::INT8),
     ];
+    let list_archived_logs = LIST_EVENTS_OF_TABLE
+        .replace("{table}", r#""StreamArchive""#)
+        .replace("{archived_at}", r#"a."archivedAt""#)
+        .replace("{left_out}", "")
+        .replace("{direction}", "DESC")
+        .replace("{after}", "<");
     let get = compare(server, &client, "get-snapshot", "/{streamId}/{month}", LIST_SNAPSHOTS, &snapshot).await?;
-    let list = compare(server, &client, "list-archived-logs", "/{streamId}/archive", LIST_ARCHIVED_LOGS, &logs).await?;
+    let list =
+        compare(server, &client, "list-archived-logs", "/{streamId}/archive", &list_archived_logs, &logs).await?;
     drop(client);
     data::drop(server, "warm").await?;
     Ok([("get-snapshot", get.0, get.1), ("list-archived-logs", list.0, list.1)])

@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
 use refinery::embed_migrations;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::store::{archive_columns, migration_lock};
+use crate::store::session::{self, Limits};
+use crate::store::{archive_columns, ledger, migration_lock, stream_history};
 
 embed_migrations!("migrations");
 
@@ -18,10 +21,12 @@ pub struct MigrationReport {
     pub applied: Vec<String>,
     /// Columns of `EventLog` that the archive was given, or given the type of.
     pub archive_columns_changed: Vec<String>,
+    /// Logs that were archived before there was a ledger, and have an entry in it now.
+    pub logs_sealed: u64,
 }
 
 /// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
-/// of `EventLog`. Safe to run twice and at once: a second runner waits for the first.
+/// of `EventLog`, and makes the view over both anew if it has others. Safe to run twice and at once: a second runner waits for the first.
 ///
 /// # Errors
 ///
@@ -46,5 +51,14 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
     let report = runner.run_async(client).await.map_err(Error::Migration)?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let archive_columns_changed = archive_columns::align(client).await?;
-    Ok(MigrationReport { applied, archive_columns_changed })
+    let mut logs_sealed = 0;
+    for month in ledger::list_unsealed_months(client).await? {
+        // No limits: an operator waits for it, and each month is kept.
+        let transaction = session::begin(client, &Limits { statement: Duration::ZERO, lock: Duration::ZERO }).await?;
+        logs_sealed += ledger::seal_adopted(&transaction, month).await?;
+        transaction.commit().await?;
+    }
+    // In a transaction of its own: whoever reads the view locks it before the tables, not after.
+    stream_history::refresh(client).await?;
+    Ok(MigrationReport { applied, archive_columns_changed, logs_sealed })
 }

@@ -33,6 +33,26 @@ pub(super) async fn list_archived_logs(service: &SnapshotService, request: &Requ
     response::page(service.get_archived_logs(&stream, &filter, &page).await?)
 }
 
+/// `GET /api/v1/snapshots/{streamId}/events`
+pub(super) async fn list_stream_events(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let stream = request::stream_id(request)?;
+    let page = request::page(request, Some(&stream))?;
+    let filter = request::archive_filter(request)?;
+    response::page(service.get_stream_events(&stream, &filter, &page).await?)
+}
+
+/// `GET /api/v1/snapshots/{streamId}/state`
+pub(super) async fn get_stream_state(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
+    let stream = request::stream_id(request)?;
+    let at = request::at(request)?;
+    let page = request::page(request, Some(&stream))?;
+    let state = service.get_stream_state(&stream, at, &page).await?;
+    if wire_bytes(&state.snapshot)? > MAX_PAGE_BYTES {
+        return Err(Error::ResponseTooLarge { item: format!("snapshot {}", state.snapshot.id) });
+    }
+    response::part(&state, state.next_cursor.as_ref())
+}
+
 /// `POST /api/v1/snapshots/maintenance`
 pub(super) async fn trigger_maintenance(
     service: &SnapshotService,
@@ -58,4 +78,10 @@ pub(super) async fn list_maintenance_runs(service: &SnapshotService, request: &R
 pub(super) async fn get_maintenance_run(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
     let run = service.get_maintenance_run(request::run_id(request)?).await?;
     response::data(StatusCode::OK, run.ok_or(Error::NotFound { what: "Maintenance run" })?)
+}
+
+/// `GET /api/v1/snapshots/maintenance/verification`
+pub(super) async fn get_verification(service: &SnapshotService) -> Result<Response<Body>> {
+    let verification = service.get_last_verification().await?;
+    response::data(StatusCode::OK, verification.ok_or(Error::NotFound { what: "Verification" })?)
 }

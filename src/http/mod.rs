@@ -28,10 +28,16 @@ pub enum Endpoint {
     GetSnapshot,
     /// A stream's archived logs.
     ListArchivedLogs,
+    /// A stream's events, hot and archived.
+    ListStreamEvents,
+    /// What a stream's state at a past time follows from.
+    GetStreamState,
     /// Maintenance on request.
     TriggerMaintenance,
     /// All runs of maintenance.
     ListMaintenanceRuns,
+    /// The last verification of the archive.
+    GetVerification,
     /// One run.
     GetMaintenanceRun,
 }
@@ -50,7 +56,7 @@ pub struct Route {
 }
 
 /// All routes. Where two match, the one with more fixed parts wins.
-pub const ROUTES: [Route; 6] = [
+pub const ROUTES: [Route; 9] = [
     Route {
         method: "GET",
         path: "/api/v1/snapshots/{streamId}",
@@ -70,6 +76,18 @@ pub const ROUTES: [Route; 6] = [
         function: "list-archived-logs",
     },
     Route {
+        method: "GET",
+        path: "/api/v1/snapshots/{streamId}/events",
+        endpoint: Endpoint::ListStreamEvents,
+        function: "list-stream-events",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/{streamId}/state",
+        endpoint: Endpoint::GetStreamState,
+        function: "get-stream-state",
+    },
+    Route {
         method: "POST",
         path: "/api/v1/snapshots/maintenance",
         endpoint: Endpoint::TriggerMaintenance,
@@ -80,6 +98,12 @@ pub const ROUTES: [Route; 6] = [
         path: "/api/v1/snapshots/maintenance",
         endpoint: Endpoint::ListMaintenanceRuns,
         function: "list-maintenance-runs",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/snapshots/maintenance/verification",
+        endpoint: Endpoint::GetVerification,
+        function: "get-verification",
     },
     Route {
         method: "GET",
@@ -118,8 +142,11 @@ pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Requ
             Endpoint::ListSnapshots => handlers::list_snapshots(service, &request).await,
             Endpoint::GetSnapshot => handlers::get_snapshot(service, &request).await,
             Endpoint::ListArchivedLogs => handlers::list_archived_logs(service, &request).await,
+            Endpoint::ListStreamEvents => handlers::list_stream_events(service, &request).await,
+            Endpoint::GetStreamState => handlers::get_stream_state(service, &request).await,
             Endpoint::TriggerMaintenance => Box::pin(handlers::trigger_maintenance(service, &request, &call)).await,
             Endpoint::ListMaintenanceRuns => handlers::list_maintenance_runs(service, &request).await,
+            Endpoint::GetVerification => handlers::get_verification(service).await,
             Endpoint::GetMaintenanceRun => handlers::get_maintenance_run(service, &request).await,
         }
     };

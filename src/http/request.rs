@@ -1,4 +1,4 @@
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use lambda_http::{Request, RequestExt};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::model::{ArchiveFilter, Cursor, Month, PageRequest, Position, StreamId};
+
+const WANTED_TIME: &str = "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z (a + must be written %2B)";
 
 /// The `streamId` in the path.
 pub(super) fn stream_id(request: &Request) -> Result<StreamId> {
@@ -62,12 +64,13 @@ pub(super) fn page<P: Position>(request: &Request, stream: Option<&StreamId>) ->
 
 /// `from`, `to` and `eventType`.
 pub(super) fn archive_filter(request: &Request) -> Result<ArchiveFilter> {
-    const WANTED: &str = "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z (a + must be written %2B)";
-    // Not DateTime's FromStr, which takes much more than RFC 3339.
-    let parse = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-    let from = parameter(request, "from", WANTED, parse)?;
-    let to = parameter(request, "to", WANTED, parse)?;
+    let (from, to) = (time(request, "from")?, time(request, "to")?);
     ArchiveFilter::new(from, to, query_parameter(request, "eventType").map(str::to_owned))
+}
+
+/// `at`, which must be there.
+pub(super) fn at(request: &Request) -> Result<DateTime<Utc>> {
+    time(request, "at")?.ok_or_else(|| Error::invalid("at", WANTED_TIME))
 }
 
 /// A path parameter, decoded. The local server hands on what the caller wrote, percent-encoded; so do REST APIs. HTTP APIs
@@ -81,6 +84,12 @@ fn path_parameter(request: &Request, name: &'static str) -> Result<String> {
         .all(|escape| escape.len() >= 2 && escape.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()));
     let decoded = percent_decode_str(raw).decode_utf8().ok().filter(|_| escapes_are_whole);
     decoded.map(String::from).ok_or_else(|| Error::invalid(name, "must be percent-encoded UTF-8"))
+}
+
+fn time(request: &Request, name: &'static str) -> Result<Option<DateTime<Utc>>> {
+    // Not DateTime's FromStr, which takes much more than RFC 3339.
+    let parse = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    parameter(request, name, WANTED_TIME, parse)
 }
 
 fn query_parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {

@@ -4,7 +4,7 @@ use lambda_http::{Body, Response};
 use serde::Serialize;
 
 use crate::error::{Error, Result, chain};
-use crate::model::{MaintenanceRun, Page, Position};
+use crate::model::{Cursor, MaintenanceRun, Page, Position};
 
 /// How long a caller should leave a database alone that is down or busy.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -16,12 +16,12 @@ struct Success<T> {
     data: T,
 }
 
-/// `{"success": true, "data": [...], "nextCursor": "..." or null}`.
+/// `{"success": true, "data": ..., "nextCursor": "..." or null}`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SuccessfulPage<T> {
     success: bool,
-    data: Vec<T>,
+    data: T,
     next_cursor: Option<String>,
 }
 
@@ -44,8 +44,13 @@ pub(super) fn data(status: StatusCode, data: impl Serialize) -> Result<Response<
 
 /// A part of a list.
 pub(super) fn page<T: Serialize, P: Position>(page: Page<T, P>) -> Result<Response<Body>> {
-    let next_cursor = page.next_cursor.map(|cursor| cursor.encode());
-    json(StatusCode::OK, &SuccessfulPage { success: true, data: page.items, next_cursor })
+    part(page.items, page.next_cursor.as_ref())
+}
+
+/// Something with a part of a list in it.
+pub(super) fn part<P: Position>(data: impl Serialize, next_cursor: Option<&Cursor<P>>) -> Result<Response<Body>> {
+    let next_cursor = next_cursor.map(Cursor::encode);
+    json(StatusCode::OK, &SuccessfulPage { success: true, data, next_cursor })
 }
 
 /// What the caller sees of `error`; the log sees its causes too.
@@ -68,12 +73,16 @@ pub fn not_found(request_id: &str) -> Response<Body> {
 fn status(error: &Error) -> StatusCode {
     match error {
         Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        Error::NotFound { .. } | Error::NoSnapshotBefore { .. } => StatusCode::NOT_FOUND,
         Error::ArchiveColumnsDiffer { .. }
+        | Error::NotRestorable { .. }
+        | Error::RestoreRefused { .. }
+        | Error::RollbackRefused { .. }
         | Error::UnderWay { .. }
         | Error::Paused { .. }
         | Error::LeaseLost { .. }
         | Error::SnapshotsIncomplete { .. }
+        | Error::PartitionDetached { .. }
         | Error::RetentionTooShort { .. }
         | Error::CutoffInFuture { .. }
         | Error::TooManyRows { .. } => StatusCode::CONFLICT,

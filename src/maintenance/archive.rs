@@ -11,8 +11,10 @@ use super::throttle::wait_while_busy;
 use crate::error::{Error, Result, chain};
 use crate::model::{MAX_REPORTED_IDS, Month, Phase, StopReason};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, SettledTwins};
+use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, Settled};
+use crate::store::ledger::{self, LedgerRange};
 use crate::store::maintenance_runs::{InUse, MonthProgress, Progress};
+use crate::store::row_form::RowForm;
 use crate::store::{partitions, session};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
@@ -24,6 +26,8 @@ struct Archiving<'a> {
     due: Due,
     /// Partitions that hold rows adopted from the former service.
     adopted: Vec<String>,
+    /// What may hold an event that the host has ingested again since.
+    archived_before: Vec<LedgerRange>,
     /// Where the next month is looked for; a worker that finds one moves it on.
     next_month: tokio::sync::Mutex<Position>,
     tally: Mutex<Tally>,
@@ -79,9 +83,21 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
 async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
     guard_rows(slice, &client).await?;
-    let list = partitions::list_unindexed_partitions(&**client);
-    for month in session::read(&client, &slice.settings.limits(), list).await? {
-        if let Some(stop) = index_partition(slice, &mut client, month).await? {
+    prepare_partitions(slice, &mut client).await
+}
+
+/// Seals and indexes what is there, unless that was done. Returns why it stopped, if that was before its end.
+pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -> Result<Option<StopReason>> {
+    let list = ledger::list_unsealed_months(&*client);
+    for month in session::read(client, &slice.settings.limits(), list).await? {
+        seal_adopted(slice, client, month).await?;
+        if let Some(stop) = slice.stop() {
+            return Ok(Some(stop));
+        }
+    }
+    let list = partitions::list_unindexed_partitions(&*client);
+    for month in session::read(client, &slice.settings.limits(), list).await? {
+        if let Some(stop) = index_partition(slice, client, month).await? {
             return Ok(Some(stop));
         }
         if let Some(stop) = slice.stop() {
@@ -89,6 +105,19 @@ async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
         }
     }
     Ok(None)
+}
+
+/// Seals the rows that a month had before there was a ledger, unless the migration did.
+async fn seal_adopted(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+    let seal = async {
+        let transaction = session::begin(client, &slice.long_limits()).await?;
+        let rows = ledger::seal_adopted(&transaction, month).await?;
+        slice.commit(transaction, &Progress::default()).await?;
+        Ok(rows)
+    };
+    let rows = slice.keep_lease_while(seal).await?;
+    info!(run = %slice.run.id, %month, rows, "snapshot maintenance: a month is sealed as it was");
+    Ok(())
 }
 
 /// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
@@ -144,7 +173,7 @@ async fn index_partition(slice: &Slice<'_>, client: &mut Client, month: Month) -
 }
 
 /// Brings a partition's statistics up to date. All rows are where they belong: it may fail.
-async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+pub(super) async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
     let analyze = async {
         let transaction = session::begin(client, &slice.long_limits()).await?;
         partitions::analyze_partition(&transaction, month).await?;
@@ -159,6 +188,28 @@ async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result
     }
 }
 
+/// What a batch has done.
+struct Batch {
+    moved: MovedBatch,
+    twins: Settled,
+    duplicates: Settled,
+}
+
+impl Batch {
+    /// Rows dealt with.
+    fn rows(&self) -> u64 {
+        self.moved.moved + self.twins.dropped + self.duplicates.dropped
+    }
+
+    fn conflicts(&self) -> impl Iterator<Item = &String> {
+        self.twins.conflicts.iter().chain(&self.duplicates.conflicts)
+    }
+
+    fn hash_mismatches(&self) -> u64 {
+        self.moved.hash_mismatches + self.twins.hash_mismatches
+    }
+}
+
 impl<'a> Archiving<'a> {
     async fn new(slice: &'a Slice<'a>) -> Result<Self> {
         let client = slice.pool.get().await?;
@@ -169,6 +220,8 @@ impl<'a> Archiving<'a> {
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);
         let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
         let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
+        let before = ledger::list_archived_before(&**client, slice.run.id);
+        let archived_before = session::read(&client, &limits, before).await?;
         let months = slice.state.months.clone();
         // Months before the first that is not done are done: what came there since is the next run's.
         let first = months.iter().find(|(_, progress)| !progress.done).map(|(month, _)| month.start());
@@ -177,6 +230,7 @@ impl<'a> Archiving<'a> {
             slice,
             due: Due { cutoff, has_hashes },
             adopted,
+            archived_before,
             next_month: tokio::sync::Mutex::new(next.map_or_else(Position::first, Position::before)),
             tally: Mutex::new(Tally { started: Instant::now(), rows: 0, months }),
         })
@@ -240,9 +294,12 @@ impl Archiving<'_> {
                     due: self.due,
                     month,
                     twin_partitions: &twin_partitions,
+                    archived_before: &self.archived_before,
                     after: &after,
                     limit: attempt.rows(),
                     started_at: slice.run.started_at.naive_utc(),
+                    run: slice.run.id,
+                    prove: slice.settings.prove,
                 };
                 match self.archive_batch(client, &request).await {
                     Ok(batch) => break batch,
@@ -284,7 +341,11 @@ impl Archiving<'_> {
                 slice.commit_preparation(transaction, &Progress::default()).await
             };
             match make.await {
-                Ok(()) => return Ok(Ok(true)),
+                // A table of that name may be there and be no partition: rows in it would be lost to readers.
+                Ok(()) if session::read(client, &limits, partitions::has_partition(client, month)).await? => {
+                    return Ok(Ok(true));
+                }
+                Ok(()) => return Err(Error::PartitionDetached { month }),
                 Err(error) => {
                     if let Some(stop) = slice.retry(&mut attempt, error).await? {
                         return Ok(Err(stop));
@@ -300,29 +361,37 @@ impl Archiving<'_> {
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: a column that the host adds between two batches is not dropped in silence.
         let columns = MirroredColumns::load(&transaction).await?;
-        let moved = event_log::move_due_batch(&transaction, &columns, request).await?;
-        let settled = event_log::settle_twins(&transaction, &columns, request.twin_partitions, &moved.twins).await?;
-        let month = self.month_after(request, &moved, &settled);
-        let progress = self.progress(request.month, &month, &moved, &settled);
+        let form = RowForm::load(&transaction).await?;
+        let moved = event_log::move_due_batch(&transaction, &columns, &form, request).await?;
+        let twins = event_log::settle_twins(&transaction, &columns, &form, request, &moved).await?;
+        let duplicates = event_log::settle_duplicates(&transaction, &columns, request, &moved).await?;
+        let batch = Batch { moved, twins, duplicates };
+        let month = self.month_after(request, &batch);
+        let progress = self.progress(request.month, &month, &batch);
         self.slice.commit(transaction, &progress).await?;
-        self.count(request.month, month, &moved, &settled);
-        Ok(moved)
+        self.count(request.month, month, &batch);
+        Ok(batch.moved)
     }
 
     /// How far the batch's month is once the batch is committed.
-    fn month_after(&self, request: &BatchRequest<'_>, moved: &MovedBatch, settled: &SettledTwins) -> MonthProgress {
+    fn month_after(&self, request: &BatchRequest<'_>, batch: &Batch) -> MonthProgress {
+        let moved = &batch.moved;
         let mut month = self.month(request.month);
         if moved.in_use > 0 && month.first_in_use.is_none() {
             month.first_in_use = Some(InUse {
                 after: request.after.clone(),
                 conflicts: month.conflicts,
                 conflict_ids: month.conflict_ids.len(),
+                on_hold: month.on_hold,
+                restored: month.restored,
             });
         }
         month.in_use += moved.in_use;
-        month.conflicts += settled.conflicts.len() as u64;
+        month.on_hold += moved.on_hold;
+        month.restored += moved.restored;
+        month.conflicts += batch.conflicts().count() as u64;
         let room = MAX_REPORTED_IDS.saturating_sub(month.conflict_ids.len());
-        month.conflict_ids.extend(settled.conflicts.iter().take(room).cloned());
+        month.conflict_ids.extend(batch.conflicts().take(room).cloned());
         month.after = moved.last.clone().or(month.after);
         // What is left of the month is locked or came too late: for later.
         month.done = moved.seen < u64::from(request.limit);
@@ -331,13 +400,15 @@ impl Archiving<'_> {
 
     /// What the run has to show once this batch is committed.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
-    fn progress(&self, name: Month, month: &MonthProgress, moved: &MovedBatch, settled: &SettledTwins) -> Progress {
+    fn progress(&self, name: Month, month: &MonthProgress, batch: &Batch) -> Progress {
         let tally = self.tally();
-        let rows = tally.rows + moved.moved + settled.dropped;
+        let rows = tally.rows + batch.rows();
         let rate = rows as f64 / tally.started.elapsed().as_secs_f64().max(0.001);
         Progress {
-            logs_archived: moved.moved,
-            already_archived: settled.dropped,
+            logs_archived: batch.moved.moved,
+            already_archived: batch.twins.dropped,
+            duplicates_dropped: batch.duplicates.dropped,
+            hash_mismatches: batch.hash_mismatches(),
             month: Some((name, month.clone())),
             current_month: Some(name),
             rows_per_second: (rows > 0).then_some(rate),
@@ -346,20 +417,22 @@ impl Archiving<'_> {
     }
 
     /// Counts a batch that is committed.
-    fn count(&self, name: Month, month: MonthProgress, moved: &MovedBatch, settled: &SettledTwins) {
-        let MovedBatch { moved: rows, in_use, .. } = moved;
-        let dropped = settled.dropped;
-        debug!(run = %self.slice.run.id, month = %name, rows, in_use, dropped, "snapshot maintenance: archive batch");
-        if !settled.conflicts.is_empty() {
-            warn!(
-                run = %self.slice.run.id,
-                conflicts = settled.conflicts.len(),
-                such_as = ?settled.conflicts.iter().take(10).collect::<Vec<_>>(),
-                "snapshot maintenance: logs whose archived copy differs stay in EventLog",
-            );
+    fn count(&self, name: Month, month: MonthProgress, batch: &Batch) {
+        let run = &self.slice.run.id;
+        let (rows, in_use) = (batch.moved.moved, batch.moved.in_use);
+        let (dropped, duplicates) = (batch.twins.dropped, batch.duplicates.dropped);
+        debug!(%run, month = %name, rows, in_use, dropped, duplicates, "snapshot maintenance: archive batch");
+        let conflicts = batch.conflicts().count();
+        if conflicts > 0 {
+            let such_as = batch.conflicts().take(10).collect::<Vec<_>>();
+            warn!(%run, conflicts, ?such_as, "snapshot maintenance: logs whose archived copy differs stay in EventLog");
+        }
+        let mismatches = batch.hash_mismatches();
+        if mismatches > 0 {
+            warn!(%run, month = %name, mismatches, "snapshot maintenance: entry hashes are not those of their rows");
         }
         let mut tally = self.tally();
-        tally.rows += rows + dropped;
+        tally.rows += batch.rows();
         tally.months.insert(name, month);
     }
 
@@ -374,8 +447,17 @@ impl Archiving<'_> {
         let mut client = self.slice.pool.get().await?;
         for month in months {
             let before = MonthProgress { retried: true, ..self.month(month) };
-            let Some(InUse { after, conflicts, conflict_ids }) = before.first_in_use.clone() else { continue };
-            let mut again = MonthProgress { after: Some(after), conflicts, retried: true, ..MonthProgress::default() };
+            let Some(InUse { after, conflicts, conflict_ids, on_hold, restored }) = before.first_in_use.clone() else {
+                continue;
+            };
+            let mut again = MonthProgress {
+                after: Some(after),
+                conflicts,
+                on_hold,
+                restored,
+                retried: true,
+                ..MonthProgress::default()
+            };
             again.conflict_ids.extend(before.conflict_ids.iter().take(conflict_ids).cloned());
             self.tally().months.insert(month, again);
             match self.archive_month(&mut client, month).await {

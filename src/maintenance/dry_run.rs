@@ -5,11 +5,11 @@ use tokio_postgres::IsolationLevel;
 
 use super::{Deadline, Plan, Settings};
 use crate::error::{Error, Result};
-use crate::model::{DryRunReport, DueMonth, HeldBack, Month};
+use crate::model::{DryRunReport, DueMonth, HeldBack, Month, RestoreDryRunReport, RestoreTarget};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
 use crate::store::session::Limits;
-use crate::store::{maintenance_runs, session, snapshots};
+use crate::store::{maintenance_runs, restore, session, snapshots};
 
 /// Rows per second to expect before any run has been measured: what a small machine does.
 const CAUTIOUS_RATE: f64 = 20_000.0;
@@ -22,11 +22,48 @@ pub(crate) async fn dry_run(
     refresh: bool,
     deadline: &Deadline,
 ) -> Result<DryRunReport> {
+    until(deadline, count(pool, settings, plan, refresh)).await
+}
+
+/// Counts what a restore would do, until `deadline`.
+pub(crate) async fn dry_run_restore(
+    pool: &Pool,
+    settings: &Settings,
+    target: RestoreTarget,
+    deadline: &Deadline,
+) -> Result<RestoreDryRunReport> {
+    until(deadline, count_restorable(pool, settings, target)).await
+}
+
+async fn until<T>(deadline: &Deadline, count: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
-        report = count(pool, settings, plan, refresh) => report,
+        report = count => report,
         // The connection goes with the counting, and with it the statement.
         () = deadline.come() => Err(Error::Busy("counting takes longer than it may".into())),
     }
+}
+
+/// Counts in one read-only transaction, as below.
+async fn count_restorable(pool: &Pool, settings: &Settings, target: RestoreTarget) -> Result<RestoreDryRunReport> {
+    let mut client = pool.get().await?;
+    let limits = Limits { statement: Duration::ZERO, lock: settings.lock_timeout };
+    let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+    let mut months = Vec::new();
+    for month in restore::list_months(&transaction, &target).await? {
+        let counted = restore::count_month(&transaction, &target, month).await?;
+        if counted.rows + counted.on_hold + counted.in_the_way > 0 {
+            months.push(counted);
+        }
+    }
+    transaction.commit().await?;
+    Ok(RestoreDryRunReport {
+        dry_run: true,
+        target,
+        logs_to_restore: months.iter().map(|month| month.rows).sum(),
+        on_hold: months.iter().map(|month| month.on_hold).sum(),
+        in_the_way: months.iter().map(|month| month.in_the_way).sum(),
+        months,
+    })
 }
 
 /// Counts in one read-only transaction: all numbers are of the same instant.

@@ -1,20 +1,24 @@
-//! The monthly work. `plan`: what it is about (pure). `run`: who does it, and its phases. `snapshots` and `archive`: the
-//! phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only.
+//! The monthly work. `plan`: what it is about (pure). `run`: who does it, and its phases. `snapshots`, `archive` and `restore`:
+//! the phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only.
+//! `verify`: proving the archive.
 
 mod archive;
 mod batch_size;
 mod deadline;
 mod dry_run;
 mod plan;
+mod restore;
 pub(crate) mod run;
 mod settings;
 mod slice;
 mod snapshots;
 mod throttle;
+mod verify;
 
 pub use deadline::Deadline;
 pub use plan::next_scheduled_run;
 pub use settings::Settings;
 
-pub(crate) use dry_run::dry_run;
+pub(crate) use dry_run::{dry_run, dry_run_restore};
 pub(crate) use plan::Plan;
+pub(crate) use verify::verify;

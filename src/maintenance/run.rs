@@ -1,13 +1,14 @@
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio::time::Instant;
 use tokio_postgres::GenericClient;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::slice::{Begun, Slice};
-use super::{Deadline, Plan, Settings, archive, snapshots};
+use super::{Deadline, Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, Result, chain};
-use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RunStatus, Scope, StopReason};
+use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::maintenance_runs::{self, NewRun, SliceEnd};
 use crate::store::snapshots::count_streams;
@@ -24,13 +25,15 @@ pub(crate) async fn run(
     pool: &Pool,
     settings: &Settings,
     scope: Scope,
+    target: Option<RestoreTarget>,
     request: MaintenanceRequest,
     now: DateTime<Utc>,
     deadline: &Deadline,
 ) -> Result<MaintenanceRun> {
     let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(now, settings.retention_months);
-    let wanted = NewRun { request, scope, snapshot_month, cutoff, started_at: now };
+    let wanted = NewRun { request, scope, target, snapshot_month, cutoff, started_at: now };
     check_guard_rails(pool, settings, cutoff).await?;
+    let clock = (now, Instant::now());
     let mut is_first = true;
     loop {
         let Some(begun) = begin(pool, settings, &wanted).await? else {
@@ -40,7 +43,7 @@ pub(crate) async fn run(
             // What was in the way ended just now.
             continue;
         };
-        let slice = Slice::new(pool, settings, deadline, begun);
+        let slice = Slice::new(pool, settings, deadline, clock, begun);
         if !is_first {
             slice.set_worked();
         }
@@ -51,6 +54,11 @@ pub(crate) async fn run(
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
             Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
+            // It would be refused again, and nothing else would run meanwhile.
+            Err(error @ Error::NotRestorable { .. }) => {
+                give_up(pool, settings, id).await?;
+                return Err(error);
+            }
             // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
             // missed cannot be made up for. All that the older run has left to archive is due to the new one.
             Err(error) if month < wanted.snapshot_month => {
@@ -71,6 +79,9 @@ async fn give_up(pool: &Pool, settings: &Settings, run: Uuid) -> Result<()> {
 
 /// Whether a run that is complete has done what is wanted.
 fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
+    if wanted.target.is_some() {
+        return run.scope == wanted.scope && run.target == wanted.target;
+    }
     let period = wanted.request.trigger.period();
     (run.scope == wanted.scope || run.scope == Scope::Maintenance)
         && run.snapshot_month >= wanted.snapshot_month
@@ -114,6 +125,7 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Opti
     let Some(lease) = taken else { return Ok(None) };
     let run = maintenance_runs::find_run(&transaction, lease.run_id).await?;
     let run = run.ok_or(Error::LeaseLost { run: lease.run_id })?;
+    check_rollback(&run, wanted)?;
     let state = maintenance_runs::get_run_state(&transaction, lease.run_id).await?;
     transaction.commit().await?;
     let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &run;
@@ -122,6 +134,19 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Opti
         "snapshot maintenance: begins",
     );
     Ok(Some(Begun { run, state, lease }))
+}
+
+/// Keeps a rollback and other runs apart: what the one brings back the others would archive.
+fn check_rollback(run: &MaintenanceRun, wanted: &NewRun) -> Result<()> {
+    if run.scope == wanted.scope || ![run.scope, wanted.scope].contains(&Scope::Rollback) {
+        return Ok(());
+    }
+    if run.scope == Scope::Rollback {
+        return Err(Error::UnderWay { run: Box::new(run.clone()) });
+    }
+    let (id, scope) = (run.id, run.scope.as_str());
+    let reason = format!("run {id} ({scope}) is open: finish it first, or end it with `snapshots cancel`");
+    Err(Error::RollbackRefused { reason })
 }
 
 /// Why no run could be begun: the run of the period if it has ended, or an error; none when there is no reason any more.
@@ -152,6 +177,10 @@ async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) ->
 async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
     let result = do_phases(&slice).await;
     let end = match &result {
+        // It stays open until its tables are dropped: nothing else may run until then.
+        Ok(None) if slice.run.scope == Scope::Rollback => {
+            Some(SliceEnd { status: RunStatus::Interrupted, stop_reason: None, error: None })
+        }
         Ok(None) => Some(SliceEnd { status: RunStatus::Succeeded, stop_reason: None, error: None }),
         Ok(stop_reason) => Some(SliceEnd { status: RunStatus::Interrupted, stop_reason: *stop_reason, error: None }),
         Err(Error::LeaseLost { .. }) => None,
@@ -188,7 +217,7 @@ async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
     info!(
         run = %run.id, status = run.status.as_str(), stop_reason = run.stop_reason.map(StopReason::as_str),
         snapshots_created = run.snapshots_created, logs_archived = run.logs_archived,
-        already_archived = run.already_archived, conflicts = run.conflicts, held_back = ?run.held_back,
+        already_archived = run.already_archived, logs_restored = run.logs_restored, conflicts = run.conflicts, held_back = ?run.held_back,
         complete = run.complete, "snapshot maintenance: ends",
     );
     Ok(run)
@@ -224,6 +253,11 @@ async fn do_phases(slice: &Slice<'_>) -> Result<Option<StopReason>> {
             return Ok(Some(stop));
         }
     }
+    if phase == Phase::Restore
+        && let Some(stop) = restore::restore(slice).await?
+    {
+        return Ok(Some(stop));
+    }
     if phase == Phase::Archive {
         check_columns(slice).await?;
         if let Some(stop) = archive::archive(slice).await? {
@@ -246,10 +280,10 @@ async fn check_snapshots(client: &impl GenericClient, month: Month) -> Result<()
     if counts.without_snapshot > 0 { Err(Error::SnapshotsIncomplete { month }) } else { Ok(()) }
 }
 
-/// Vacuums `EventLog` if the run took rows from it and there is time. What is not done is left to autovacuum.
+/// Vacuums `EventLog` if the run moved rows and there is time. What is not done is left to autovacuum.
 async fn vacuum(slice: &Slice<'_>) -> Result<()> {
-    let archived = find(slice).await?.is_some_and(|run| run.rows() > 0);
-    if !archived || slice.deadline.has_come().is_some() {
+    let moved = find(slice).await?.is_some_and(|run| run.rows() > 0);
+    if !moved || slice.deadline.has_come().is_some() {
         return Ok(());
     }
     let client = slice.pool.get().await?;

@@ -1,7 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
+use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
 use tracing::warn;
 
@@ -35,6 +37,8 @@ pub(super) struct Slice<'a> {
     /// Where its last slice stopped.
     pub(super) state: RunState,
     lease: Taken,
+    /// When it began, by the caller's clock and by one that only goes forward.
+    clock: (DateTime<Utc>, Instant),
     /// Each call does something, so that repeated calls always end: it stops only after that.
     has_worked: AtomicBool,
     is_paused: AtomicBool,
@@ -43,10 +47,33 @@ pub(super) struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    pub(super) fn new(pool: &'a Pool, settings: &'a Settings, deadline: &'a Deadline, begun: Begun) -> Self {
+    pub(super) fn new(
+        pool: &'a Pool,
+        settings: &'a Settings,
+        deadline: &'a Deadline,
+        clock: (DateTime<Utc>, Instant),
+        begun: Begun,
+    ) -> Self {
         let Begun { run, state, lease } = begun;
         let flag = || AtomicBool::new(false);
-        Self { pool, settings, deadline, run, state, lease, has_worked: flag(), is_paused: flag(), has_failed: flag() }
+        Self {
+            pool,
+            settings,
+            deadline,
+            run,
+            state,
+            lease,
+            clock,
+            has_worked: flag(),
+            is_paused: flag(),
+            has_failed: flag(),
+        }
+    }
+
+    /// What the caller's clock says now.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        let (now, since) = self.clock;
+        now + since.elapsed()
     }
 
     /// The call that this slice is of has done something already.

@@ -173,6 +173,7 @@ async fn take_batch(
         upto,
         limit,
         started_at: run.started_at.naive_utc(),
+        taken_at: slice.now().naive_utc(),
         refresh: run.refresh,
     };
     let transaction = session::begin(client, &slice.settings.limits()).await?;

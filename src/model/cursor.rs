@@ -1,6 +1,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{Datelike, NaiveDateTime};
+use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -37,6 +37,30 @@ pub struct ArchivePosition {
     pub id: String,
 }
 
+/// The last event of a page of a timeline: `createdAt`, then `id` where that ties. An event that is archived keeps both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventPosition {
+    /// UTC, to the microsecond that PostgreSQL keeps.
+    pub created_at: NaiveDateTime,
+    /// The event's id.
+    pub event_id: String,
+}
+
+/// The last event of a page of those that lead from a snapshot to a past state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatePosition {
+    /// The time that was asked for: under another one the list is another.
+    pub at: DateTime<Utc>,
+    /// When the snapshot was taken: one that has come since does not change the list.
+    pub snapshot_at: DateTime<Utc>,
+    /// UTC, to the microsecond that PostgreSQL keeps.
+    pub created_at: NaiveDateTime,
+    /// The event's id.
+    pub event_id: String,
+}
+
 /// The last run of a page: when it started, then `id` where that ties.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,14 +85,31 @@ impl Position for SnapshotPosition {
 
 impl Position for ArchivePosition {
     fn is_possible(&self) -> bool {
-        (1..=9999).contains(&self.created_at.year()) && !self.id.contains('\0')
+        is_possible_time(self.created_at) && !self.id.contains('\0')
+    }
+}
+
+impl Position for EventPosition {
+    fn is_possible(&self) -> bool {
+        is_possible_time(self.created_at) && !self.event_id.contains('\0')
+    }
+}
+
+impl Position for StatePosition {
+    fn is_possible(&self) -> bool {
+        [self.snapshot_at.naive_utc(), self.created_at].into_iter().all(is_possible_time)
+            && !self.event_id.contains('\0')
     }
 }
 
 impl Position for RunPosition {
     fn is_possible(&self) -> bool {
-        (1..=9999).contains(&self.started_at.year())
+        is_possible_time(self.started_at)
     }
+}
+
+fn is_possible_time(time: NaiveDateTime) -> bool {
+    (1..=9999).contains(&time.year())
 }
 
 impl<P: Position> Cursor<P> {
@@ -102,9 +143,12 @@ impl<P: Position> Cursor<P> {
         };
         let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
-        cursor
-            .filter(|cursor| is_for(cursor) && cursor.after.is_possible())
-            .ok_or_else(|| Error::invalid("cursor", "must be a nextCursor of this very list (and stream), unchanged"))
+        cursor.filter(|cursor| is_for(cursor) && cursor.after.is_possible()).ok_or_else(Self::refused)
+    }
+
+    /// The answer to a cursor of another list.
+    pub(crate) fn refused() -> Error {
+        Error::invalid("cursor", "must be a nextCursor of this very list (and stream), unchanged")
     }
 
     /// The position to continue after.
@@ -146,6 +190,8 @@ mod tests {
     fn a_cursor_of_another_stream_or_list_is_refused() {
         assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), Some(&stream("43"))).is_err());
         assert!(Cursor::<SnapshotPosition>::decode(&cursor().encode(), Some(&stream("42"))).is_err());
+        assert!(Cursor::<EventPosition>::decode(&cursor().encode(), Some(&stream("42"))).is_err());
+        assert!(Cursor::<StatePosition>::decode(&cursor().encode(), Some(&stream("42"))).is_err());
         assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), None).is_err());
 
         let position = RunPosition { started_at: "2026-01-01T00:00:00".parse().expect("a time"), run_id: Uuid::nil() };

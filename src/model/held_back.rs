@@ -22,24 +22,29 @@ pub enum HeldBackReason {
     ChainHead,
     /// Locked by another session, or written behind the run while it worked.
     InUse,
+    /// Of a stream under legal hold.
+    LegalHold,
+    /// Restored, and not released.
+    Restored,
 }
 
 impl HeldBack {
     pub(crate) fn chain_head(id: String) -> Self {
-        Self {
-            reason: HeldBackReason::ChainHead,
-            message: "the newest row stays: the host takes its entry_hash as the next event's parent_hash",
-            rows: 1,
-            ids: vec![id],
-        }
+        Self { ids: vec![id], ..Self::rows(HeldBackReason::ChainHead, 1) }
     }
 
-    pub(crate) fn in_use(rows: u64) -> Self {
-        Self {
-            reason: HeldBackReason::InUse,
-            message: "locked by another session or written while the run worked; the next run takes them",
-            rows,
-            ids: Vec::new(),
-        }
+    /// `rows` that stayed for one of the reasons that have no ids.
+    pub(crate) fn rows(reason: HeldBackReason, rows: u64) -> Self {
+        let message = match reason {
+            HeldBackReason::ChainHead => {
+                "the newest row stays: the host takes its entry_hash as the next event's parent_hash"
+            }
+            HeldBackReason::InUse => {
+                "locked by another session or written while the run worked; the next run takes them"
+            }
+            HeldBackReason::LegalHold => "under legal hold; `snapshots release --hold` ends it",
+            HeldBackReason::Restored => "restored from the archive; `snapshots release` lets them go",
+        };
+        Self { reason, message, rows, ids: Vec::new() }
     }
 }

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{HeldBack, Month, time};
+use super::{HeldBack, Month, RestoreTarget, time};
 
 /// Most ids that a run names; the counts beside them are exact.
 pub(crate) const MAX_REPORTED_IDS: usize = 100;
@@ -22,6 +22,8 @@ pub struct MaintenanceRun {
     pub scope: Scope,
     /// The month that a scheduled run is for; none for others.
     pub period: Option<Month>,
+    /// What a restore or rollback is about; none for other runs.
+    pub target: Option<RestoreTarget>,
     /// The month of the snapshots: that of the run's start.
     pub snapshot_month: Month,
     /// Logs created before this instant are due.
@@ -49,23 +51,30 @@ pub struct MaintenanceRun {
     pub snapshots_existing: u64,
     /// Snapshots written without amounts, because the stream's `amount` is not an integer of at most 39 digits.
     pub unparsed_amounts: u64,
-    /// Rows due when archiving began, by the planner's estimate; none before.
+    /// Rows due when archiving began, by the planner's estimate; of a restore, counted; none before.
     pub rows_estimated: Option<u64>,
     /// Logs moved to the archive.
     pub logs_archived: u64,
     /// Logs dropped from `EventLog` because the archive already had them (domain rule 6).
     pub already_archived: u64,
-    /// Logs that stayed because the archive has them with other contents (domain rule 6).
+    /// Logs dropped from `EventLog`, and kept on record, because the host had ingested an archived event again.
+    pub duplicates_dropped: u64,
+    /// Logs archived whose `entry_hash` is not that of their contents. They are named by the verification.
+    pub hash_mismatches: u64,
+    /// Logs moved back to `EventLog`.
+    pub logs_restored: u64,
+    /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6);
+    /// of a restore, because `EventLog` has them, or their event under another id.
     pub conflicts: u64,
     /// Ids of the conflicting logs, the first hundred.
     pub conflict_ids: Vec<String>,
     /// Due logs that stayed for another reason.
     pub held_back: Vec<HeldBack>,
-    /// The month that is archived, or was last.
+    /// The month that is archived or restored, or was last.
     pub current_month: Option<Month>,
-    /// Rows archived in a second, over the last slice.
+    /// Rows moved in a second, over the last slice.
     pub rows_per_second: Option<f64>,
-    /// Seconds that archiving will take yet, by estimate and rate.
+    /// Seconds that moving them will take yet, by estimate and rate.
     pub remaining_seconds: Option<u64>,
     /// Why it pauses between two batches right now: the limit that is passed.
     pub waiting_for: Option<String>,
@@ -89,7 +98,7 @@ pub struct MaintenanceRun {
 impl MaintenanceRun {
     /// Rows that it has dealt with.
     pub fn rows(&self) -> u64 {
-        self.logs_archived + self.already_archived
+        self.logs_archived + self.already_archived + self.duplicates_dropped + self.logs_restored
     }
 }
 
@@ -132,6 +141,10 @@ words! {
         Snapshots = "snapshots",
         /// The archive only.
         Archive = "archive",
+        /// Moving archived logs back to `EventLog`.
+        Restore = "restore",
+        /// The same with all of them, before the service's tables are dropped.
+        Rollback = "rollback",
     }
 }
 
@@ -142,6 +155,8 @@ words! {
         Snapshots = "snapshots",
         /// Moving logs.
         Archive = "archive",
+        /// Moving logs back.
+        Restore = "restore",
         /// Vacuuming `EventLog`.
         Vacuum = "vacuum",
         /// Nothing is left to do.
@@ -156,6 +171,8 @@ words! {
         Running = "running",
         /// All of it is done.
         Succeeded = "succeeded",
+        /// All of it is done, and some rows have hashes that are not theirs.
+        SucceededWithFindings = "succeeded_with_findings",
         /// Its last slice ended with an error; the next trigger continues it.
         Failed = "failed",
         /// Its last slice stopped early; the next trigger continues it, unless it was cancelled.

@@ -1,17 +1,19 @@
 //! What the service speaks of: validated values, without I/O.
 
-mod archived_log;
 mod cursor;
+mod event;
 mod held_back;
 mod maintenance_run;
 mod month;
 mod page;
+mod restore;
 mod snapshot;
 mod stream_id;
 mod time;
+mod verification;
 
-pub use archived_log::{ArchiveFilter, ArchivedLog};
-pub use cursor::{ArchivePosition, Cursor, Position, RunPosition, SnapshotPosition};
+pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
+pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
 pub use held_back::{HeldBack, HeldBackReason};
 pub use maintenance_run::{
     DryRunReport, DueMonth, MaintenancePause, MaintenanceRequest, MaintenanceRun, Phase, RunStatus, Scope, StopReason,
@@ -19,8 +21,11 @@ pub use maintenance_run::{
 };
 pub use month::Month;
 pub use page::{Page, PageRequest};
+pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
 pub use snapshot::StreamSnapshot;
 pub use stream_id::{StreamId, StreamIds};
+pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;
 pub(crate) use page::{MAX_PAGE_BYTES, wire_bytes};
+pub(crate) use verification::MAX_REPORTED_BREAKS;

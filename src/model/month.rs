@@ -40,6 +40,13 @@ impl Month {
         self.first_day.and_time(NaiveTime::MIN)
     }
 
+    /// The month before.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        let last_day = self.first_day.pred_opt().unwrap_or(self.first_day);
+        Self::of_date(last_day)
+    }
+
     /// The next month's first instant, exclusive end of this month.
     pub fn end(self) -> NaiveDateTime {
         let next = self.first_day.checked_add_months(chrono::Months::new(1));

@@ -1,6 +1,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
+use super::row_form::RowForm;
 use crate::error::{Error, Result};
 
 /// Columns that the former service carried over to its archive. It dropped all others, so only these must agree between
@@ -19,6 +20,9 @@ const CARRIED_OVER: [&str; 11] = [
     "createdAt",
 ];
 
+/// Where in its transaction an event is; younger than many rows.
+const EVENT_INDEX: &str = "eventIndex";
+
 /// A column of `EventLog` and its counterpart in the archive.
 #[derive(Debug)]
 struct MirroredColumn {
@@ -31,6 +35,12 @@ struct MirroredColumn {
     collation: Option<String>,
     /// Its type in the archive.
     archived: Option<String>,
+    /// Whether `EventLog` must have a value.
+    is_required: bool,
+    /// Whether `EventLog` computes it.
+    is_generated: bool,
+    /// What `EventLog` fills in, as SQL writes it.
+    default: Option<String>,
 }
 
 /// The columns of `EventLog`, all of which the archive has too.
@@ -57,12 +67,71 @@ impl MirroredColumns {
 
     /// Whether rows can be chained by hashes.
     pub(super) fn have_hashes(&self) -> bool {
-        ["entry_hash", "parent_hash"].iter().all(|name| self.0.iter().any(|column| column.name == *name))
+        ["entry_hash", "parent_hash"].iter().all(|name| self.has(name))
+    }
+
+    /// Whether rows tell where in a transaction their event is.
+    pub(super) fn have_event_index(&self) -> bool {
+        self.has(EVENT_INDEX)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|column| column.name == name)
+    }
+
+    /// Whether a row of `EventLog` must tell where in its transaction its event is.
+    pub(super) fn require_event_index(&self) -> bool {
+        self.0.iter().any(|column| column.name == EVENT_INDEX && column.is_required)
+    }
+
+    /// The columns that are written when a row goes back to `EventLog`, as SQL.
+    pub(super) fn restored_names(&self) -> String {
+        self.join_restored(|column| column.quoted.clone())
+    }
+
+    /// What is written in them, of the archived row `g`: what `EventLog` requires and the row never got is the default, and
+    /// `event_index` for that.
+    pub(super) fn restored_values(&self, event_index: &str) -> String {
+        self.join_restored(|MirroredColumn { name, quoted, is_required, default, .. }| match default {
+            _ if name == EVENT_INDEX => event_index.into(),
+            Some(default) if *is_required => format!("COALESCE(g.{quoted}, {default})"),
+            _ => format!("g.{quoted}"),
+        })
+    }
+
+    fn join_restored(&self, sql: impl Fn(&MirroredColumn) -> String) -> String {
+        self.0.iter().filter(|column| !column.is_generated).map(sql).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Names of the columns without which `EventLog` takes no row and that it cannot fill in.
+    pub(super) fn list_indispensable(&self) -> Vec<&str> {
+        let is_indispensable = |column: &&MirroredColumn| {
+            column.is_required && !column.is_generated && column.default.is_none() && column.name != EVENT_INDEX
+        };
+        self.0.iter().filter(is_indispensable).map(|column| column.name.as_str()).collect()
+    }
+
+    /// Names of the columns of archived rows in the form `form` that `EventLog` has not.
+    pub(super) fn list_archive_only<'a>(&self, form: &'a RowForm) -> Vec<&'a str> {
+        let columns = form.columns().iter().map(String::as_str);
+        columns.filter(|name| *name != "archivedAt" && !self.has(name)).collect()
+    }
+
+    /// SQL that is true when `e` and `a`, rows of the same event under two ids, have the same contents: whatever an event
+    /// gets anew when the host ingests it again does not count.
+    pub(super) fn same_contents(&self) -> String {
+        self.equal(&["id", "createdAt", "parent_hash", "entry_hash"])
     }
 
     /// SQL that is true when the copies `e` and `a` agree. Compared as text, which every type has and which is exact.
     pub(super) fn agree(&self) -> String {
-        let conditions = self.0.iter().map(|MirroredColumn { name, quoted, .. }| {
+        self.equal(&[])
+    }
+
+    /// The same in all columns but `ignored`. What the archived row never got does not count.
+    fn equal(&self, ignored: &[&str]) -> String {
+        let columns = self.0.iter().filter(|column| !ignored.contains(&column.name.as_str()));
+        let conditions = columns.map(|MirroredColumn { name, quoted, .. }| {
             let gap = if CARRIED_OVER.contains(&name.as_str()) { "false" } else { &format!("a.{quoted} IS NULL") };
             format!("({gap} OR e.{quoted}::text IS NOT DISTINCT FROM a.{quoted}::text)")
         });
@@ -107,9 +176,34 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
             wanted: row.try_get("wanted")?,
             collation: row.try_get("collation")?,
             archived: row.try_get("archived")?,
+            is_required: row.try_get("is_required")?,
+            is_generated: row.try_get("is_generated")?,
+            default: row.try_get("default_value")?,
         })
     };
     rows.iter().map(parse).collect()
+}
+
+/// A name as SQL writes it.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names of the archive's columns.
+pub(super) async fn list_archive_columns(client: &impl GenericClient) -> Result<Vec<String>> {
+    list_columns_of(client, "StreamArchive").await
+}
+
+/// Names of a table's columns.
+pub(super) async fn list_columns_of(client: &impl GenericClient, table: &str) -> Result<Vec<String>> {
+    let rows = client
+        .query_typed(
+            "SELECT attname::text AS name FROM pg_attribute \
+             WHERE attrelid = quote_ident($1)::regclass AND attnum > 0 AND NOT attisdropped",
+            &[(&table, Type::TEXT)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
 }
 
 /// Gives the archive each column of `EventLog` that it lacks, and each type that it has otherwise, as long as no archived

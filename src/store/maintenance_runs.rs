@@ -11,8 +11,8 @@ use super::event_log::{self, Position};
 use super::page;
 use crate::error::{Error, Result};
 use crate::model::{
-    Cursor, HeldBack, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase,
-    RunPosition, RunStatus, Scope, StopReason,
+    Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
+    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -47,6 +47,8 @@ pub(crate) async fn take_over_run(
 pub(crate) struct NewRun {
     pub(crate) request: MaintenanceRequest,
     pub(crate) scope: Scope,
+    /// Of a restore or rollback.
+    pub(crate) target: Option<RestoreTarget>,
     pub(crate) snapshot_month: Month,
     pub(crate) cutoff: DateTime<Utc>,
     pub(crate) started_at: DateTime<Utc>,
@@ -54,7 +56,12 @@ pub(crate) struct NewRun {
 
 /// Starts a run and takes its lease, unless there is no room for it.
 pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, run: &NewRun) -> Result<Option<Taken>> {
-    let phase = if run.scope == Scope::Archive { Phase::Archive } else { Phase::Snapshots };
+    let phase = match run.scope {
+        Scope::Maintenance | Scope::Snapshots => Phase::Snapshots,
+        Scope::Archive => Phase::Archive,
+        Scope::Restore | Scope::Rollback => Phase::Restore,
+    };
+    let target = run.target.as_ref().map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
     let row = client
         .query_typed_opt(
             include_str!("sql/insert_run.sql"),
@@ -69,27 +76,36 @@ pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, 
                 (&run.request.force, Type::BOOL),
                 (&run.started_at.naive_utc(), Type::TIMESTAMP),
                 (&phase.as_str(), Type::TEXT),
+                (&target, Type::JSONB),
             ],
         )
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
 }
 
-/// How far the archiving of a month is, and which of its due rows stayed. Kept as JSON in the run.
+/// How far a month is, and which of its rows stayed. Kept as JSON in the run.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonthProgress {
     /// The last row looked at.
     pub(crate) after: Option<Position>,
+    /// Where in its partition the last row is that a restore looked at.
+    pub(crate) place: Option<String>,
+    /// Rows moved back since a restore last began at the start of the month.
+    pub(crate) moved: u64,
     /// Whether all of its due rows were looked at.
     pub(crate) done: bool,
     /// Rows that others had locked or just written.
     pub(crate) in_use: u64,
+    /// Rows under legal hold.
+    pub(crate) on_hold: u64,
+    /// Rows that were restored and not released.
+    pub(crate) restored: u64,
     /// Where the first of these are.
     pub(crate) first_in_use: Option<InUse>,
     /// Whether these were tried once more.
     pub(crate) retried: bool,
-    /// Rows that the archive has with other contents.
+    /// Rows that the other table has with other contents.
     pub(crate) conflicts: u64,
     /// Their ids, the first hundred.
     pub(crate) conflict_ids: Vec<String>,
@@ -102,6 +118,10 @@ pub(crate) struct InUse {
     pub(crate) conflicts: u64,
     /// How many of the ids of conflicts were known.
     pub(crate) conflict_ids: usize,
+    #[serde(default)]
+    pub(crate) on_hold: u64,
+    #[serde(default)]
+    pub(crate) restored: u64,
 }
 
 /// What a slice continues from.
@@ -144,6 +164,12 @@ pub(crate) struct Progress {
     pub(crate) logs_archived: u64,
     /// Added.
     pub(crate) already_archived: u64,
+    /// Added.
+    pub(crate) duplicates_dropped: u64,
+    /// Added.
+    pub(crate) hash_mismatches: u64,
+    /// Added.
+    pub(crate) logs_restored: u64,
     /// How far a month is.
     pub(crate) month: Option<(Month, MonthProgress)>,
     /// Empty for none.
@@ -189,6 +215,9 @@ pub(crate) async fn renew_lease(
                 (&progress.waiting_for, Type::TEXT),
                 (&progress.last_stream, Type::TEXT),
                 (&progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4),
+                (&number(Some(progress.duplicates_dropped)), Type::INT8),
+                (&number(Some(progress.hash_mismatches)), Type::INT8),
+                (&number(Some(progress.logs_restored)), Type::INT8),
             ],
         )
         .await?;
@@ -323,11 +352,13 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let status: RunStatus = word(row.try_get("status")?)?;
     let (streams, created) = (number("streams")?, number("snapshotsCreated")?);
     let (archived, dropped) = (number("logsArchived")?, number("alreadyArchived")?);
+    let (duplicates, restored) = (number("duplicatesDropped")?, number("logsRestored")?);
+    let rows = archived + dropped + duplicates + restored;
     let (streams_estimated, rows_estimated) = (optional("streamsEstimated")?, optional("rowsEstimated")?);
     let rows_per_second: Option<f64> = row.try_get("rowsPerSecond")?;
     let (done, whole) = match phase {
         Phase::Snapshots => (streams, streams_estimated.unwrap_or(0)),
-        Phase::Archive => (archived + dropped, rows_estimated.unwrap_or(0)),
+        Phase::Archive | Phase::Restore => (rows, rows_estimated.unwrap_or(0)),
         Phase::Vacuum | Phase::Done => (1, 1),
     };
     // By an estimate that the work may pass: it is never all done before its phase is.
@@ -336,25 +367,35 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         _ if whole == 0 => 0.0,
         _ => (done as f64 / whole as f64 * 1000.0).round().min(990.0) / 10.0,
     };
-    let left = (phase == Phase::Archive).then(|| rows_estimated.unwrap_or(0).saturating_sub(archived + dropped));
+    let is_moving = matches!(phase, Phase::Archive | Phase::Restore);
+    let left = is_moving.then(|| rows_estimated.unwrap_or(0).saturating_sub(rows));
     let months = parse_months(row)?;
-    let in_use: u64 = months.values().map(|month| month.in_use).sum();
+    let held = |reason, of: fn(&MonthProgress) -> u64| {
+        let rows = months.values().map(of).sum();
+        (rows > 0).then(|| HeldBack::rows(reason, rows))
+    };
+    let held = [
+        held(HeldBackReason::InUse, |month| month.in_use),
+        held(HeldBackReason::LegalHold, |month| month.on_hold),
+        held(HeldBackReason::Restored, |month| month.restored),
+    ];
     let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
+    let target: Option<serde_json::Value> = row.try_get("target")?;
     let chain_head: Option<String> = row.try_get("chainHeadId")?;
-    let held_back =
-        chain_head.map(HeldBack::chain_head).into_iter().chain((in_use > 0).then(|| HeldBack::in_use(in_use)));
+    let held_back = chain_head.map(HeldBack::chain_head).into_iter().chain(held.into_iter().flatten());
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
         trigger: word(row.try_get("trigger")?)?,
         scope: word(row.try_get("scope")?)?,
         period: month("period")?,
+        target: target.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
         snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
         cutoff: time("cutoff")?,
         refresh: row.try_get("refresh")?,
         force: row.try_get("force")?,
         phase,
         status,
-        complete: status == RunStatus::Succeeded,
+        complete: matches!(status, RunStatus::Succeeded | RunStatus::SucceededWithFindings),
         percent,
         streams,
         streams_estimated,
@@ -364,6 +405,9 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         rows_estimated,
         logs_archived: archived,
         already_archived: dropped,
+        duplicates_dropped: duplicates,
+        hash_mismatches: number("hashMismatches")?,
+        logs_restored: restored,
         conflicts: months.values().map(|month| month.conflicts).sum(),
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
         held_back: held_back.collect(),

@@ -2,14 +2,21 @@
 //! and outside a transaction. Statements are unnamed (`query_typed`): a named one would pin a pooler's connection.
 
 pub(crate) mod archive_columns;
-pub(crate) mod archived_logs;
 mod error;
 pub(crate) mod event_log;
+pub(crate) mod events;
+pub(crate) mod holds;
+pub(crate) mod ledger;
 pub(crate) mod maintenance_pause;
 pub(crate) mod maintenance_runs;
 pub(crate) mod migration_lock;
 mod page;
 pub(crate) mod partitions;
+pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod row_form;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
+pub(crate) mod stream_history;
+pub(crate) mod verification;

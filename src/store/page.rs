@@ -22,10 +22,28 @@ where
     T: Serialize,
     P: Position,
 {
+    collect_beside(0, rows, request, parse, name).await
+}
+
+/// The same, where `bytes` of the response are taken by something else.
+///
+/// # Errors
+///
+/// As [`collect`].
+pub(super) async fn collect_beside<T, P>(
+    mut bytes: usize,
+    rows: RowStream,
+    request: &PageRequest<P>,
+    parse: impl Fn(&Row) -> Result<(T, Cursor<P>)>,
+    name: impl Fn(&T) -> String,
+) -> Result<Page<T, P>>
+where
+    T: Serialize,
+    P: Position,
+{
     let mut rows = pin!(rows);
     let mut page = Page { items: Vec::new(), next_cursor: None };
     let mut last = None;
-    let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         if page.items.len() == request.limit() {
             page.next_cursor = last;

@@ -20,9 +20,25 @@ pub(crate) async fn build_next_index(client: &impl GenericClient, month: Month) 
 /// Whether the archive has a partition of `month`.
 pub(crate) async fn has_partition(client: &impl GenericClient, month: Month) -> Result<bool> {
     let row = client
-        .query_typed_one("SELECT to_regclass($1) IS NOT NULL AS there", &[(&partition_name(month), Type::TEXT)])
+        .query_typed_one(
+            "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = '\"StreamArchive\"'::regclass) AS there",
+            &[(&partition_name(month), Type::TEXT)],
+        )
         .await?;
     Ok(row.try_get("there")?)
+}
+
+/// Months that the archive has a partition of, oldest first.
+pub(crate) async fn list_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
+    let rows = client
+        .query_typed(
+            "SELECT replace(right(p.relname, 7), '_', '-') AS month FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid \
+             WHERE i.inhparent = '\"StreamArchive\"'::regclass AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$' \
+             ORDER BY p.relname",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
 }
 
 /// Months whose partition lacks an index, oldest first.
@@ -53,4 +69,10 @@ pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month)
 /// The partition of `month`, as SQL writes it.
 pub(crate) fn partition_name(month: Month) -> String {
     format!(r#""StreamArchive_{}""#, month.to_string().replace('-', "_"))
+}
+
+/// The month of a partition's name.
+pub(super) fn partition_month(partition: &str) -> Result<Month> {
+    let digits = partition.trim_matches('"').trim_start_matches("StreamArchive_");
+    digits.replace('_', "-").parse()
 }

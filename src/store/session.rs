@@ -16,12 +16,15 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Settings of a transaction that writes or lasts. The statement of a client that is dead ends soon, and with it its
-    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves.
+    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves. A batch is sorted
+    /// in memory, and not in files as by the server's default of 4 MB. What is sealed must have one text only.
     fn set_local(&self) -> String {
         let statement = milliseconds(self.statement);
         format!(
             "{}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
-             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off",
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; \
+             SET LOCAL DateStyle = ISO; \
+             SET LOCAL IntervalStyle = postgres; SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1",
             self.set_local_for_read()
         )
     }
@@ -71,10 +74,13 @@ pub(crate) async fn begin_read<'a>(
 
 /// Runs `read`, one statement on `client`, as a read-only transaction with `limits`.
 ///
+/// REPEATABLE READ fixes what is visible before the statement is planned: under READ COMMITTED a partition could be attached
+/// and filled in between, so that its rows would be in neither table.
+///
 /// All of it is on its way before the first answer is awaited, so it costs one round trip; a reader that gives up leaves
 /// no open transaction behind.
 pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
-    let begin = format!("BEGIN READ ONLY; {}", limits.set_local_for_read());
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", limits.set_local_for_read());
     // futures_util's join, unlike tokio's, polls in the order written.
     let (opened, read, closed) = join!(client.batch_execute(&begin), read, client.batch_execute("COMMIT"));
     opened?;

@@ -1,4 +1,8 @@
-use chrono::NaiveDateTime;
+use std::iter;
+use std::pin::pin;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
@@ -8,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::model::{Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
 
 const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
+const FIND_NEAREST_SNAPSHOT: &str =
+    concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/find_nearest_snapshot.sql"));
 
 /// A stream's snapshot of one month.
 pub(crate) async fn find_snapshot(
@@ -27,6 +33,22 @@ pub(crate) async fn find_snapshot(
         )
         .await?;
     row.map(|row| parse(&row)).transpose()
+}
+
+/// The month of a stream's newest snapshot taken at or before `at`, else of its oldest one, and when that was taken.
+pub(crate) async fn find_nearest_snapshot(
+    client: &impl GenericClient,
+    stream: &StreamId,
+    at: DateTime<Utc>,
+) -> Result<Option<(Month, DateTime<Utc>)>> {
+    let row = client
+        .query_typed_opt(FIND_NEAREST_SNAPSHOT, &[(&stream.as_str(), Type::TEXT), (&at.naive_utc(), Type::TIMESTAMP)])
+        .await?;
+    let parse = |row: Row| {
+        let created_at: NaiveDateTime = row.try_get("createdAt")?;
+        Ok((row.try_get::<_, &str>("snapshotMonth")?.parse()?, created_at.and_utc()))
+    };
+    row.map(parse).transpose()
 }
 
 /// A page of a stream's snapshots, newest month first.
@@ -100,6 +122,8 @@ pub(crate) struct SnapshotRequest<'a> {
     pub(crate) limit: u32,
     /// The run's start.
     pub(crate) started_at: NaiveDateTime,
+    /// When the batch is taken.
+    pub(crate) taken_at: NaiveDateTime,
     /// Whether snapshots of the month that are older than the run are retaken.
     pub(crate) refresh: bool,
 }
@@ -119,6 +143,7 @@ pub(crate) async fn insert_snapshot_batch(
                 (&request.started_at, Type::TIMESTAMP),
                 (&request.refresh, Type::BOOL),
                 (&request.upto, Type::TEXT),
+                (&request.taken_at, Type::TIMESTAMP),
             ],
         )
         .await?;
@@ -185,4 +210,26 @@ pub(crate) async fn may_be_complete(client: &impl GenericClient, month: Month) -
         )
         .await?;
     Ok(row.try_get("may_be")?)
+}
+
+/// Whether there is any snapshot.
+pub(crate) async fn has_snapshots(client: &impl GenericClient) -> Result<bool> {
+    let row = client.query_typed_one(r#"SELECT EXISTS (SELECT FROM "StreamSnapshot") AS there"#, &[]).await?;
+    Ok(row.try_get("there")?)
+}
+
+/// Gives each snapshot to `write` as a line of JSON, in order of month and stream. Returns how many. In little memory: the
+/// server sends as fast as they are written.
+pub(crate) async fn write_snapshots(
+    client: &impl GenericClient,
+    mut write: impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<u64> {
+    let sql = r#"SELECT row_to_json(s)::text AS line FROM "StreamSnapshot" s ORDER BY s."snapshotMonth", s."streamId""#;
+    let mut rows = pin!(client.query_typed_raw(sql, iter::empty::<(&str, Type)>()).await?);
+    let mut written = 0;
+    while let Some(row) = rows.try_next().await? {
+        write(row.try_get("line")?).map_err(Error::Write)?;
+        written += 1;
+    }
+    Ok(written)
 }

@@ -53,7 +53,7 @@ fn template_routes(template: &Value) -> BTreeSet<(String, String, String)> {
 fn each_binary_has_a_function_and_a_sample_event_of_its_name_and_the_other_way_round() {
     let template = yaml("template.yaml");
     let binaries = file_stems("src/bin", "rs");
-    assert_eq!(binaries.len(), 8);
+    assert_eq!(binaries.len(), 11);
     assert_eq!(file_stems("events", "json"), binaries);
     let built: BTreeSet<String> =
         functions(&template).iter().map(|(_, function)| binary(function).to_owned()).collect();

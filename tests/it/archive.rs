@@ -77,7 +77,12 @@ async fn each_month_gets_a_partition_with_its_own_key_and_indexes() {
         .await;
     assert_eq!(
         indexes,
-        [r#"btree ("streamId", "createdAt" DESC)"#, r#"btree ("txHash", "eventIndex")"#, r#"btree (id, "createdAt")"#]
+        [
+            r#"brin ("archivedAt") WITH (pages_per_range='32')"#,
+            r#"btree ("streamId", "createdAt" DESC)"#,
+            r#"btree ("txHash", "eventIndex")"#,
+            r#"btree (id, "createdAt")"#
+        ]
     );
     assert_eq!(database.count("pg_indexes WHERE tablename = 'StreamArchive'").await, 0, "none belongs to the parent");
 }
@@ -144,10 +149,11 @@ async fn maintenance_reports_its_two_parts_as_one_and_the_deadline_covers_both()
     assert_eq!(
         json,
         serde_json::json!({
-            "trigger": "api", "scope": "maintenance", "period": null, "refresh": false, "force": false,
+            "trigger": "api", "scope": "maintenance", "period": null, "target": null, "refresh": false, "force": false,
             "phase": "done", "status": "succeeded", "complete": true, "percent": 100.0,
             "snapshotMonth": "2026-05", "streams": 2, "snapshotsCreated": 2, "snapshotsExisting": 0, "unparsedAmounts": 1,
-            "cutoff": "2026-02-28T02:00:00.000Z", "logsArchived": 3, "alreadyArchived": 0, "conflicts": 0,
+            "cutoff": "2026-02-28T02:00:00.000Z", "logsArchived": 3, "alreadyArchived": 0, "duplicatesDropped": 0,
+            "hashMismatches": 0, "logsRestored": 0, "conflicts": 0,
             "conflictIds": [], "heldBack": [], "currentMonth": "2026-01", "remainingSeconds": null,
             "waitingFor": null, "stopReason": null, "error": null, "attempts": 4,
             "startedAt": "2026-05-31T02:00:00.000Z",
@@ -543,6 +549,7 @@ async fn the_time_zones_of_session_and_server_change_nothing() {
             .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
             .await
             .unwrap();
+        database.stop_the_clock().await;
         let snapshot = service.get_snapshot(&crate::support::stream("42"), "2026-05".parse().unwrap()).await.unwrap();
         let mut snapshot = snapshot.unwrap();
         snapshot.id.clear();

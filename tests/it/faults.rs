@@ -64,7 +64,7 @@ async fn killed_at_twenty_random_moments_of_a_run_of_200_000_rows_nothing_is_los
     assert_eq!(run["logsArchived"], ROWS, "the counters are as exact as the rows: {run}");
     assert_eq!(database.count(r#""StreamArchive""#).await, ROWS);
     assert_eq!(database.count(r#""MaintenanceRun""#).await, 1, "one run went through it all");
-    let indexed = "(SELECT count(*) FROM pg_index x WHERE x.indrelid = i.inhrelid) = 3";
+    let indexed = "(SELECT count(*) FROM pg_index x WHERE x.indrelid = i.inhrelid) = 4";
     let partitions = format!(r#"pg_inherits i WHERE inhparent = '"StreamArchive"'::regclass AND {indexed}"#);
     assert_eq!(database.count(&partitions).await, 7, "each has its indexes");
     database.assert_nothing_lost_or_doubled().await;

@@ -7,22 +7,26 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use serde_json::{Value, json};
-use snapshot_service::{Deadline, Trigger};
+use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
 use crate::support::lambda::{sample_event, start_function};
 use crate::support::{TestDatabase, time};
 use runtime_api::{Function, serve};
 
-const HTTP_FUNCTIONS: [&str; 6] = [
+const HTTP_FUNCTIONS: [&str; 9] = [
     "list-snapshots",
     "get-snapshot",
     "list-archived-logs",
+    "list-stream-events",
+    "get-stream-state",
     "trigger-maintenance",
     "list-maintenance-runs",
+    "get-verification",
     "get-maintenance-run",
 ];
 /// Those that read what a stream has.
-const READERS: [&str; 3] = ["list-snapshots", "get-snapshot", "list-archived-logs"];
+const READERS: [&str; 5] =
+    ["list-snapshots", "get-snapshot", "list-archived-logs", "list-stream-events", "get-stream-state"];
 
 /// What the sample events ask for: stream 42, its snapshot of May 2026, its archived withdrawals.
 async fn with_history() -> TestDatabase {
@@ -34,6 +38,8 @@ async fn with_history() -> TestDatabase {
         .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
         .await
         .unwrap();
+    let (everything, now) = (VerificationRequest::default(), time("2026-06-01T02:00:00Z"));
+    database.service().verify_archive(everything, now, &Deadline::never()).await.unwrap();
     database.execute(r#"UPDATE "MaintenanceRun" SET id = '6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e'"#).await;
     database
 }
@@ -61,9 +67,22 @@ async fn each_http_function_answers_its_sample_event_in_the_envelope() {
                 assert!(body.get("nextCursor").is_none(), "only lists have one");
             }
             "list-archived-logs" => assert_eq!(body["data"].as_array().unwrap().len(), 5),
+            "list-stream-events" => {
+                assert_eq!(body["data"].as_array().unwrap().len(), 5);
+                assert_eq!(body["data"][0]["tier"], "archived");
+            }
+            "get-stream-state" => {
+                let data = &body["data"];
+                assert_eq!(data["at"], "2026-06-01T00:00:00.000Z");
+                assert_eq!((&data["snapshot"]["snapshotMonth"], &data["events"]), (&json!("2026-05"), &json!([])));
+                assert_eq!(body["nextCursor"], Value::Null);
+            }
             "list-maintenance-runs" => {
                 assert_eq!(body["data"].as_array().unwrap().len(), 2);
                 assert_eq!(body["nextCursor"], Value::Null);
+            }
+            "get-verification" => {
+                assert_eq!((&body["data"]["status"], &body["data"]["rowsDone"]), (&json!("passed"), &json!(5)));
             }
             "get-maintenance-run" => {
                 assert_eq!((&body["data"]["status"], &body["data"]["percent"]), (&json!("succeeded"), &json!(100.0)));
@@ -110,9 +129,9 @@ async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
     let database = TestDatabase::of_host().await;
     let mut function = start("migrate", &database).await;
     let outcome = function.invoke(&sample_event("migrate")).await;
-    assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 6, "{outcome:?}");
+    assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 8, "{outcome:?}");
     let outcome = function.invoke(&sample_event("migrate")).await;
-    assert_eq!(outcome.payload, json!({"applied": [], "archiveColumnsChanged": []}));
+    assert_eq!(outcome.payload, json!({"applied": [], "archiveColumnsChanged": [], "logsSealed": 0}));
 }
 
 #[tokio::test]
@@ -187,6 +206,22 @@ async fn bad_input_is_a_400_that_names_the_field() {
         assert_eq!(body["requestId"], "invocation-1");
         assert!(body["error"].as_str().unwrap().starts_with(&format!("{field} must ")), "{body}");
     }
+    let mut state = start("get-stream-state", &database).await;
+    let sample: Value = serde_json::from_str(&sample_event("get-stream-state")).unwrap();
+    for (field, query) in [
+        ("at", String::new()),
+        ("at", "at=".into()),
+        ("at", "at=yesterday".into()),
+        ("at", "at=2026-06-01".into()),
+        ("limit", "at=2026-06-01T00:00:00Z&limit=0".into()),
+        ("cursor", format!("at=2026-06-01T00:00:00Z&cursor={}", foreign.encode())),
+    ] {
+        let mut event = sample.clone();
+        event["rawQueryString"] = query.clone().into();
+        let outcome = state.invoke(&event.to_string()).await;
+        assert_eq!(outcome.status(), 400, "{query}: {outcome:?}");
+        assert!(outcome.body()["error"].as_str().unwrap().starts_with(&format!("{field} must ")), "{outcome:?}");
+    }
     let sample: Value = serde_json::from_str(&sample_event("get-snapshot")).unwrap();
     for (field, stream, month) in [
         ("month", "42", "2026-13"),
@@ -250,14 +285,16 @@ async fn no_response_passes_what_lambda_can_hand_on() {
         .run_maintenance(Trigger::Api.request(), time("2026-05-31T02:00:00Z"), &Deadline::never())
         .await
         .unwrap();
-    let mut event: Value = serde_json::from_str(&sample_event("list-archived-logs")).unwrap();
-    event["rawQueryString"] = "limit=1000".into();
-    let outcome = start("list-archived-logs", &database).await.invoke(&event.to_string()).await;
-    assert_eq!(outcome.status(), 200);
-    assert!(outcome.payload.to_string().len() < 6_000_000);
-    assert!(outcome.body()["nextCursor"].is_string());
+    for name in ["list-archived-logs", "list-stream-events"] {
+        let mut event: Value = serde_json::from_str(&sample_event(name)).unwrap();
+        event["rawQueryString"] = "limit=1000".into();
+        let outcome = start(name, &database).await.invoke(&event.to_string()).await;
+        assert_eq!(outcome.status(), 200, "{name}");
+        assert!(outcome.payload.to_string().len() < 6_000_000);
+        assert!(outcome.body()["nextCursor"].is_string());
+    }
 
-    for name in ["get-snapshot", "list-snapshots"] {
+    for name in ["get-snapshot", "list-snapshots", "get-stream-state"] {
         let outcome = start(name, &database).await.invoke(&sample_event(name)).await;
         assert_eq!((outcome.status(), &outcome.body()["code"]), (500, &json!("response_too_large")), "{name}");
     }

@@ -182,7 +182,7 @@ async fn clear(database: &TestDatabase) {
                        EXECUTE format('DROP TABLE %s', partition);
                    END LOOP;
                END $$;
-               TRUNCATE "EventLog", "MaintenanceRun"; DROP TABLE IF EXISTS remembered"#,
+               TRUNCATE "EventLog", "MaintenanceRun", "ArchiveMonth", "ArchiveSeal", "ArchiveRemoval"; DROP TABLE IF EXISTS remembered"#,
         )
         .await;
 }

@@ -210,6 +210,7 @@ async fn amounts_leave_as_strings_and_times_as_rfc_3339() {
     database.insert_event("e1", "42", "2026-01-15 10:20:30.5").await;
     let service = database.service();
     service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
+    database.stop_the_clock().await;
     let log = &read_archive(&service, "42", &ArchiveFilter::default(), 1).await[0];
     assert_eq!(
         serde_json::to_value(log).unwrap(),

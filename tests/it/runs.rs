@@ -207,7 +207,7 @@ async fn a_holder_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
     // The month's partition has its indexes: to build them the thief would wait for the sleeper's transaction.
     database.insert_event("first", "42", "2026-01-01 00:00:00").await;
     run(&database.service(), Trigger::Cli.request(), NOW).await;
-    database.execute(r#"DELETE FROM "StreamArchive""#).await;
+    database.execute(r#"DELETE FROM "StreamArchive"; TRUNCATE "ArchiveMonth", "ArchiveSeal""#).await;
     database.insert_events(100, "2026-01-10 00:00:00").await;
     database.remember_events().await;
     let gate = Gate::before(&database, "e000055").await;
@@ -215,19 +215,21 @@ async fn a_holder_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
     let deadline = Deadline::never();
     let thief = async {
         gate.reached().await;
-        // VACUUM would wait for the page that the sleeper has in its hands.
-        let soon = Deadline::after(Duration::from_secs(5));
-        let thief = database.service_with(small()).run_maintenance(Trigger::Cli.request(), time(NOW), &soon).await;
-        gate.open().await;
-        thief.unwrap()
+        let thief = database.service_with(small());
+        // The thief waits for the head of the month's ledger, which the sleeper has locked.
+        let wake = async {
+            while database.count(r#""MaintenanceRun" WHERE attempts = 2"#).await == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            gate.open().await;
+        };
+        let (run, ()) = tokio::join!(thief.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline), wake);
+        run.unwrap()
     };
     let (sleeper, thief) = tokio::join!(service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline), thief);
     let error = sleeper.unwrap_err();
     assert!(matches!(error, Error::LeaseLost { .. }), "{error:?}");
-    // The sleeper's rows were locked when the thief came by.
-    assert_eq!((thief.complete, thief.logs_archived, thief.held_back[0].rows), (true, 90, 10));
-    database.assert_nothing_lost_or_doubled().await;
-    assert_eq!(run(&service, Trigger::Cli.request(), NOW).await.logs_archived, 10);
+    assert_eq!((thief.complete, thief.logs_archived), (true, 100));
     database.assert_nothing_lost_or_doubled().await;
 }
 
@@ -325,7 +327,7 @@ async fn a_refresh_retakes_this_months_snapshots_and_no_others() {
     let refreshed = run(&service, request, NOW).await;
     assert_eq!((refreshed.id, refreshed.snapshots_created, refreshed.snapshots_existing), (first.id, 25, 0));
     let retaken = r#""StreamSnapshot" WHERE "totalAmount" = 200 AND "amountPerSecond" = 2 AND status = 'PAUSED'
-                     AND state ->> 'amount' = '200' AND "snapshotMonth" = '2026-05' AND "createdAt" = '2026-05-31 02:00:00'"#;
+                     AND state ->> 'amount' = '200' AND "snapshotMonth" = '2026-05' AND "createdAt" >= '2026-05-31 02:00:00'"#;
     assert_eq!(database.count(retaken).await, 25);
     assert_eq!(database.count(r#""StreamSnapshot" WHERE "totalAmount" = 1 AND "snapshotMonth" = '2026-04'"#).await, 25);
     let snapshot = service.get_snapshot(&stream("7"), "2026-05".parse().unwrap()).await.unwrap().unwrap();
@@ -478,6 +480,7 @@ async fn more_rows_than_the_limit_are_archived_only_with_force() {
     assert_eq!((forced.logs_archived, forced.force), (30, true));
 
     database.insert_events(30, "2026-02-01 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET id = 'f' || id, "txHash" = 'f' || "txHash""#).await;
     assert_eq!(
         run(&limited(Some(30)), Trigger::Cli.request(), NOW).await.logs_archived,
         30,
@@ -558,7 +561,7 @@ async fn a_partition_is_loaded_bare_and_a_run_that_finds_indexes_missing_builds_
     let first = run_one_batch(&service, Trigger::Cli.request(), NOW).await;
     assert_eq!((first.logs_archived, database.count(indexes).await), (10, 0));
     let second = run_one_batch(&service, Trigger::Cli.request(), NOW).await;
-    assert_eq!((second.logs_archived, database.count(indexes).await), (10, 3));
+    assert_eq!((second.logs_archived, database.count(indexes).await), (10, 4));
     assert!(run(&service, Trigger::Cli.request(), NOW).await.complete);
     assert!(
         database.value::<f32>("SELECT reltuples FROM pg_class WHERE relname = 'StreamArchive_2026_01'").await > 0.0,

@@ -19,7 +19,7 @@ async fn every_stream_gets_a_snapshot_of_its_whole_row_whatever_its_status() {
     let same = r#""StreamSnapshot" t JOIN "Stream" s ON s.id = t."streamId"
                   WHERE t.state = to_jsonb(s) AND t.status = s.status AND t.sender = s.sender AND t.receiver = s.receiver
                     AND t."tokenAddress" = s."tokenAddress" AND t."totalAmount" = 1000 AND t."amountPerSecond" = 10
-                    AND t."snapshotMonth" = '2026-03' AND t."createdAt" = '2026-03-15 12:00:00'"#;
+                    AND t."snapshotMonth" = '2026-03' AND date_trunc('minute', t."createdAt") = '2026-03-15 12:00:00'"#;
     assert_eq!(database.count(same).await, 5);
 }
 

@@ -1,7 +1,7 @@
 -- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
 -- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
 -- $1 month, $2 the stream before the first, $3 most streams, $4 the run's start (UTC), $5 whether to retake, $6 the last
--- stream, or NULL for no end.
+-- stream, or NULL for no end, $7 when the batch is taken (UTC): a stream's state is of then, not of the run's start.
 -- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log).
 WITH page AS MATERIALIZED (
     SELECT s.ctid AS place, s.id, s."streamId"
@@ -41,7 +41,7 @@ created AS (
     SELECT
         gen_random_uuid()::text, s.id, s.sender, s.receiver, s."tokenAddress",
         CASE WHEN total IS NULL THEN NULL WHEN s.duration > 0 THEN div(total, s.duration) ELSE 0 END,
-        total, s.status, to_jsonb(s), $1, $4
+        total, s.status, to_jsonb(s), $1, $7
     FROM "Stream" s
     CROSS JOIN LATERAL (
         SELECT CASE WHEN s.amount::text ~ '^-?[0-9]{1,39}$' THEN s.amount::text::numeric(39,0) END AS total

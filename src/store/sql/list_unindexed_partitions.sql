@@ -14,6 +14,6 @@ WHERE i.inhparent = '"StreamArchive"'::regclass
   AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$'
   AND NOT COALESCE(
       names && '{pkey,id_createdAt_key}' AND names && '{streamId_createdAt_idx}'
-          AND names && '{txHash_eventIndex_idx,txHash_idx}',
+          AND names && '{txHash_eventIndex_idx,txHash_idx}' AND names && '{archivedAt_idx}',
       false)
 ORDER BY p.relname

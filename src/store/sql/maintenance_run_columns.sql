@@ -1,9 +1,9 @@
 -- A run as it is told of. Continued by the condition. A run whose holder is dead is not running, whatever its row says.
 SELECT
-    id, trigger, scope, period, "snapshotMonth", cutoff, refresh, force, phase,
+    id, trigger, scope, period, target, "snapshotMonth", cutoff, refresh, force, phase,
     CASE WHEN died THEN 'interrupted' ELSE status END AS status,
     streams, "streamsEstimated", "snapshotsCreated", "unparsedAmounts",
-    "rowsEstimated", "logsArchived", "alreadyArchived", months, "chainHeadId",
+    "rowsEstimated", "logsArchived", "alreadyArchived", "duplicatesDropped", "hashMismatches", "logsRestored", months, "chainHeadId",
     "currentMonth", "rowsPerSecond",
     CASE WHEN NOT died THEN "waitingFor" END AS "waitingFor",
     CASE WHEN died THEN 'lease_expired' ELSE "stopReason" END AS "stopReason",

@@ -7,7 +7,8 @@ SET
     "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
     "finishedAt" = CASE WHEN $6 THEN clock_timestamp() AT TIME ZONE 'UTC' END,
     phase = CASE WHEN $6 THEN 'done' ELSE phase END,
-    status = $3,
+    -- What a run found out is not hidden behind its success.
+    status = CASE WHEN $3 = 'succeeded' AND "hashMismatches" > 0 THEN 'succeeded_with_findings' ELSE $3 END,
     "stopReason" = $4,
     error = $5,
     "waitingFor" = NULL

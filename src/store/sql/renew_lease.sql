@@ -3,7 +3,8 @@
 -- $1 run, $2 holder, $3 seconds that the lease lasts; then what changed, each NULL for nothing: $4 phase, $5 streams seen,
 -- $6 streams estimated, $7 snapshots added, $8 unparsed amounts added, $9 rows estimated, $10 logs archived added,
 -- $11 logs dropped added, $12 progress of months, $13 the chain's head (empty for none), $14 month, $15 rows per second,
--- $16 what is waited for (empty for nothing), $17 the last stream seen, $18 rows that a batch was cut down to.
+-- $16 what is waited for (empty for nothing), $17 the last stream seen, $18 rows that a batch was cut down to, $19
+-- duplicates dropped added, $20 hash mismatches added, $21 logs restored added.
 -- One row: paused; none when the lease is lost.
 UPDATE "MaintenanceRun"
 SET
@@ -23,6 +24,9 @@ SET
     "currentMonth" = COALESCE($14, "currentMonth"),
     "rowsPerSecond" = COALESCE($15, "rowsPerSecond"),
     "waitingFor" = CASE WHEN $16 IS NULL THEN "waitingFor" ELSE NULLIF($16, '') END,
-    "batchRows" = COALESCE($18, "batchRows")
+    "batchRows" = COALESCE($18, "batchRows"),
+    "duplicatesDropped" = "duplicatesDropped" + COALESCE($19, 0),
+    "hashMismatches" = "hashMismatches" + COALESCE($20, 0),
+    "logsRestored" = "logsRestored" + COALESCE($21, 0)
 WHERE id = $1 AND "leaseHolder" = $2 AND "finishedAt" IS NULL
 RETURNING EXISTS (SELECT FROM "MaintenancePause") AS paused

@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::Utc;
 use local_postgres::{Options, Server};
 use snapshot_service::database::{Pool, connect_pool, migrate};
-use snapshot_service::{Settings, SnapshotService};
+use snapshot_service::{BreakKind, Deadline, Settings, SnapshotService, VerificationRequest};
 use tokio::sync::OnceCell;
 
 pub(crate) const HOST_SCHEMA: &str = include_str!("../../../tools/snapshots/src/host-schema.sql");
@@ -114,6 +115,11 @@ impl TestDatabase {
         .await;
     }
 
+    /// Makes as if each snapshot had been taken when its run started.
+    pub(crate) async fn stop_the_clock(&self) {
+        self.execute(r#"UPDATE "StreamSnapshot" SET "createdAt" = date_trunc('minute', "createdAt")"#).await;
+    }
+
     /// Remembers every event there is, for [`TestDatabase::assert_nothing_lost_or_doubled`].
     pub(crate) async fn remember_events(&self) {
         self.execute(r#"CREATE TABLE remembered AS SELECT id, row_to_json(e)::text AS event FROM "EventLog" e"#).await;
@@ -133,7 +139,8 @@ impl TestDatabase {
         )
     }
 
-    /// Checks that each remembered event is in exactly one of the two tables, byte for byte, and that nothing else is.
+    /// Checks that each remembered event is in exactly one of the two tables, byte for byte, and that nothing else is; and
+    /// that the archive is what its ledger says.
     pub(crate) async fn assert_nothing_lost_or_doubled(&self) {
         let present = self.all_events_sql().await;
         let wrong: Vec<String> = self
@@ -148,6 +155,18 @@ impl TestDatabase {
             ))
             .await;
         assert!(wrong.is_empty(), "lost, doubled or altered: {wrong:?}");
+        self.assert_ledger_agrees().await;
+    }
+
+    /// Checks that the archive is what its ledger says, of rows that came and of rows that left.
+    pub(crate) async fn assert_ledger_agrees(&self) {
+        let everything = VerificationRequest::default();
+        let verification = self.service().verify_archive(everything, Utc::now(), &Deadline::never()).await.unwrap();
+        // Events that tests make up may have any hashes.
+        let breaks = verification.breaks.iter();
+        let made_up = |kind| matches!(kind, BreakKind::HashMismatch | BreakKind::LinkBroken);
+        let breaks: Vec<_> = breaks.filter(|found| !made_up(found.kind)).collect();
+        assert!(breaks.is_empty(), "{breaks:?}");
     }
 }
 

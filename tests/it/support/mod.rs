@@ -4,7 +4,7 @@ pub(crate) mod database;
 pub(crate) mod lambda;
 
 use chrono::{DateTime, Utc};
-use snapshot_service::{ArchiveFilter, ArchivedLog, PageRequest, SnapshotService, StreamId};
+use snapshot_service::{ArchiveFilter, LoggedEvent, PageRequest, SnapshotService, StreamId};
 
 pub(crate) use database::TestDatabase;
 
@@ -24,7 +24,7 @@ pub(crate) async fn read_archive(
     id: &str,
     filter: &ArchiveFilter,
     limit: u16,
-) -> Vec<ArchivedLog> {
+) -> Vec<LoggedEvent> {
     let mut request = PageRequest::new(limit, None).unwrap();
     let mut logs = Vec::new();
     loop {

@@ -7,6 +7,9 @@ mod operate;
 mod progress;
 mod schedule;
 mod serve;
+mod snapshots_file;
+mod undo;
+mod verify;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -42,6 +45,8 @@ enum Command {
     Migrate,
     /// Take this month's snapshots and archive old logs, now; exit code 0: complete, 3: incomplete, 1: failed
     Maintain(maintain::Options),
+    /// Prove that the archive is what was archived; exit code 0: it is, 3: incomplete, 1: it is not
+    Verify(verify::Options),
     /// Tell how the last run of maintenance fares, and whether maintenance is paused
     Status {
         /// As JSON
@@ -58,6 +63,14 @@ enum Command {
     Resume,
     /// End the open run for good; what it has done stays
     Cancel,
+    /// Move archived logs back to "EventLog"; exit codes as maintain
+    Restore(undo::Restore),
+    /// Let restored logs be archived again, or end a legal hold
+    Release(undo::Release),
+    /// Keep a stream's logs where they are until the hold is released
+    Hold(undo::Hold),
+    /// Move every archived log back and drop what the migrations made; exit codes as maintain
+    Rollback(undo::Rollback),
     /// Add made-up streams and events to the private database, or to empty host tables in DATABASE_URL's
     DemoData {
         /// How many streams
@@ -105,10 +118,15 @@ async fn run(command: Command) -> Result<ExitCode> {
             print_json(&snapshot_service::database::migrate(&database.pool).await?)?;
         }
         Command::Maintain(options) => return maintain::maintain(options).await,
+        Command::Verify(options) => return verify::verify(options).await,
         Command::Status { json } => operate::status(json).await?,
         Command::Pause { reason } => operate::pause(&reason).await?,
         Command::Resume => operate::resume().await?,
         Command::Cancel => operate::cancel().await?,
+        Command::Restore(options) => return undo::restore(options).await,
+        Command::Release(options) => undo::release(options).await?,
+        Command::Hold(options) => undo::hold(options).await?,
+        Command::Rollback(options) => return undo::rollback(options).await,
         Command::DemoData { streams, events } => {
             let database = database::open_without_demo("demo-data").await?;
             demo::add(&database, streams, events).await?;

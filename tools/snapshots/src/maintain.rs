@@ -1,13 +1,14 @@
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::Utc;
-use snapshot_service::{Deadline, Error, MaintenanceRequest, SnapshotService, Trigger};
+use snapshot_service::{Deadline, Error, MaintenanceRequest, MaintenanceRun, SnapshotService, Trigger};
 
 use crate::{Result, database, print_json, progress, stop_on_signal};
 
 /// The exit code of a run that is not complete: running again continues.
-const INCOMPLETE: u8 = 3;
+pub(crate) const INCOMPLETE: u8 = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -40,11 +41,21 @@ pub(crate) async fn maintain(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let request = MaintenanceRequest { trigger: Trigger::Cli, refresh: options.refresh, force: options.force };
-    let run = tokio::select! {
-        run = service.run_maintenance(request, Utc::now(), &deadline) => run,
-        never = progress::show(&service) => match never {},
+    finish(watch(&service, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await)
+}
+
+/// Does `work` and shows meanwhile how far it is.
+pub(crate) async fn watch<T>(service: &SnapshotService, work: Pin<Box<impl Future<Output = T>>>) -> T {
+    let done = tokio::select! {
+        done = work => done,
+        never = progress::show(service) => match never {},
     };
     progress::clear();
+    done
+}
+
+/// Prints a run, or why there was none, and tells the exit code.
+pub(crate) fn finish(run: std::result::Result<MaintenanceRun, Error>) -> Result<ExitCode> {
     match run {
         Ok(run) => {
             print_json(&run)?;

@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use serde::Serialize;
-use snapshot_service::{MaintenancePause, MaintenanceRun, PageRequest, SnapshotService};
+use snapshot_service::{LegalHold, MaintenancePause, MaintenanceRun, PageRequest, SnapshotService};
 
 use crate::database::{self, Database};
 use crate::{Result, print_json, progress};
@@ -12,6 +12,9 @@ use crate::{Result, print_json, progress};
 struct Status {
     pause: Option<MaintenancePause>,
     last_run: Option<MaintenanceRun>,
+    legal_holds: Vec<LegalHold>,
+    /// Restored, and not released.
+    restored_logs: u64,
 }
 
 pub(crate) async fn status(json: bool) -> Result<()> {
@@ -20,7 +23,12 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     // The open one may be older than a cancelled one.
     let open = service.get_open_maintenance_run().await?;
     let last_run = open.or_else(|| runs.items.into_iter().next());
-    let status = Status { pause: service.get_maintenance_pause().await?, last_run };
+    let status = Status {
+        pause: service.get_maintenance_pause().await?,
+        last_run,
+        legal_holds: service.list_legal_holds().await?,
+        restored_logs: service.count_restored_logs().await?,
+    };
     if json {
         return print_json(&status);
     }
@@ -31,6 +39,10 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     match &status.last_run {
         Some(run) => describe(run, &mut lines),
         None => lines.push("there has been no run".into()),
+    }
+    lines.extend(status.legal_holds.iter().map(describe_hold));
+    if status.restored_logs > 0 {
+        lines.push(format!("{} restored logs stay until `snapshots release`", status.restored_logs));
     }
     print(&lines)
 }
@@ -46,9 +58,12 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
         run.snapshot_month, run.snapshots_created, run.snapshots_existing, run.unparsed_amounts
     ));
     lines.push(format!(
-        "logs before {}: {} archived, {} archived already, {} in conflict",
-        run.cutoff, run.logs_archived, run.already_archived, run.conflicts
+        "logs before {}: {} archived, {} archived already, {} ingested again, {} in conflict, {} with a hash that is not theirs",
+        run.cutoff, run.logs_archived, run.already_archived, run.duplicates_dropped, run.conflicts, run.hash_mismatches
     ));
+    if run.target.is_some() {
+        lines.push(format!("{}: {} restored", run.scope.as_str(), run.logs_restored));
+    }
     lines.extend(run.held_back.iter().map(|held| format!("held back: {} ({})", held.rows, held.message)));
     lines.extend(run.stop_reason.map(|reason| format!("last stopped: {}", reason.as_str())));
     lines.extend(run.error.as_ref().map(|error| format!("error: {error}")));
@@ -56,10 +71,20 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
     lines.push(format!("started {}, updated {}{finished}, {} slices", run.started_at, run.updated_at, run.attempts));
 }
 
+/// A hold as one line.
+pub(crate) fn describe_hold(hold: &LegalHold) -> String {
+    format!("stream {} is held since {} by {}: {}", hold.stream_id, hold.held_at, hold.held_by, hold.reason)
+}
+
+/// Who gives the command.
+pub(crate) fn user() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    user.unwrap_or_else(|| "an operator".into())
+}
+
 pub(crate) async fn pause(reason: &str) -> Result<()> {
     let (_database, service) = open("pause").await?;
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let pause = service.pause_maintenance(reason, user.as_deref().unwrap_or("an operator")).await?;
+    let pause = service.pause_maintenance(reason, &user()).await?;
     let pause = pause.map(|pause| format!("paused since {} by {}: {}", pause.paused_at, pause.paused_by, pause.reason));
     print(&[pause.unwrap_or_else(|| "not paused: somebody resumed it just now".into())])
 }
@@ -81,12 +106,12 @@ pub(crate) async fn cancel() -> Result<()> {
     print(&[run.map_or_else(|| "there is no open run".into(), |run| format!("cancelled run {}", run.id))])
 }
 
-async fn open(command: &str) -> Result<(Database, SnapshotService)> {
+pub(crate) async fn open(command: &str) -> Result<(Database, SnapshotService)> {
     let database = database::open(command).await?;
     let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
     Ok((database, service))
 }
 
-fn print(lines: &[String]) -> Result<()> {
+pub(crate) fn print(lines: &[String]) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", lines.join("\n"))?)
 }

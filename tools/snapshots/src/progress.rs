@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use snapshot_service::{MaintenanceRun, Phase, SnapshotService};
+use snapshot_service::{MaintenanceRun, Phase, SnapshotService, Verification};
 use tokio::time::Instant;
 
 /// How often a terminal is brought up to date.
@@ -30,21 +30,50 @@ impl Write for LogWriter {
 
 /// Shows how far the open run is, for ever: as a bar on a terminal, as lines elsewhere.
 pub(crate) async fn show(service: &SnapshotService) -> Infallible {
+    show_with(async || {
+        // Not being able to look is no reason to stop the work.
+        let run = service.get_open_maintenance_run().await.ok().flatten()?;
+        let (position, length) = position(&run);
+        Some(Shown { position, length, message: message(&run), line: describe(&run) })
+    })
+    .await
+}
+
+/// The same of the last verification.
+pub(crate) async fn show_verification(service: &SnapshotService) -> Infallible {
+    show_with(async || {
+        let verification = service.get_last_verification().await.ok().flatten()?;
+        let Verification { rows_done: position, rows_total: length, break_count, .. } = verification;
+        let message = format!("rows verified, {break_count} breaks");
+        let line = format!("snapshot maintenance: {position}/{length} {message}");
+        Some(Shown { position, length, message, line })
+    })
+    .await
+}
+
+/// How far something is.
+struct Shown {
+    position: u64,
+    length: u64,
+    message: String,
+    /// All of it, where there is no bar.
+    line: String,
+}
+
+async fn show_with(look: impl AsyncFn() -> Option<Shown>) -> Infallible {
     let terminal = io::stderr().is_terminal();
     let bar = terminal.then(|| BARS.add(ProgressBar::no_length().with_style(style())));
     let mut last_line = Instant::now();
     loop {
         tokio::time::sleep(BAR_INTERVAL).await;
-        // Not being able to look is no reason to stop the work.
-        let Ok(Some(run)) = service.get_open_maintenance_run().await else { continue };
+        let Some(Shown { position, length, message, line }) = look().await else { continue };
         if let Some(bar) = &bar {
-            let (position, length) = position(&run);
             bar.set_length(length.max(position));
             bar.set_position(position);
-            bar.set_message(message(&run));
+            bar.set_message(message);
         } else if last_line.elapsed() >= LINE_INTERVAL {
             last_line = Instant::now();
-            print_line(&describe(&run));
+            print_line(&line);
         }
     }
 }
@@ -80,7 +109,7 @@ fn message(run: &MaintenanceRun) -> String {
     }
     match run.phase {
         Phase::Snapshots => format!("streams, {} snapshots written", run.snapshots_created),
-        Phase::Archive => {
+        Phase::Archive | Phase::Restore => {
             let month = run.current_month.map(|month| format!(" of {month}")).unwrap_or_default();
             let rate = run.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
             let left = run.remaining_seconds.map(|left| format!(", {} left", time(left))).unwrap_or_default();

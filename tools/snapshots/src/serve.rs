@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::State;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::{Body, Request, RequestExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -65,13 +65,18 @@ async fn print_welcome(database: &Database, port: u16) -> Result<()> {
     let streams = format!("http://localhost:{port}/api/v1/snapshots");
     let stream = demo::find_stream_with_history(database).await?.unwrap_or_else(|| "STREAM_ID".into());
     let stream = utf8_percent_encode(&stream, NON_ALPHANUMERIC);
-    let month = Utc::now().format("%Y-%m");
+    let now = Utc::now();
+    let month = now.format("%Y-%m");
+    // Not before the snapshots that the first line takes.
+    let tomorrow = (now + TimeDelta::days(1)).format("%Y-%m-%dT00:00:00Z");
     let text = format!(
         "\nThe API is served; Ctrl-C stops it. Try, in this order:\n\n  \
          curl -s -X POST {streams}/maintenance\n  \
          curl -s {streams}/{stream}\n  \
          curl -s {streams}/{stream}/{month}\n  \
-         curl -s '{streams}/{stream}/archive?limit=2'\n\n"
+         curl -s '{streams}/{stream}/archive?limit=2'\n  \
+         curl -s '{streams}/{stream}/events?limit=2'\n  \
+         curl -s '{streams}/{stream}/state?at={tomorrow}'\n\n"
     );
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

@@ -40,8 +40,8 @@ impl Serving {
         let mut process = command.args(["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         let curl_lines: Vec<String> =
-            lines.map(|line| line.trim().to_owned()).filter(|line| line.starts_with("curl ")).take(4).collect();
-        assert_eq!(curl_lines.len(), 4, "it ended before it served");
+            lines.map(|line| line.trim().to_owned()).filter(|line| line.starts_with("curl ")).take(6).collect();
+        assert_eq!(curl_lines.len(), 6, "it ended before it served");
         Self { process, curl_lines }
     }
 
@@ -164,6 +164,11 @@ fn serve_makes_a_private_server_with_demo_data_and_the_printed_lines_show_it() {
     let next = serving.get(&format!("/{contract_id}/archive?limit=2&cursor={cursor}"));
     assert_eq!(next.1["data"].as_array().unwrap().len(), 2);
 
+    let (status, events) = paste(&serving.curl_lines[4]);
+    assert_eq!((status, events["data"].as_array().unwrap().len()), (200, 2));
+    let (status, state) = paste(&serving.curl_lines[5]);
+    assert_eq!((status, &state["data"]["snapshot"]), (200, &snapshot["data"]));
+
     // The same by the stream's other id.
     let row_id = snapshot["data"]["streamId"].as_str().unwrap();
     assert_eq!(serving.get(&format!("/{row_id}/archive?limit=2")).1["data"], archive["data"]);
@@ -267,7 +272,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
-    assert_eq!(migrated["applied"].as_array().unwrap().len(), 6);
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 8);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
     serving.stop(Signal::SIGINT);
@@ -299,12 +304,18 @@ fn the_local_routes_are_those_of_api_gateway() {
         "not shadowed by /{{streamId}}/{{month}}"
     );
     assert_eq!(serving.get("/s1/archive").1["data"], archive.1["data"]);
+    let events = serving.get("/s1/events");
+    assert_eq!((events.0, &events.1["data"][0]["tier"]), (200, &json!("archived")));
+    let state = serving.get("/s1/state?at=9999-12-31T23:59:59Z");
+    assert_eq!((state.0, &state.1["data"]["snapshot"]["streamId"]), (200, &json!("s1")));
     for (path, named) in [
         ("/s1/2026-13", "month must "),
         ("/s1/archives", "month must "),
         ("/maintenance/2026-05", "runId must "),
         ("/", "streamId must "),
         ("//archive", "streamId must "),
+        ("/s1/state", "at must "),
+        ("/maintenance/events", "runId must "),
         ("//2026-01", "streamId must "),
         ("/%zz", "streamId must "),
         ("/%00/archive", "streamId must "),
@@ -340,7 +351,7 @@ fn a_database_that_goes_away_under_the_server_is_a_503_until_it_is_back() {
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").0, 200);
     host.server.stop_immediately().unwrap();
-    for path in ["/42", "/42/2026-01", "/42/archive"] {
+    for path in ["/42", "/42/2026-01", "/42/archive", "/42/events", "/42/state?at=2026-01-01T00:00:00Z"] {
         let (status, body) = serving.get(path);
         assert_eq!((status, &body["code"]), (503, &json!("database_unavailable")), "{body}");
     }
@@ -508,5 +519,257 @@ fn ctrl_c_finishes_the_batch_and_a_second_command_hears_who_is_at_work() {
     assert_eq!(stopped.status.code(), Some(3), "{}", String::from_utf8_lossy(&stopped.stderr));
     let run: Value = serde_json::from_slice(&stopped.stdout).unwrap();
     assert_eq!((&run["stopReason"], &run["logsArchived"]), (&json!("signal"), &json!(200)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// What is in the log and the archive, each row as text, in order.
+const ALL_EVENTS: &str = r#"SELECT md5(string_agg(event, E'\n' ORDER BY id)) || ' ' || count(*) || ' ' || count(DISTINCT id) FROM (
+    SELECT id, row_to_json(e)::text AS event FROM "EventLog" e
+    UNION ALL SELECT id, row_to_json(a)::text FROM (
+        SELECT id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", sender, receiver, amount, metadata,
+               parent_hash, entry_hash, "createdAt" FROM "StreamArchive") a
+) events"#;
+
+#[test]
+fn an_operator_restores_holds_and_releases() {
+    let host = Host::start();
+    let folder = folder("restore");
+    let url = host_with_events(&host, "restore", 300);
+    let run = |arguments: &[&str]| {
+        output(
+            snapshots(&folder, Some(&url))
+                .args(arguments)
+                .env("BATCH_ROWS", "100")
+                .env("WORKERS", "1")
+                .env("USER", "ops"),
+        )
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    assert_eq!(run(&["maintain"]).0, Some(0));
+    let (code, _, error) = run(&["restore"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("required arguments were not provided") && error.contains("--stream"), "{error}");
+    let (code, _, error) = run(&["restore", "--from", "yesterday"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("--from"), "{error}");
+
+    let (code, report, _) = run(&["restore", "--stream", "42", "--dry-run"]);
+    let report = json(&report);
+    assert_eq!((code, &report["logsToRestore"], &report["months"][0]["rows"]), (Some(0), &json!(300), &json!(300)));
+    let (code, first, _) = run(&["restore", "--stream", "42", "--budget", "0s"]);
+    let first = json(&first);
+    assert_eq!((code, &first["logsRestored"], &first["complete"]), (Some(3), &json!(100), &json!(false)));
+    assert!(run(&["status"]).1.contains("snapshot maintenance: restore 33.3 %, 100/300"));
+    let (code, last, _) = run(&["restore", "--stream", "42"]);
+    let last = json(&last);
+    assert_eq!((code, &last["id"], &last["logsRestored"]), (Some(0), &first["id"], &json!(300)));
+    let status = run(&["status"]).1;
+    assert!(status.contains("restore: 300 restored") && status.contains("300 restored logs stay until"), "{status}");
+    let held = json(&run(&["maintain"]).1);
+    assert_eq!((&held["logsArchived"], &held["heldBack"][0]["reason"]), (&json!(0), &json!("restored")));
+
+    let (code, said, _) = run(&["hold", "--stream", "42", "--reason", "case 7"]);
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("stream 42 is held since ") && said.ends_with("by ops: case 7\n"), "{said}");
+    let said = run(&["hold", "--stream", "42", "--reason", "case 8"]).1;
+    assert!(said.ends_with("by ops: case 7 (it was held already)\n"), "{said}");
+    let status = json(&run(&["status", "--json"]).1);
+    assert_eq!((&status["legalHolds"][0]["reason"], &status["restoredLogs"]), (&json!("case 7"), &json!(300)));
+    assert!(run(&["status"]).1.contains("by ops: case 7"));
+    assert!(run(&["release", "--run", first["id"].as_str().unwrap()]).1.starts_with("300 restored logs released"));
+    let held = json(&run(&["maintain"]).1);
+    assert_eq!((&held["logsArchived"], &held["heldBack"][0]["reason"]), (&json!(0), &json!("legal_hold")));
+    for arguments in
+        [["release", "--hold"].as_slice(), &["release", "--hold", "--stream", "42"], &["release", "--reason", "x"]]
+    {
+        assert_eq!(run(arguments).0, Some(2), "{arguments:?}");
+    }
+    assert!(run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1.starts_with("released: stream 42 "));
+    assert_eq!(run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1, "stream 42 was not on hold\n");
+    assert_eq!(json(&run(&["maintain"]).1)["logsArchived"], 300);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A host's database with `rows` events of six months, archived in full.
+fn host_with_archive(host: &Host, folder: &Path, name: &str, rows: u32) -> String {
+    let url = host_with_events(host, name, rows);
+    host.execute(
+        name,
+        r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, amount) SELECT 's' || i, i, i, 's', 'r', '7' FROM generate_series(1, 50) i;
+           UPDATE "EventLog" SET "createdAt" = timestamp '2025-06-01' + ledger % 180 * interval '1 day' + ledger * interval '1 ms'"#,
+    );
+    for command in ["migrate", "maintain"] {
+        let done = snapshots(folder, Some(&url)).arg(command).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    url
+}
+
+/// Starts a command again and again and kills it when it is at work: at ten random moments. `at_work` is SQL that is true
+/// then, `check` looks after each kill.
+fn kill_at_ten_moments(command: impl Fn() -> Command, at_work: impl Fn() -> bool, check: impl Fn()) -> u32 {
+    let mut kills_in_mid_run = 0;
+    for _ in 0..10 {
+        let mut process = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while !at_work() && process.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::thread::sleep(std::time::Duration::from_micros(fastrand::u64(0..60_000)));
+        kills_in_mid_run += u32::from(process.try_wait().unwrap().is_none());
+        process.kill().unwrap();
+        process.wait().unwrap();
+        check();
+        // The killed one's lease and its last statement end.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+    }
+    kills_in_mid_run
+}
+
+#[test]
+fn an_operator_verifies_the_archive_and_hears_what_is_not_as_it_was() {
+    let host = Host::start();
+    let folder = folder("verify");
+    let url = host_with_archive(&host, &folder, "verify", 3_000);
+    let verify = |arguments: &[&str]| snapshots(&folder, Some(&url)).arg("verify").args(arguments).output().unwrap();
+    let passed = succeeded(&verify(&["--full"]));
+    assert_eq!(
+        (&passed["status"], &passed["full"], &passed["breakCount"]),
+        (&json!("passed"), &json!(true), &json!(0))
+    );
+
+    let changed = r#"UPDATE "StreamArchive" SET sender = 'x'
+        WHERE id = (SELECT min(id) FROM "StreamArchive") RETURNING id || to_char("createdAt", ' YYYY-MM')"#;
+    let changed = host.query("verify", changed).unwrap();
+    let (id, month) = changed.split_once(' ').unwrap();
+    for arguments in [["--month", month], ["--workers", "1"]] {
+        let output = verify(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let failed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&failed["status"], &failed["breakCount"]), (&json!("failed"), &json!(1)));
+        let found = &failed["breaks"][0];
+        assert_eq!(
+            (&found["kind"], &found["logId"], &found["month"]),
+            (&json!("row_altered"), &json!(id), &json!(month))
+        );
+    }
+    assert_eq!(verify(&["--budget", "0s", "--workers", "1"]).status.code(), Some(3));
+    assert_eq!(verify(&["--month", "2026-13"]).status.code(), Some(2));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn killed_at_ten_random_moments_of_a_restore_nothing_is_lost_or_doubled() {
+    let host = Host::start();
+    let folder = folder("kill-restore");
+    let url = host_with_archive(&host, &folder, "killed", 60_000);
+    let query = |sql: &str| host.query("killed", sql).unwrap();
+    let events = query(ALL_EVENTS);
+    assert!(events.ends_with(" 60000 60000"), "{events}");
+    let restore = || {
+        let mut command = snapshots(&folder, Some(&url));
+        command.args(["restore", "--to", "2026-01-01T00:00:00Z"]).env("BATCH_ROWS", "200").env("LEASE_SECONDS", "1");
+        command
+    };
+    let restored = || query(r#"SELECT count(*) FROM "EventLog""#);
+    let before = std::cell::RefCell::new(restored());
+    let kills = kill_at_ten_moments(
+        restore,
+        || restored() != *before.borrow(),
+        || {
+            assert_eq!(query(ALL_EVENTS), events);
+            *before.borrow_mut() = restored();
+        },
+    );
+    assert!(kills >= 9, "only {kills} kills came before its end");
+    let run = succeeded(&restore().output().unwrap());
+    assert_eq!(
+        (&run["logsRestored"], &run["complete"]),
+        (&json!(60_000), &json!(true)),
+        "the counters are as exact as the rows"
+    );
+    assert!(run["attempts"].as_i64().unwrap() >= 10, "{run}");
+    assert_eq!(query(ALL_EVENTS), events);
+    assert_eq!(query(r#"SELECT count(*) FROM "StreamArchive""#), "0");
+    assert_eq!(query(r#"SELECT count(*) FROM "RestoredLog""#), "60000");
+    assert_eq!(query(r#"SELECT count(*) FROM "ArchiveRemoval""#), "60000");
+    assert_eq!(query(r#"SELECT sum(rows) FROM "ArchiveSeal" WHERE kind = 'restored'"#), "60000");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
+    const HOT: &str =
+        r#"SELECT md5(string_agg(row_to_json(e)::text, E'\n' ORDER BY id)) || ' ' || count(*) FROM "EventLog" e"#;
+    const TABLES: &str =
+        "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    let host = Host::start();
+    let folder = folder("kill-rollback");
+    host.database("plain", HOST_SCHEMA);
+    let tables = host.query("plain", TABLES).unwrap();
+    let url = host_with_archive(&host, &folder, "rolled_back", 40_000);
+    let query = |sql: &str| host.query("rolled_back", sql);
+    let events = query(ALL_EVENTS).unwrap();
+    let rollback = || {
+        let mut command = snapshots(&folder, Some(&url));
+        command.args(["rollback", "--drop-snapshots"]).env("BATCH_ROWS", "200").env("LEASE_SECONDS", "1");
+        command
+    };
+    let (code, _, error) = output(snapshots(&folder, Some(&url)).arg("rollback"));
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("there are snapshots: with --drop-snapshots"), "{error}");
+    let restored = || query(r#"SELECT count(*) FROM "EventLog""#).unwrap();
+    let before = std::cell::RefCell::new(restored());
+    let kills = kill_at_ten_moments(
+        rollback,
+        || restored() != *before.borrow(),
+        || {
+            assert_eq!(query(ALL_EVENTS).unwrap(), events);
+            *before.borrow_mut() = restored();
+        },
+    );
+    assert!(kills >= 9, "only {kills} kills came before its end");
+
+    // A file that is not its own stays, and so do the tables.
+    let file = folder.join("StreamSnapshot.jsonl");
+    std::fs::write(&file, "something else\n").unwrap();
+    let (code, _, error) = output(&mut rollback());
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("StreamSnapshot.jsonl has other contents"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "something else\n");
+    std::fs::remove_file(&file).unwrap();
+
+    // Killed when the file is written and nothing is dropped yet: a reader keeps it waiting.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let reader = runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(r#"BEGIN; SELECT FROM "StreamSnapshot""#).await.unwrap();
+        client
+    });
+    let mut process = rollback().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !file.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(process.try_wait().unwrap().is_none());
+    process.kill().unwrap();
+    process.wait().unwrap();
+    drop((reader, runtime));
+    assert_eq!(query(r#"SELECT count(*) FROM "StreamSnapshot""#).unwrap(), "50");
+    let (code, said, error) = output(&mut rollback());
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        said.contains("40000 logs are back") && said.contains("50 snapshots are in StreamSnapshot.jsonl"),
+        "{said}"
+    );
+    assert_eq!(query(TABLES).unwrap(), tables);
+    assert!(events.starts_with(&query(HOT).unwrap()), "byte for byte");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["streamId"], &lines[0]["state"]["amount"]), (50, &json!("s1"), &json!("7")));
+
+    let (code, said, _) = output(&mut rollback());
+    assert_eq!((code, said.as_str()), (Some(0), "there is nothing to roll back\n"));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,4 +1,5 @@
--- A stream's archived logs, newest first.
+-- A stream's events in one table, in order of ("createdAt", id).
+-- Filled in: the table, when its rows were archived, a condition that leaves rows out, DESC and <, or ASC and >.
 -- $1 either id, $2 from (inclusive), $3 to (exclusive), $4 event type, $5 and $6 the last row of the page before; each
 -- NULL for none. $7 most rows, $8 most bytes of metadata: the row that passes them is the last one.
 -- a.* and not a list: `more` holds whatever columns the host added. Its three younger columns may be missing.
@@ -18,13 +19,13 @@ SELECT
     to_jsonb(a) ->> 'parent_hash' AS parent_hash,
     to_jsonb(a) ->> 'entry_hash' AS entry_hash,
     a."createdAt",
-    a."archivedAt",
+    {archived_at} AS "archivedAt",
     snapshot_service_wire_json(
         to_jsonb(a) - ARRAY[
             'id', 'eventType', 'streamId', 'txHash', 'eventIndex', 'ledger', 'ledgerClosedAt', 'sender', 'receiver',
             'amount', 'metadata', 'parent_hash', 'entry_hash', 'createdAt', 'archivedAt', 'bytes_before'
         ],
-        '"StreamArchive"'::regclass
+        '{table}'::regclass
     )::text AS more
 FROM (
     SELECT a.*
@@ -33,22 +34,23 @@ FROM (
         SELECT
             a.*,
             sum(octet_length(a.metadata)) OVER (
-                ORDER BY a."createdAt" DESC, a.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ORDER BY a."createdAt" {direction}, a.id {direction} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS bytes_before
         FROM (
             SELECT a.*
-            FROM "StreamArchive" a
+            FROM {table} a
             WHERE a."streamId" = (SELECT contract_id FROM ids)
               AND ($2 IS NULL OR a."createdAt" >= $2)
               AND ($3 IS NULL OR a."createdAt" < $3)
               AND ($4 IS NULL OR a."eventType" = $4)
-              -- The first condition says nothing new, but lets the planner leave out the months after it.
-              AND ($5 IS NULL OR a."createdAt" <= $5)
-              AND ($5 IS NULL OR (a."createdAt", a.id) < ($5, $6))
-            ORDER BY a."createdAt" DESC, a.id DESC
+              {left_out}
+              -- The first condition says nothing new, but lets the planner leave out the months that are read.
+              AND ($5 IS NULL OR a."createdAt" {after}= $5)
+              AND ($5 IS NULL OR (a."createdAt", a.id) {after} ($5, $6))
+            ORDER BY a."createdAt" {direction}, a.id {direction}
             LIMIT $7
         ) a
     ) a
     WHERE a.bytes_before IS NULL OR a.bytes_before < $8
 ) a
-ORDER BY a."createdAt" DESC, a.id DESC
+ORDER BY a."createdAt" {direction}, a.id {direction}

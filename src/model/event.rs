@@ -4,14 +4,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::time;
+use super::{Cursor, StatePosition, StreamSnapshot, time};
 use crate::error::{Error, Result};
 
-/// An archived on-chain event: a row of `StreamArchive`.
+/// An on-chain event: a row of `EventLog` or of `StreamArchive`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ArchivedLog {
-    /// The event's id, the one it had in `EventLog`.
+pub struct LoggedEvent {
+    /// The event's id, the same in both tables.
     pub id: String,
     /// `create`, `withdraw`, `cancel`, ...
     pub event_type: String,
@@ -40,15 +40,60 @@ pub struct ArchivedLog {
     /// When the host logged the event.
     #[serde(serialize_with = "time::rfc3339_millis")]
     pub created_at: DateTime<Utc>,
-    /// When it was moved to the archive.
-    #[serde(serialize_with = "time::rfc3339_millis")]
-    pub archived_at: DateTime<Utc>,
+    /// When it was moved to the archive; `None` while it is in `EventLog`.
+    #[serde(serialize_with = "time::optional_rfc3339_millis")]
+    pub archived_at: Option<DateTime<Utc>>,
     /// Columns that the host added since, under their own names.
     #[serde(flatten)]
     pub more: BTreeMap<String, Box<RawValue>>,
 }
 
-/// Which of a stream's archived logs are wanted.
+/// Where an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// In `EventLog`.
+    Hot,
+    /// In `StreamArchive`.
+    Archived,
+}
+
+/// An event on a stream's timeline, which covers both tables.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamEvent {
+    /// Where it is.
+    pub tier: Tier,
+    /// What it says, wherever it is.
+    #[serde(flatten)]
+    pub event: LoggedEvent,
+}
+
+impl From<LoggedEvent> for StreamEvent {
+    fn from(mut event: LoggedEvent) -> Self {
+        // A host's column of that name would be a second field of it.
+        event.more.remove("tier");
+        let tier = if event.archived_at.is_some() { Tier::Archived } else { Tier::Hot };
+        Self { tier, event }
+    }
+}
+
+/// What an auditor needs to tell a stream's state at a past time: the last snapshot before it, and what happened since.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamState {
+    /// The time asked for.
+    #[serde(serialize_with = "time::rfc3339_millis")]
+    pub at: DateTime<Utc>,
+    /// The newest snapshot taken at or before `at`.
+    pub snapshot: StreamSnapshot,
+    /// A part of the events created after the snapshot was taken and not after `at`, oldest first.
+    pub events: Vec<StreamEvent>,
+    /// Where the events go on; `None` at their end.
+    #[serde(skip)]
+    pub next_cursor: Option<Cursor<StatePosition>>,
+}
+
+/// Which of a stream's events are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchiveFilter {
     from: Option<DateTime<Utc>>,
@@ -57,7 +102,7 @@ pub struct ArchiveFilter {
 }
 
 impl ArchiveFilter {
-    /// Logs created at or after `from` and before `to`, of one type; `None` does not restrict.
+    /// Events created at or after `from` and before `to`, of one type; `None` does not restrict.
     ///
     /// # Errors
     ///

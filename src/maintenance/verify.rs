@@ -1,0 +1,360 @@
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Pool;
+use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
+use tokio_postgres::IsolationLevel;
+use tracing::{info, warn};
+
+use super::{Deadline, Settings};
+use crate::error::{Error, Result};
+use crate::model::{Break, BreakKind, Month, Verification, VerificationRequest};
+use crate::store::event_log::{Position, estimate_log_rows};
+use crate::store::session::{self, Limits};
+use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
+
+/// What a statement gets however little time there is: enough for a large month's.
+const LEAST_TIME: Duration = Duration::from_mins(1);
+/// Rows of `EventLog` that one statement looks at: it takes a fraction of a second.
+const LOG_BATCH_ROWS: i64 = 50_000;
+
+/// How many pieces per worker may be done before they are recorded.
+const PIECES_AHEAD: usize = 4;
+
+/// Recomputes the ledger, the entry hashes and the links, several entries at a time, and records what it finds. Changes
+/// nothing else. Works until `deadline`; the next verification of the same kind continues.
+pub(crate) async fn verify(
+    pool: &Pool,
+    settings: &Settings,
+    request: &VerificationRequest,
+    now: DateTime<Utc>,
+    deadline: &Deadline,
+) -> Result<Verification> {
+    let verifying = Verifying { pool, settings, request, deadline };
+    let (pieces, rows) = verifying.list_pieces().await?;
+    let mut client = pool.get().await?;
+    let transaction = session::begin(&mut client, &settings.limits()).await?;
+    let begun = verification::begin_verification(&transaction, request, rows, now).await?;
+    transaction.commit().await?;
+    drop(client);
+    info!(verification = %begun.id, rows, pieces = pieces.len(), "snapshot maintenance: verification begins");
+    let done = begun.after.as_ref().map(Piece::rank);
+    let left = pieces.into_iter().filter(|piece| done.is_none_or(|done| piece.rank() > done));
+    let result = match verifying.look_at(&begun, left).await {
+        // There was no time for the piece.
+        Err(error) if error.retry().is_some() && deadline.has_come().is_some() => Ok(false),
+        result => result,
+    };
+    // What was looked at stays so, whatever went wrong with the next piece.
+    verifying.end(&begun, matches!(result, Ok(true))).await?;
+    result?;
+    let client = pool.get().await?;
+    let get = verification::get_verification(&**client, begun.id);
+    let verification = session::read(&client, &settings.limits(), get).await?;
+    let (status, breaks) = (verification.status, verification.break_count);
+    info!(verification = %begun.id, ?status, breaks, rows = verification.rows_done, "snapshot maintenance: verification ends");
+    Ok(verification)
+}
+
+struct Verifying<'a> {
+    pool: &'a Pool,
+    settings: &'a Settings,
+    request: &'a VerificationRequest,
+    deadline: &'a Deadline,
+}
+
+impl Verifying<'_> {
+    /// All there is to look at, in order, and how many rows that are.
+    async fn list_pieces(&self) -> Result<(Vec<Piece>, u64)> {
+        let client = self.pool.get().await?;
+        let limits = self.limits();
+        let mut months = session::read(&client, &limits, verification::list_months(&**client)).await?;
+        months.retain(|month| self.request.month.is_none_or(|wanted| wanted == *month));
+        let mut pieces = vec![Piece::Partitions];
+        let mut total = 0;
+        for month in months {
+            let list = verification::list_seals(&**client, month, self.request.stream.as_deref());
+            let (seals, rows) = session::read(&client, &limits, list).await?;
+            total += rows;
+            pieces.extend(seals.into_iter().map(|sequence| Piece::Seal(month, sequence)));
+            pieces.push(Piece::Month(month));
+        }
+        if self.request.full {
+            total += session::read(&client, &limits, estimate_log_rows(&**client)).await?;
+        }
+        Ok((pieces, total))
+    }
+
+    /// Looks at pieces side by side, and records them in order; then at `EventLog`. Returns whether it came to the end.
+    async fn look_at(&self, begun: &Continued, pieces: impl Iterator<Item = Piece>) -> Result<bool> {
+        // One connection is for recording.
+        let side_by_side = self.settings.workers.min(self.pool.status().max_size.saturating_sub(1)).max(1);
+        let workers = Semaphore::new(side_by_side);
+        let outcomes = stream::iter(pieces).map(async |piece| {
+            let _worker = workers.acquire().await;
+            let outcome = match &piece {
+                Piece::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await,
+                Piece::Month(month) => self.look_at_month(*month).await,
+                _ => self.look_at_partitions().await,
+            };
+            outcome.map(|outcome| (piece, outcome))
+        });
+        // Pieces that are done wait for a longer one before them, and others go on meanwhile.
+        let mut outcomes = std::pin::pin!(outcomes.buffered(side_by_side * PIECES_AHEAD));
+        while let Some(looked) = outcomes.next().await {
+            let (piece, outcome) = looked?;
+            self.record(begun, &piece, &outcome).await?;
+            // Each call gets further, so that repeated calls always end.
+            if self.deadline.has_come().is_some() {
+                return Ok(false);
+            }
+        }
+        if self.request.full { self.look_at_event_log(begun).await } else { Ok(true) }
+    }
+
+    async fn record(&self, begun: &Continued, piece: &Piece, outcome: &Outcome) -> Result<()> {
+        for found in &outcome.breaks {
+            warn!(verification = %begun.id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
+        }
+        let mut client = self.pool.get().await?;
+        // What a crash undoes of it is looked at again.
+        let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
+        verification::record_piece(&transaction, begun, piece, outcome).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn look_at_partitions(&self) -> Result<Outcome> {
+        let client = self.pool.get().await?;
+        let list = verification::list_foreign_partitions(&**client);
+        let foreign = session::read(&client, &self.limits(), list).await?;
+        let breaks = foreign.into_iter().map(|(name, bounds)| Break {
+            kind: BreakKind::RowInserted,
+            month: None,
+            sequence: None,
+            log_id: None,
+            message: format!(
+                "the partition {name} ({bounds}) of the archive is not of one month: no ledger has its rows"
+            ),
+        });
+        Ok(Outcome { breaks: breaks.collect(), ..Outcome::default() })
+    }
+
+    async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
+        let mut client = self.pool.get().await?;
+        // One snapshot: rows may leave the month between two statements.
+        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+        let place = Place { month, sequence };
+        let seal = match verification::recompute_seal(&transaction, month, sequence).await {
+            Ok(Some(seal)) => seal,
+            Ok(None) => return Ok(Outcome { seals: 1, ..Outcome::default() }),
+            Err(Error::ArchiveColumnsDiffer { columns }) => {
+                let message = format!("the archive has lost columns: {}", columns.join(", "));
+                return Ok(Outcome { seals: 1, rows: 0, breaks: vec![place.of_seal(BreakKind::RowAltered, &message)] });
+            }
+            Err(error) => return Err(error),
+        };
+        let mut breaks = Vec::new();
+        if seal.is_right && !seal.leaves_right {
+            breaks.push(place.of_seal(BreakKind::SealAltered, "has leaves that are not its rows'"));
+        }
+        if !seal.is_right {
+            let difference = verification::diff_seal(&transaction, month, sequence).await?;
+            breaks = explain(place, &difference);
+        }
+        let excess = seal.excess_ids.iter();
+        breaks.extend(excess.map(|id| {
+            place.of_row(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
+        }));
+        // Of rows that are what was archived: the others are named already.
+        let altered: Vec<_> = breaks.iter().filter_map(|found| found.log_id.clone()).collect();
+        let mismatches = seal.mismatches.iter().filter(|(id, ..)| !altered.contains(id));
+        breaks.extend(mismatches.map(|(id, stored, computed)| {
+            let message = format!("has the entry_hash {stored}, but its contents have {computed}; it was archived so");
+            place.of_row(BreakKind::HashMismatch, id, &message)
+        }));
+        Ok(Outcome { rows: seal.rows, seals: 1, breaks })
+    }
+
+    async fn look_at_month(&self, month: Month) -> Result<Outcome> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+        let mut breaks = Vec::new();
+        let check = verification::check_month(&transaction, month).await?;
+        for sequence in check.missing {
+            breaks.push(Place { month, sequence }.of_seal(BreakKind::SealMissing, "is gone"));
+        }
+        for sequence in check.beyond {
+            breaks
+                .push(Place { month, sequence }.of_seal(BreakKind::SealAltered, "is none that the month's head knows"));
+        }
+        let of_month = |kind, log_id: Option<String>, message: String| Break {
+            kind,
+            month: Some(month),
+            sequence: None,
+            log_id,
+            message,
+        };
+        if !check.is_head_right {
+            let message = format!("the head of the ledger of {month} is not its last entry");
+            breaks.push(of_month(BreakKind::SealAltered, None, message));
+        }
+        for id in check.unsealed_ids {
+            let message = format!("row {id} of {month} is in no batch that was archived");
+            breaks.push(of_month(BreakKind::RowInserted, Some(id), message));
+        }
+        for id in check.unexplained_ids {
+            let message = format!("row {id} of {month} left the archive, and the ledger does not say so");
+            breaks.push(of_month(BreakKind::RowMissing, Some(id), message));
+        }
+        let links = verification::list_unlinked(&transaction, Some(month), self.request.stream.as_deref()).await?;
+        for (id, parent) in links {
+            let message =
+                format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row");
+            breaks.push(of_month(BreakKind::LinkBroken, Some(id), message));
+        }
+        Ok(Outcome { rows: 0, seals: 0, breaks })
+    }
+
+    /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
+    async fn look_at_event_log(&self, begun: &Continued) -> Result<bool> {
+        let stream = self.request.stream.as_deref();
+        let of_row = |kind, id: &str, message: String| Break {
+            kind,
+            month: None,
+            sequence: None,
+            log_id: Some(id.to_owned()),
+            message: format!("row {id} of EventLog {message}"),
+        };
+        let mut after = match &begun.after {
+            Some(Piece::Logs(position)) => position.clone(),
+            _ => Position::first(),
+        };
+        loop {
+            let client = self.pool.get().await?;
+            let recompute = verification::recompute_logs(&**client, &after, stream, LOG_BATCH_ROWS);
+            let batch = session::read(&client, &self.limits(), recompute).await?;
+            drop(client);
+            let Some(last) = batch.last else { break };
+            after = last;
+            let breaks = batch.mismatches.iter().map(|(id, stored, computed)| {
+                let message = format!("has the entry_hash {stored}, but its contents have {computed}");
+                of_row(BreakKind::HashMismatch, id, message)
+            });
+            let outcome = Outcome { rows: batch.rows, seals: 0, breaks: breaks.collect() };
+            self.record(begun, &Piece::Logs(after.clone()), &outcome).await?;
+            if self.deadline.has_come().is_some() {
+                return Ok(false);
+            }
+        }
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+        let links = verification::list_unlinked(&transaction, None, stream).await?;
+        transaction.commit().await?;
+        drop(client);
+        let breaks = links.iter().map(|(id, parent)| {
+            let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
+            of_row(BreakKind::LinkBroken, id, message)
+        });
+        let outcome = Outcome { breaks: breaks.collect(), ..Outcome::default() };
+        self.record(begun, &Piece::LogLinks, &outcome).await?;
+        Ok(true)
+    }
+
+    async fn end(&self, begun: &Continued, complete: bool) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.settings.limits()).await?;
+        verification::end_verification(&transaction, begun, complete).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// A statement may take what time there is: an entry that seals a former archive has as many rows as that.
+    fn limits(&self) -> Limits {
+        // Zero is no limit to PostgreSQL.
+        let statement = self.deadline.remaining().map_or(Duration::ZERO, |left| left.max(LEAST_TIME));
+        Limits { statement, lock: self.settings.lock_timeout }
+    }
+}
+
+/// An entry of a ledger.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    month: Month,
+    sequence: i32,
+}
+
+impl Place {
+    fn of_seal(self, kind: BreakKind, message: &str) -> Break {
+        let Self { month, sequence } = self;
+        let message = format!("entry {sequence} of the ledger of {month} {message}");
+        Break { kind, month: Some(month), sequence: Some(sequence), log_id: None, message }
+    }
+
+    fn of_row(self, kind: BreakKind, id: &str, message: &str) -> Break {
+        let Self { month, sequence } = self;
+        let message = format!("row {id} of batch {sequence} of {month} {message}");
+        Break { kind, month: Some(month), sequence: Some(sequence), log_id: Some(id.to_owned()), message }
+    }
+}
+
+/// Says what makes an entry's digest wrong. A row that the entry has not, where one is that it has, is that one altered; else
+/// it was inserted, or the other is missing.
+fn explain(place: Place, difference: &SealDifference) -> Vec<Break> {
+    let mut breaks = Vec::new();
+    let mut sealed = difference.sealed.iter().copied().peekable();
+    let mut present = difference.present.iter().peekable();
+    // How many more rows there are than the entry has, up to here.
+    let mut surplus = 0;
+    loop {
+        let order = match (sealed.peek(), present.peek()) {
+            (None, None) => break,
+            (Some(number), Some((rank, _))) => (rank - surplus).cmp(number),
+            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) => Ordering::Less,
+        };
+        let number = if order.is_lt() { None } else { sealed.next() };
+        let row = if order.is_gt() { None } else { present.next() };
+        breaks.push(match (number, row) {
+            (Some(_), Some((_, id))) => place.of_row(BreakKind::RowAltered, id, "is not what was archived"),
+            (_, Some((_, id))) => {
+                surplus += 1;
+                place.of_row(BreakKind::RowInserted, id, "was not archived with it")
+            }
+            (number, None) => {
+                surplus -= 1;
+                let message = format!("lacks its row number {}", number.unwrap_or_default());
+                place.of_seal(BreakKind::RowMissing, &message)
+            }
+        });
+    }
+    if breaks.is_empty() {
+        breaks.push(place.of_seal(BreakKind::SealAltered, "is not what was written; its rows are"));
+    }
+    breaks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(sealed: &[i64], present: &[(i64, &str)]) -> Vec<(BreakKind, Option<String>)> {
+        let place = Place { month: "2026-01".parse().expect("a month"), sequence: 1 };
+        let present = present.iter().map(|(rank, id)| (*rank, (*id).to_owned())).collect();
+        let breaks = explain(place, &SealDifference { sealed: sealed.to_vec(), present });
+        breaks.into_iter().map(|found| (found.kind, found.log_id)).collect()
+    }
+
+    #[test]
+    fn a_row_in_the_place_of_another_is_altered_and_any_other_is_inserted_or_missing() {
+        use BreakKind::{RowAltered, RowInserted, RowMissing, SealAltered};
+        let row = |kind, id: &str| (kind, Some(id.to_owned()));
+        assert_eq!(kinds(&[2], &[(2, "b")]), [row(RowAltered, "b")]);
+        assert_eq!(kinds(&[], &[(2, "x")]), [row(RowInserted, "x")]);
+        assert_eq!(kinds(&[3], &[]), [(RowMissing, None)]);
+        assert_eq!(kinds(&[4], &[(1, "x"), (5, "d")]), [row(RowInserted, "x"), row(RowAltered, "d")]);
+        assert_eq!(kinds(&[1, 4], &[(3, "d")]), [(RowMissing, None), row(RowAltered, "d")]);
+        assert_eq!(kinds(&[1, 2], &[(1, "a")]), [row(RowAltered, "a"), (RowMissing, None)]);
+        assert_eq!(kinds(&[], &[]), [(SealAltered, None)]);
+    }
+}

@@ -1,0 +1,106 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Month, time};
+
+/// Most breaks that a verification names; the count beside them is exact.
+pub(crate) const MAX_REPORTED_BREAKS: usize = 1_000;
+
+/// What is to be verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerificationRequest {
+    /// Only this month of the archive.
+    pub month: Option<Month>,
+    /// Only batches that this stream has rows in, and the stream's own links; by its contract-level id.
+    pub stream: Option<String>,
+    /// The rows of `EventLog`, too.
+    pub full: bool,
+}
+
+/// One verification of the archive: what it is about, how far it is, and what it found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// Its id.
+    pub id: Uuid,
+    /// The month that it is limited to, if it is.
+    pub month: Option<Month>,
+    /// The contract-level id of the stream that it is limited to, if it is.
+    pub stream_id: Option<String>,
+    /// Whether it looks at `EventLog`, too.
+    pub full: bool,
+    /// How it fares.
+    pub status: VerificationStatus,
+    /// Whether all was looked at.
+    pub complete: bool,
+    /// Entries of the ledger recomputed.
+    pub seals_done: u64,
+    /// Rows looked at.
+    pub rows_done: u64,
+    /// Rows there are to look at: by the ledger, and of `EventLog` by the planner's estimate.
+    pub rows_total: u64,
+    /// How many breaks it found.
+    pub break_count: u64,
+    /// The first thousand.
+    pub breaks: Vec<Break>,
+    /// When it started.
+    #[serde(serialize_with = "time::rfc3339_millis")]
+    pub started_at: DateTime<Utc>,
+    /// When it last got further.
+    #[serde(serialize_with = "time::rfc3339_millis")]
+    pub updated_at: DateTime<Utc>,
+    /// When all was looked at.
+    #[serde(serialize_with = "time::optional_rfc3339_millis")]
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// How a verification fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerificationStatus {
+    /// It is under way, or was when its process ended.
+    Running,
+    /// It stopped before its end; the next one of the same kind continues it.
+    Interrupted,
+    /// All was looked at, and all is as it was archived.
+    Passed,
+    /// All was looked at, and there are breaks.
+    Failed,
+}
+
+/// Something that is not as it was archived, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Break {
+    /// What is wrong.
+    pub kind: BreakKind,
+    /// The month of the archive; none in `EventLog`.
+    pub month: Option<Month>,
+    /// The entry of the month's ledger; none where it is about no entry.
+    pub sequence: Option<i32>,
+    /// The row; none where it is missing, or where it is about no row.
+    pub log_id: Option<String>,
+    /// The same in words, with more about the place.
+    pub message: String,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakKind {
+    /// A row is not what was archived.
+    RowAltered,
+    /// A row that was archived is gone.
+    RowMissing,
+    /// A row was not archived by the service.
+    RowInserted,
+    /// A row's `parent_hash` is the `entry_hash` of no row.
+    LinkBroken,
+    /// A row's `entry_hash` is not that of its contents, and was not when it was archived.
+    HashMismatch,
+    /// An entry of the ledger is not what was written.
+    SealAltered,
+    /// An entry of the ledger is gone.
+    SealMissing,
+}

@@ -1,0 +1,135 @@
+use chrono::NaiveDateTime;
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::model::{LegalHold, StreamId};
+
+/// What may not be moved right now.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Contract-level ids of the streams under legal hold.
+    pub(crate) streams: Vec<String>,
+    /// Whether rows were restored and not released.
+    pub(crate) has_restored_rows: bool,
+}
+
+/// What is held, and stays so until the transaction ends: a hold that is placed meanwhile waits for it.
+pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
+    client.batch_execute(r#"LOCK TABLE "LegalHold", "RestoredLog" IN SHARE MODE"#).await?;
+    let row = client
+        .query_typed_one(
+            r#"SELECT ARRAY(SELECT "streamId" FROM "LegalHold" WHERE "releasedAt" IS NULL) AS streams,
+                      EXISTS (SELECT FROM "RestoredLog") AS has_restored_rows"#,
+            &[],
+        )
+        .await?;
+    Ok(Held { streams: row.try_get("streams")?, has_restored_rows: row.try_get("has_restored_rows")? })
+}
+
+/// The streams under legal hold, as above, for who writes `RestoredLog`: in the same order, so that nobody waits in a circle.
+pub(crate) async fn lock_legal_holds(client: &impl GenericClient) -> Result<Vec<String>> {
+    let lock = r#"LOCK TABLE "LegalHold" IN SHARE MODE; LOCK TABLE "RestoredLog" IN ROW EXCLUSIVE MODE"#;
+    client.batch_execute(lock).await?;
+    let sql = r#"SELECT ARRAY(SELECT "streamId" FROM "LegalHold" WHERE "releasedAt" IS NULL) AS streams"#;
+    Ok(client.query_typed_one(sql, &[]).await?.try_get("streams")?)
+}
+
+/// The contract-level id of a stream; of one that is not known, the id itself.
+pub(crate) async fn get_contract_id(client: &impl GenericClient, stream: &StreamId) -> Result<String> {
+    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), "SELECT contract_id FROM ids");
+    Ok(client.query_typed_one(SQL, &[(&stream.as_str(), Type::TEXT)]).await?.try_get("contract_id")?)
+}
+
+/// Places a hold on a stream, by its contract-level id. Returns whether there was none yet.
+pub(crate) async fn insert_hold(
+    client: &impl GenericClient,
+    contract_id: &str,
+    reason: &str,
+    by: &str,
+) -> Result<bool> {
+    let rows = client
+        .execute_typed(
+            r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy") VALUES ($1, $2, $3)
+               ON CONFLICT ("streamId") WHERE "releasedAt" IS NULL DO NOTHING"#,
+            &[(&contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
+        )
+        .await?;
+    Ok(rows > 0)
+}
+
+/// The hold in force on a stream, by its contract-level id.
+pub(crate) async fn find_hold(client: &impl GenericClient, contract_id: &str) -> Result<Option<LegalHold>> {
+    let row = client
+        .query_typed_opt(
+            r#"SELECT "streamId", reason, "heldBy", "heldAt" FROM "LegalHold" WHERE "releasedAt" IS NULL AND "streamId" = $1"#,
+            &[(&contract_id, Type::TEXT)],
+        )
+        .await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+/// All holds in force, oldest first.
+pub(crate) async fn list_holds(client: &impl GenericClient) -> Result<Vec<LegalHold>> {
+    let rows = client
+        .query_typed(
+            r#"SELECT "streamId", reason, "heldBy", "heldAt" FROM "LegalHold" WHERE "releasedAt" IS NULL ORDER BY "heldAt", id"#,
+            &[],
+        )
+        .await?;
+    rows.iter().map(parse).collect()
+}
+
+/// Ends the hold on a stream, by its contract-level id, and returns it, or none when there was none. Its row stays.
+pub(crate) async fn release_hold(
+    client: &impl GenericClient,
+    contract_id: &str,
+    reason: &str,
+    by: &str,
+) -> Result<Option<LegalHold>> {
+    let row = client
+        .query_typed_opt(
+            r#"UPDATE "LegalHold"
+               SET "releaseReason" = $2, "releasedBy" = $3, "releasedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+               WHERE "streamId" = $1 AND "releasedAt" IS NULL
+               RETURNING "streamId", reason, "heldBy", "heldAt""#,
+            &[(&contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
+        )
+        .await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+fn parse(row: &Row) -> Result<LegalHold> {
+    Ok(LegalHold {
+        stream_id: row.try_get("streamId")?,
+        reason: row.try_get("reason")?,
+        held_by: row.try_get("heldBy")?,
+        held_at: row.try_get::<_, NaiveDateTime>("heldAt")?.and_utc(),
+    })
+}
+
+/// How many rows were restored and not released.
+pub(crate) async fn count_restored(client: &impl GenericClient) -> Result<u64> {
+    let row = client.query_typed_one(r#"SELECT count(*) AS rows FROM "RestoredLog""#, &[]).await?;
+    Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
+}
+
+/// Releases up to `limit` restored rows, of a stream by its contract-level id and of a restore, each `None` for all. Returns how
+/// many.
+pub(crate) async fn delete_restored(
+    client: &impl GenericClient,
+    contract_id: Option<&str>,
+    run: Option<Uuid>,
+    limit: u32,
+) -> Result<u64> {
+    let rows = client
+        .execute_typed(
+            r#"DELETE FROM "RestoredLog" WHERE id = ANY (ARRAY(
+                   SELECT id FROM "RestoredLog" WHERE ($1 IS NULL OR "streamId" = $1) AND ($2 IS NULL OR "runId" = $2) LIMIT $3
+               ))"#,
+            &[(&contract_id, Type::TEXT), (&run, Type::UUID), (&i64::from(limit), Type::INT8)],
+        )
+        .await?;
+    Ok(rows)
+}

@@ -1,0 +1,112 @@
+use tokio_postgres::GenericClient;
+
+use super::archive_columns::{list_archive_columns, quote};
+use crate::error::Result;
+
+/// The columns that an entry hash covers, in the order of its JSON (domain: the hash chain).
+const HASHED: [&str; 10] = [
+    "amount",
+    "eventIndex",
+    "eventType",
+    "ledger",
+    "ledgerClosedAt",
+    "metadata",
+    "receiver",
+    "sender",
+    "streamId",
+    "txHash",
+];
+
+/// The form of an archived row that its digest is computed over (`docs/LEDGER.md`): SQL for PostgreSQL to compute it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowForm {
+    /// All columns of the archive, in the order of their names' bytes.
+    columns: Vec<String>,
+}
+
+impl RowForm {
+    /// The form that rows have now.
+    pub(crate) async fn load(client: &impl GenericClient) -> Result<Self> {
+        Ok(Self::new(list_archive_columns(client).await?))
+    }
+
+    /// The form of rows with these columns.
+    pub(crate) fn new(mut columns: Vec<String>) -> Self {
+        columns.sort_unstable();
+        columns.dedup();
+        Self { columns }
+    }
+
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column == name)
+    }
+
+    /// Whether rows are chained by entry hashes.
+    pub(crate) fn has_entry_hashes(&self) -> bool {
+        self.has("entry_hash") && self.has("parent_hash") && HASHED.iter().all(|name| self.has(name))
+    }
+
+    /// SQL for what a row's entry hash should be, its columns behind `prefix`: the SHA-256 of its content in hexadecimal. Empty
+    /// where the host has no hashes.
+    pub(crate) fn content_hash(&self, prefix: &str) -> String {
+        if !self.has_entry_hashes() {
+            return "''".into();
+        }
+        let fields = HASHED.map(|name| {
+            let value = match name {
+                "amount" => format!(r#"'"' || {prefix}amount || '"'"#),
+                "eventIndex" | "ledger" => format!("{prefix}{}::text", quote(name)),
+                _ => format!("to_json({prefix}{}::text)::text", quote(name)),
+            };
+            format!(r#""{name}":' || COALESCE({value}, 'null')"#)
+        });
+        let fields = fields.join(" || ',");
+        format!("encode(sha256(convert_to('{{{fields} || '}}' || COALESCE({prefix}parent_hash, ''), 'UTF8')), 'hex')")
+    }
+
+    /// SQL for the stored entry hash; NULL where the host has no hashes.
+    pub(crate) fn entry_hash(&self, prefix: &str) -> String {
+        if self.has_entry_hashes() { format!("{prefix}entry_hash::text") } else { "NULL::text".into() }
+    }
+
+    /// SQL for the text of the columns that the content leaves out.
+    fn rest(&self, prefix: &str) -> String {
+        let is_rest = |name: &&String| !(self.has_entry_hashes() && HASHED.contains(&name.as_str()));
+        let rest = self.columns.iter().filter(is_rest);
+        let values: Vec<_> = rest.map(|name| format!("{prefix}{}::text", quote(name))).collect();
+        format!("to_json(ARRAY[{}])::text", values.join(", "))
+    }
+
+    /// SQL for the row's digest.
+    pub(crate) fn digest(&self, prefix: &str) -> String {
+        self.digest_of(&self.content_hash(prefix), prefix)
+    }
+
+    fn digest_of(&self, content_hash: &str, prefix: &str) -> String {
+        format!("sha256(convert_to({content_hash} || {}, 'UTF8'))", self.rest(prefix))
+    }
+
+    /// SQL for the row's digest, 32 bytes; where its entry hash is not that of its contents, followed by what the hash should
+    /// be, 64 bytes, and by the hash.
+    pub(crate) fn proof(&self, prefix: &str) -> String {
+        if !self.has_entry_hashes() {
+            return self.digest(prefix);
+        }
+        let (content_hash, entry_hash) = (self.content_hash(prefix), self.entry_hash(prefix));
+        // CASE computes what it compares once. It is repeated for rows that are not as they should be, which are few.
+        format!(
+            "CASE {content_hash} WHEN {entry_hash} THEN {} ELSE {} || COALESCE(convert_to({content_hash} || {entry_hash}, 'UTF8'), '') END",
+            self.digest_of(&entry_hash, prefix),
+            self.digest(prefix)
+        )
+    }
+
+    /// SQL for what the proof of a batch is made of, to be returned by the statement that writes its rows.
+    pub(crate) fn proof_columns(&self, prefix: &str) -> String {
+        format!(r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {} AS proof"#, self.proof(prefix))
+    }
+}

@@ -1,0 +1,528 @@
+use std::collections::HashSet;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
+use uuid::Uuid;
+
+use super::archive_columns::{list_archive_columns, list_columns_of, quote};
+use super::event_log::Position;
+use super::ledger::{digest_removals, digest_rows};
+use super::partitions::{has_partition, partition_name};
+use super::row_form::RowForm;
+use crate::error::{Error, Result};
+use crate::model::{Break, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus};
+
+/// Most rows or entries that one statement names.
+pub(crate) const MAX_NAMED: i64 = 1_000;
+/// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
+const MAX_FOLLOWED: i64 = 10_000;
+
+const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, position, "rowsTotal", "rowsDone", "sealsDone", breaks,
+    "breakCount", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
+
+/// A piece of a verification: what one or a few statements look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Piece {
+    /// What the archive consists of.
+    Partitions,
+    /// An entry of a month's ledger.
+    Seal(Month, i32),
+    /// What no single entry of the month shows, and its links.
+    Month(Month),
+    /// The rows of `EventLog` up to this one.
+    Logs(Position),
+    /// The links of `EventLog`.
+    LogLinks,
+}
+
+impl Piece {
+    /// In which order pieces are looked at.
+    pub(crate) fn rank(&self) -> (u8, Option<Month>, i32) {
+        match self {
+            Self::Partitions => (0, None, 0),
+            Self::Seal(month, sequence) => (0, Some(*month), *sequence),
+            Self::Month(month) => (0, Some(*month), i32::MAX),
+            Self::Logs(_) => (1, None, 0),
+            Self::LogLinks => (1, None, 1),
+        }
+    }
+}
+
+/// What looking at a piece has shown.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) rows: u64,
+    pub(crate) seals: u64,
+    pub(crate) breaks: Vec<Break>,
+}
+
+/// A verification to be continued.
+#[derive(Debug)]
+pub(crate) struct Continued {
+    pub(crate) id: Uuid,
+    /// Which call this is: only the last one may go on.
+    pub(crate) attempt: i32,
+    /// The last piece that was looked at.
+    pub(crate) after: Option<Piece>,
+}
+
+/// Continues the last verification of the same kind, if it stopped within the last day, or starts one.
+pub(crate) async fn begin_verification(
+    client: &impl GenericClient,
+    request: &VerificationRequest,
+    rows_total: u64,
+    now: DateTime<Utc>,
+) -> Result<Continued> {
+    let month = request.month.map(|month| month.to_string());
+    let total = i64::try_from(rows_total).unwrap_or(i64::MAX);
+    let row = client
+        .query_typed_one(
+            include_str!("sql/begin_verification.sql"),
+            &[
+                (&month, Type::TEXT),
+                (&request.stream, Type::TEXT),
+                (&request.full, Type::BOOL),
+                (&total, Type::INT8),
+                (&now.naive_utc(), Type::TIMESTAMP),
+            ],
+        )
+        .await?;
+    let after: Option<serde_json::Value> = row.try_get("position")?;
+    Ok(Continued {
+        id: row.try_get("id")?,
+        attempt: row.try_get("attempts")?,
+        after: after.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
+    })
+}
+
+/// Records what looking at `piece`, the next one, has shown.
+///
+/// # Errors
+///
+/// [`Error::LeaseLost`] when another call has taken over.
+pub(crate) async fn record_piece(
+    client: &impl GenericClient,
+    continued: &Continued,
+    piece: &Piece,
+    outcome: &Outcome,
+) -> Result<()> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let piece = serde_json::to_value(piece).map_err(Error::Serialize)?;
+    let breaks = serde_json::to_value(outcome.breaks.iter().take(MAX_REPORTED_BREAKS).collect::<Vec<_>>());
+    let recorded = client
+        .execute_typed(
+            r#"UPDATE "ArchiveVerification"
+               SET position = $3, "rowsDone" = "rowsDone" + $4, "sealsDone" = "sealsDone" + $5,
+                   -- A few more than are told of are kept.
+                   breaks = CASE WHEN jsonb_array_length(breaks) < $8 THEN breaks || $6 ELSE breaks END,
+                   "breakCount" = "breakCount" + $7, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+               WHERE id = $1 AND attempts = $2"#,
+            &[
+                (&continued.id, Type::UUID),
+                (&continued.attempt, Type::INT4),
+                (&piece, Type::JSONB),
+                (&number(outcome.rows), Type::INT8),
+                (&number(outcome.seals), Type::INT8),
+                (&breaks.map_err(Error::Serialize)?, Type::JSONB),
+                (&number(outcome.breaks.len() as u64), Type::INT8),
+                (&number(MAX_REPORTED_BREAKS as u64), Type::INT8),
+            ],
+        )
+        .await?;
+    if recorded == 0 { Err(Error::LeaseLost { run: continued.id }) } else { Ok(()) }
+}
+
+/// Ends a verification, or a part of it; not one that another call has taken over.
+pub(crate) async fn end_verification(client: &impl GenericClient, continued: &Continued, complete: bool) -> Result<()> {
+    client
+        .execute_typed(
+            r#"UPDATE "ArchiveVerification"
+               SET status = CASE WHEN NOT $3 THEN 'interrupted' WHEN "breakCount" > 0 THEN 'failed' ELSE 'passed' END,
+                   "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
+                   "finishedAt" = CASE WHEN $3 THEN clock_timestamp() AT TIME ZONE 'UTC' END
+               WHERE id = $1 AND attempts = $2"#,
+            &[(&continued.id, Type::UUID), (&continued.attempt, Type::INT4), (&complete, Type::BOOL)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The verification with this id.
+pub(crate) async fn get_verification(client: &impl GenericClient, id: Uuid) -> Result<Verification> {
+    parse(&client.query_typed_one(&format!("{COLUMNS} WHERE id = $1"), &[(&id, Type::UUID)]).await?)
+}
+
+/// The verification that started last.
+pub(crate) async fn find_last_verification(client: &impl GenericClient) -> Result<Option<Verification>> {
+    let row = client.query_typed_opt(&format!(r#"{COLUMNS} ORDER BY "startedAt" DESC LIMIT 1"#), &[]).await?;
+    row.map(|row| parse(&row)).transpose()
+}
+
+fn parse(row: &Row) -> Result<Verification> {
+    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+    let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
+    let status = serde_json::Value::from(row.try_get::<_, &str>("status")?);
+    let status: VerificationStatus = serde_json::from_value(status).map_err(Error::Serialize)?;
+    let mut breaks: Vec<Break> = serde_json::from_value(row.try_get("breaks")?).map_err(Error::Serialize)?;
+    breaks.truncate(MAX_REPORTED_BREAKS);
+    Ok(Verification {
+        id: row.try_get("id")?,
+        month: row.try_get::<_, Option<&str>>("month")?.map(str::parse).transpose()?,
+        stream_id: row.try_get("streamId")?,
+        full: row.try_get("isFull")?,
+        status,
+        complete: matches!(status, VerificationStatus::Passed | VerificationStatus::Failed),
+        seals_done: number("sealsDone")?,
+        rows_done: number("rowsDone")?,
+        rows_total: number("rowsTotal")?,
+        break_count: number("breakCount")?,
+        breaks,
+        started_at: time("startedAt")?,
+        updated_at: time("updatedAt")?,
+        finished_at: row.try_get::<_, Option<NaiveDateTime>>("finishedAt")?.map(|time| time.and_utc()),
+    })
+}
+
+/// Months with a ledger or a partition, oldest first.
+pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month>> {
+    let rows = client
+        .query_typed(
+            r#"SELECT month FROM "ArchiveMonth"
+               UNION
+               SELECT replace(right(p.relname, 7), '_', '-')
+               FROM pg_inherits i
+               JOIN pg_class p ON p.oid = i.inhrelid
+               WHERE i.inhparent = '"StreamArchive"'::regclass AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$'
+               ORDER BY month"#,
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+}
+
+/// The entries of a month's ledger, or those that seal rows of `stream`; and how many rows they seal.
+pub(crate) async fn list_seals(
+    client: &impl GenericClient,
+    month: Month,
+    stream: Option<&str>,
+) -> Result<(Vec<i32>, u64)> {
+    let condition = match stream {
+        None => "$2 IS NULL".to_owned(),
+        Some(_) => format!(
+            r#"EXISTS (
+                SELECT FROM {} a
+                WHERE a."streamId" = $2 AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
+                  AND a."archivedAt" <= s."archivedAt")"#,
+            rows_of(client, month).await?
+        ),
+    };
+    let sql = format!(
+        r#"SELECT sequence, CASE WHEN kind = 'restored' THEN 0 ELSE rows END AS rows
+           FROM "ArchiveSeal" s WHERE month = $1 AND {condition} ORDER BY sequence"#
+    );
+    let rows = client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream, Type::TEXT)]).await?;
+    let mut total = 0;
+    let mut seals = Vec::with_capacity(rows.len());
+    for row in rows {
+        seals.push(row.try_get("sequence")?);
+        total += row.try_get::<_, i64>("rows")?.unsigned_abs();
+    }
+    Ok((seals, total))
+}
+
+/// The rows of a month: its partition, or nothing where that is gone.
+async fn rows_of(client: &impl GenericClient, month: Month) -> Result<String> {
+    if has_partition(client, month).await? {
+        return Ok(partition_name(month));
+    }
+    Ok(r#"(SELECT * FROM "StreamArchive" WHERE false)"#.into())
+}
+
+/// What recomputing an entry has shown.
+#[derive(Debug)]
+pub(crate) struct RecomputedSeal {
+    /// Whether its digest is that of the entry and its rows.
+    pub(crate) is_right: bool,
+    /// Whether its leaves are those of its rows.
+    pub(crate) leaves_right: bool,
+    /// Rows looked at.
+    pub(crate) rows: u64,
+    /// Rows whose entry hash is not that of their contents: id, the hash, that of the contents.
+    pub(crate) mismatches: Vec<(String, String, String)>,
+    /// Rows with values in columns that the entry does not cover.
+    pub(crate) excess_ids: Vec<String>,
+}
+
+/// The parts of the statements that recompute an entry.
+struct SealStatement {
+    present: String,
+    removed: &'static str,
+    missing_columns: Vec<String>,
+}
+
+impl SealStatement {
+    /// For the entry `sequence` of the ledger of `month`; `None` when it is gone.
+    async fn load(client: &impl GenericClient, month: Month, sequence: i32) -> Result<Option<Self>> {
+        const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::bigint AS ledger, \
+             NULL::bytea AS proof, false AS has_excess WHERE false";
+        const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2"#;
+        const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
+            WHERE month = $1
+              AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM entry), '-infinity')
+              AND "archivedAt" <= (SELECT "archivedAt" FROM entry)"#;
+        let row = client
+            .query_typed_opt(
+                r#"SELECT kind, columns FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#,
+                &[(&month.to_string(), Type::TEXT), (&sequence, Type::INT4)],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        if row.try_get::<_, &str>("kind")? == "restored" {
+            return Ok(Some(Self { present: NO_ROWS.into(), removed: RESTORED, missing_columns: Vec::new() }));
+        }
+        let sealed: Vec<String> = row.try_get("columns")?;
+        let archive = list_archive_columns(client).await?;
+        let missing_columns: Vec<_> = sealed.iter().filter(|column| !archive.contains(column)).cloned().collect();
+        if !missing_columns.is_empty() {
+            return Ok(Some(Self { present: NO_ROWS.into(), removed: REMOVED, missing_columns }));
+        }
+        let excess = archive.iter().filter(|column| !sealed.contains(column));
+        let excess: Vec<_> = excess.map(|column| format!("{} IS NOT NULL", quote(column))).collect();
+        let has_excess = if excess.is_empty() { "false".into() } else { format!("({})", excess.join(" OR ")) };
+        let present = include_str!("sql/verify_seal_present.sql")
+            .replace("{proof_columns}", &RowForm::new(sealed).proof_columns(""))
+            .replace("{has_excess}", &has_excess)
+            .replace("{partition}", &rows_of(client, month).await?);
+        Ok(Some(Self { present, removed: REMOVED, missing_columns }))
+    }
+
+    fn fill(&self, sql: &str) -> String {
+        let left = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2) removal"#;
+        sql.replace("{present}", &self.present)
+            .replace("{removed}", self.removed)
+            .replace("{digest_rows}", &digest_rows("sealed"))
+            .replace("{digest_removals}", &digest_removals(left))
+    }
+}
+
+/// Recomputes an entry of a month's ledger; `None` when it is gone.
+///
+/// # Errors
+///
+/// [`Error::ArchiveColumnsDiffer`] when the archive has lost columns that the entry covers.
+pub(crate) async fn recompute_seal(
+    client: &impl GenericClient,
+    month: Month,
+    sequence: i32,
+) -> Result<Option<RecomputedSeal>> {
+    let Some(statement) = SealStatement::load(client, month, sequence).await? else { return Ok(None) };
+    if !statement.missing_columns.is_empty() {
+        let columns = statement.missing_columns.iter().map(|column| format!("{column} is missing")).collect();
+        return Err(Error::ArchiveColumnsDiffer { columns });
+    }
+    let row = client
+        .query_typed_opt(
+            &statement.fill(include_str!("sql/verify_seal.sql")),
+            &[(&month.to_string(), Type::TEXT), (&sequence, Type::INT4), (&MAX_NAMED, Type::INT8)],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(RecomputedSeal {
+        is_right: row.try_get("is_right")?,
+        leaves_right: row.try_get("leaves_right")?,
+        rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
+        mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+        excess_ids: row.try_get("excess_ids")?,
+    }))
+}
+
+/// Where an entry and its rows differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SealDifference {
+    /// Rows that the entry has, by their place in it, from 1, and that are not there as they were.
+    pub(crate) sealed: Vec<i64>,
+    /// Rows that the entry has not: where they are among the rows, from 1, and their ids.
+    pub(crate) present: Vec<(i64, String)>,
+}
+
+/// Compares an entry with its rows, one by one.
+pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequence: i32) -> Result<SealDifference> {
+    let Some(statement) = SealStatement::load(client, month, sequence).await? else {
+        return Ok(SealDifference::default());
+    };
+    let name = month.to_string();
+    let key: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&sequence, Type::INT4)];
+    let leaves = r#"SELECT leaves FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#;
+    let leaves: Vec<u8> = client.query_typed_one(leaves, &key).await?.try_get("leaves")?;
+    let more: [(&(dyn ToSql + Sync), Type); 2] = [(&leaves, Type::BYTEA), (&MAX_NAMED, Type::INT8)];
+    let sql = statement.fill(include_str!("sql/diff_seal.sql"));
+    let mut difference = SealDifference::default();
+    for row in client.query_typed(&sql, &[key, more].concat()).await? {
+        let place = row.try_get("place")?;
+        if row.try_get("is_sealed")? {
+            difference.sealed.push(place);
+        } else {
+            difference.present.push((place, row.try_get("id")?));
+        }
+    }
+    Ok(difference)
+}
+
+/// What no single entry of a month's ledger shows.
+#[derive(Debug)]
+pub(crate) struct MonthCheck {
+    /// Sequences without entry.
+    pub(crate) missing: Vec<i32>,
+    /// Entries after the last that the month's head knows.
+    pub(crate) beyond: Vec<i32>,
+    /// Whether the head is the last entry.
+    pub(crate) is_head_right: bool,
+    /// Rows that no entry seals.
+    pub(crate) unsealed_ids: Vec<String>,
+    /// Rows that are said to have left without an entry that says so.
+    pub(crate) unexplained_ids: Vec<String>,
+}
+
+/// Checks a month's ledger as a whole.
+pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Result<MonthCheck> {
+    let sql = include_str!("sql/check_month.sql").replace("{partition}", &rows_of(client, month).await?);
+    let row = client.query_typed_one(&sql, &[(&month.to_string(), Type::TEXT), (&MAX_NAMED, Type::INT8)]).await?;
+    Ok(MonthCheck {
+        missing: row.try_get("missing")?,
+        beyond: row.try_get("beyond")?,
+        is_head_right: row.try_get("head_right")?,
+        unsealed_ids: row.try_get("unsealed_ids")?,
+        unexplained_ids: row.try_get("unexplained_ids")?,
+    })
+}
+
+/// Partitions of the archive that are not what the service makes for a month: name and bounds.
+pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Result<Vec<(String, String)>> {
+    let rows = client.query_typed(include_str!("sql/list_foreign_partitions.sql"), &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("bounds")?))).collect()
+}
+
+/// Rows of a month of the archive, or of `EventLog`, whose parent is no row of either table: id and `parent_hash`.
+pub(crate) async fn list_unlinked(
+    client: &impl GenericClient,
+    month: Option<Month>,
+    stream: Option<&str>,
+) -> Result<Vec<(String, String)>> {
+    let archive = RowForm::load(client).await?;
+    let log = RowForm::new(list_columns_of(client, "EventLog").await?);
+    if !archive.has_entry_hashes() || !log.has_entry_hashes() {
+        return Ok(Vec::new());
+    }
+    let rows = match month {
+        Some(month) => rows_of(client, month).await?,
+        None => r#""EventLog""#.into(),
+    };
+    let unlinked = find_unlinked(client, &rows, &rows, stream, MAX_FOLLOWED + 1).await?;
+    if unlinked.is_empty() {
+        return Ok(unlinked);
+    }
+    if unlinked.len() > usize::try_from(MAX_FOLLOWED).unwrap_or(usize::MAX) {
+        // As one statement, however many they are.
+        let everywhere = r#"(SELECT entry_hash FROM "StreamArchive" UNION ALL SELECT entry_hash FROM "EventLog" UNION ALL
+            SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding" WHERE kind = 'duplicate_dropped')"#;
+        return find_unlinked(client, &rows, everywhere, stream, MAX_FOLLOWED).await;
+    }
+    follow(client, month, unlinked).await
+}
+
+/// Leaves of `unlinked` those whose parent is nowhere. Looks where parents usually are first: in the month before, then in
+/// `EventLog`, then in all the archive.
+async fn follow(
+    client: &impl GenericClient,
+    month: Option<Month>,
+    mut unlinked: Vec<(String, String)>,
+) -> Result<Vec<(String, String)>> {
+    if let Some(month) = month {
+        let before = rows_of(client, month.previous()).await?;
+        let sql = format!("SELECT entry_hash FROM {before} p WHERE entry_hash = ANY ($1)");
+        remove_found(client, &sql, &mut unlinked).await?;
+    }
+    remove_found(client, r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY ($1)"#, &mut unlinked).await?;
+    let dropped = r#"SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding"
+        WHERE kind = 'duplicate_dropped' AND detail #>> '{row,entry_hash}' = ANY ($1)"#;
+    remove_found(client, dropped, &mut unlinked).await?;
+    if let Some(month) = month.filter(|_| !unlinked.is_empty()) {
+        let (rows, before) = (rows_of(client, month).await?, rows_of(client, month.previous()).await?);
+        let sql = include_str!("sql/find_unverifiable.sql").replace("{rows}", &rows).replace("{before}", &before);
+        remove_found(client, &sql, &mut unlinked).await?;
+    }
+    remove_found(client, r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY ($1)"#, &mut unlinked)
+        .await?;
+    Ok(unlinked)
+}
+
+/// Removes from `unlinked` those whose parent's hash `sql` finds among `$1`.
+async fn remove_found(client: &impl GenericClient, sql: &str, unlinked: &mut Vec<(String, String)>) -> Result<()> {
+    if unlinked.is_empty() {
+        return Ok(());
+    }
+    let hashes: Vec<&str> = unlinked.iter().map(|(_, parent)| parent.as_str()).collect();
+    let rows = client.query_typed(sql, &[(&hashes, Type::TEXT_ARRAY)]).await?;
+    let found: HashSet<String> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
+    unlinked.retain(|(_, parent)| !found.contains(parent));
+    Ok(())
+}
+
+async fn find_unlinked(
+    client: &impl GenericClient,
+    rows: &str,
+    parents: &str,
+    stream: Option<&str>,
+    limit: i64,
+) -> Result<Vec<(String, String)>> {
+    let sql = include_str!("sql/find_unlinked.sql").replace("{rows}", rows).replace("{parents}", parents);
+    let rows = client.query_typed(&sql, &[(&stream, Type::TEXT), (&limit, Type::INT8)]).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
+}
+
+/// A batch of the rows of `EventLog`, recomputed.
+#[derive(Debug)]
+pub(crate) struct RecomputedLogs {
+    pub(crate) rows: u64,
+    /// The last of them; `None` when there was none.
+    pub(crate) last: Option<Position>,
+    /// As of [`RecomputedSeal`].
+    pub(crate) mismatches: Vec<(String, String, String)>,
+}
+
+/// Recomputes the entry hashes of the next rows of `EventLog`.
+pub(crate) async fn recompute_logs(
+    client: &impl GenericClient,
+    after: &Position,
+    stream: Option<&str>,
+    limit: i64,
+) -> Result<RecomputedLogs> {
+    let form = RowForm::new(list_columns_of(client, "EventLog").await?);
+    let sql = include_str!("sql/recompute_logs.sql")
+        .replace("{entry_hash}", &form.entry_hash(""))
+        .replace("{content_hash}", &form.content_hash(""));
+    let row = client
+        .query_typed_one(
+            &sql,
+            &[
+                (&after.created_at, Type::TIMESTAMP),
+                (&after.id, Type::TEXT),
+                (&stream, Type::TEXT),
+                (&limit, Type::INT8),
+                (&MAX_NAMED, Type::INT8),
+            ],
+        )
+        .await?;
+    let created_at: Option<NaiveDateTime> = row.try_get("last_created_at")?;
+    Ok(RecomputedLogs {
+        rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
+        last: match created_at {
+            Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
+            None => None,
+        },
+        mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+    })
+}

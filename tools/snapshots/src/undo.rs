@@ -1,0 +1,157 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use snapshot_service::{Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId};
+use uuid::Uuid;
+
+use crate::maintain::{finish, watch};
+use crate::operate::{self, print};
+use crate::snapshots_file::SnapshotsFile;
+use crate::{Result, print_json, progress, stop_on_signal};
+
+#[derive(clap::Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    target: Target,
+    /// Count what would be restored, by month; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Stop after this time, such as 90s, 10m or 1h30m; running again continues
+    #[arg(long, value_parser = humantime::parse_duration)]
+    budget: Option<Duration>,
+}
+
+/// Logs that match all that is named.
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+struct Target {
+    /// Logs of this stream, by either of its ids
+    #[arg(long, value_parser = stream_id)]
+    stream: Option<StreamId>,
+    /// Logs created at this time or later, such as 2026-01-01T00:00:00Z
+    #[arg(long)]
+    from: Option<DateTime<Utc>>,
+    /// Logs created before this time
+    #[arg(long)]
+    to: Option<DateTime<Utc>>,
+    /// Logs that this run archived
+    #[arg(long)]
+    run: Option<Uuid>,
+}
+
+/// Moves archived logs back and prints the run as JSON; Ctrl-C stops it after its batch.
+pub(crate) async fn restore(options: Restore) -> Result<ExitCode> {
+    let Target { stream, from, to, run } = options.target;
+    let request = RestoreRequest::new(stream, from, to, run)?;
+    let (_database, service) = operate::open("restore").await?;
+    let deadline = deadline(options.budget)?;
+    if options.dry_run {
+        print_json(&service.dry_run_restore(&request, &deadline).await?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    finish(watch(&service, Box::pin(service.restore(&request, Utc::now(), &deadline))).await)
+}
+
+fn deadline(budget: Option<Duration>) -> Result<Deadline> {
+    Ok(budget.map_or_else(Deadline::never, Deadline::after).or_when(stop_on_signal()?))
+}
+
+fn stream_id(text: &str) -> snapshot_service::Result<StreamId> {
+    StreamId::new(text)
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Hold {
+    /// The stream, by either of its ids
+    #[arg(long, value_parser = stream_id)]
+    stream: StreamId,
+    /// Why, for whoever asks
+    #[arg(long)]
+    reason: String,
+}
+
+pub(crate) async fn hold(options: Hold) -> Result<()> {
+    let (_database, service) = operate::open("hold").await?;
+    let (hold, is_new) = service.hold_stream(&options.stream, &options.reason, &operate::user()).await?;
+    let already = if is_new { "" } else { " (it was held already)" };
+    print(&[format!("{}{already}", operate::describe_hold(&hold))])
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Release {
+    /// End the legal hold of the stream instead
+    #[arg(long, requires = "stream", requires = "reason", conflicts_with = "run")]
+    hold: bool,
+    /// Only logs of this stream, by either of its ids
+    #[arg(long, value_parser = stream_id)]
+    stream: Option<StreamId>,
+    /// Only logs that this restore moved back
+    #[arg(long)]
+    run: Option<Uuid>,
+    /// Why the hold ends
+    #[arg(long, requires = "hold")]
+    reason: Option<String>,
+}
+
+pub(crate) async fn release(options: Release) -> Result<()> {
+    let (_database, service) = operate::open("release").await?;
+    if let Release { hold: true, stream: Some(stream), reason: Some(reason), .. } = &options {
+        let hold = service.release_hold(stream, reason, &operate::user()).await?;
+        return print(&[hold.map_or_else(
+            || format!("stream {stream} was not on hold"),
+            |hold| format!("released: {}", operate::describe_hold(&hold)),
+        )]);
+    }
+    let request = ReleaseRequest { stream: options.stream, run: options.run };
+    let rows = service.release_restored_logs(&request).await?;
+    print(&[format!("{rows} restored logs released: the next maintenance archives those that are due")])
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Rollback {
+    /// Write the snapshots to a file, and drop them too
+    #[arg(long)]
+    drop_snapshots: bool,
+    /// Where the snapshots are written, a line of JSON each
+    #[arg(long, default_value = "StreamSnapshot.jsonl", requires = "drop_snapshots")]
+    snapshots_file: PathBuf,
+    /// Stop after this time, such as 90s, 10m or 1h30m; running again continues
+    #[arg(long, value_parser = humantime::parse_duration)]
+    budget: Option<Duration>,
+}
+
+/// Moves every archived log back and drops what the migrations made; Ctrl-C stops it after its batch.
+pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
+    let (_database, service) = operate::open("rollback").await?;
+    if !service.is_installed().await? {
+        print(&["there is nothing to roll back".into()])?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let deadline = deadline(options.budget)?;
+    let restore_all = service.restore_all(options.drop_snapshots, Utc::now(), &deadline);
+    let run = match watch(&service, Box::pin(restore_all)).await {
+        Ok(run) if run.phase == Phase::Vacuum => run,
+        other => return finish(other),
+    };
+    let written =
+        if options.drop_snapshots { write_snapshots(&service, &options.snapshots_file, run.id).await? } else { 0 };
+    service.drop_all(run.id, written).await?;
+    let mut lines =
+        vec![format!("{} logs are back in \"EventLog\"; the service's tables are dropped", run.logs_restored)];
+    if written > 0 {
+        lines.push(format!("{written} snapshots are in {}", options.snapshots_file.display()));
+    }
+    print(&lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes all snapshots to the file at `path`, which appears when it is whole. One that is there already must be the same.
+async fn write_snapshots(service: &SnapshotService, path: &Path, run: Uuid) -> Result<u64> {
+    let mut file = SnapshotsFile::open(path, run)?;
+    let written = service.write_snapshots(|line| file.write(line)).await?;
+    file.finish()?;
+    progress::print_line(&format!("{written} snapshots are written to {}", path.display()));
+    Ok(written)
+}

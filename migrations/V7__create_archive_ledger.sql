@@ -127,7 +127,7 @@ CREATE INDEX "RestoredLog_runId_idx" ON "RestoredLog" ("runId");
 -- "LegalHold": streams whose events may not be moved. Who locks the table in SHARE mode knows all holds that are in force.
 CREATE TABLE "LegalHold" (
     id              UUID PRIMARY KEY DEFAULT gen_random_uuid(),
-    "streamId"      TEXT NOT NULL,              -- the contract-level id, which events carry
+    "streamId"      TEXT NOT NULL,              -- the contract-level id, which events carry; until it is known, Stream.id
     reason          TEXT NOT NULL,
     "heldBy"        TEXT NOT NULL,
     "heldAt"        TIMESTAMP(3) NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC'),
@@ -135,7 +135,7 @@ CREATE TABLE "LegalHold" (
     "releasedBy"    TEXT,
     "releasedAt"    TIMESTAMP(3)
 );
-CREATE UNIQUE INDEX "LegalHold_streamId_key" ON "LegalHold" ("streamId") WHERE "releasedAt" IS NULL;
+CREATE UNIQUE INDEX "LegalHold_streamId_reason_key" ON "LegalHold" ("streamId", reason) WHERE "releasedAt" IS NULL;
 
 ALTER TABLE "MaintenanceRun"
     DROP CONSTRAINT "MaintenanceRun_scope_check",

@@ -74,7 +74,7 @@ pub enum Error {
         columns: Vec<String>,
     },
     /// `EventLog` did not take archived logs back.
-    #[error("\"EventLog\" did not take {rows} logs back: look at its triggers and rules")]
+    #[error("\"EventLog\" did not take {rows} logs back as they were: look at its triggers and rules")]
     RestoreRefused {
         /// How many, of one batch.
         rows: u64,

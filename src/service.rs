@@ -12,8 +12,8 @@ use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamSnapshot,
-    StreamState, Trigger, Verification, VerificationRequest,
+    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamIds,
+    StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
 use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
@@ -110,11 +110,8 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<Verification> {
-        if let Some(stream) = &request.stream {
-            let client = self.pool.get().await?;
-            let stream = StreamId::new(stream.clone())?;
-            let find = holds::get_contract_id(&**client, &stream);
-            request.stream = Some(session::read(&client, &self.read_limits(), find).await?);
+        if let Some(stream) = request.stream {
+            request.stream = Some(self.get_contract_id(&StreamId::new(stream)?).await?);
         }
         verify(&self.pool, &self.settings, &request, now, deadline).await
     }
@@ -356,41 +353,60 @@ impl SnapshotService {
     }
 
     async fn get_contract_id(&self, stream: &StreamId) -> Result<String> {
+        Ok(self.get_stream_ids(stream).await?.contract_id)
+    }
+
+    async fn get_stream_ids(&self, stream: &StreamId) -> Result<StreamIds> {
         let client = self.pool.get().await?;
-        session::read(&client, &self.read_limits(), holds::get_contract_id(&**client, stream)).await
+        session::read(&client, &self.read_limits(), holds::get_stream_ids(&**client, stream)).await
     }
 
     /// Places a legal hold on a stream, named by either of its ids, known or not: its logs are neither archived nor restored
-    /// until it is released. Returns the hold that is in force, and whether it is this one: one that was placed before stays as
-    /// it is.
+    /// until it is released. A stream may have several, each for a reason. Returns the hold that is in force for `reason`, and
+    /// whether it is this one: one that was placed before stays as it is.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] and the like; [`Error::Busy`] when a batch that is under way does not end soon.
     pub async fn hold_stream(&self, stream: &StreamId, reason: &str, by: &str) -> Result<(LegalHold, bool)> {
-        let contract_id = self.get_contract_id(stream).await?;
+        let ids = self.get_stream_ids(stream).await?;
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.patient_limits()).await?;
-        let is_new = holds::insert_hold(&transaction, &contract_id, reason, by).await?;
-        let hold = holds::find_hold(&transaction, &contract_id).await?;
+        let is_new = holds::insert_hold(&transaction, &ids, reason, by).await?;
+        let holds = holds::list_holds_of(&transaction, &ids).await?;
         transaction.commit().await?;
         // One that was in the way and was released just now.
+        let hold = holds.into_iter().find(|hold| hold.reason == reason);
         let hold = hold.ok_or_else(|| Error::Busy("the hold was released meanwhile".into()))?;
         Ok((hold, is_new))
     }
 
-    /// Ends the legal hold on a stream and returns it, or none when there was none. Who ended it and why is kept.
+    /// Ends the legal hold on a stream and returns it, or none when there was none; `hold` says which, where there are several.
+    /// Who ended it and why is kept.
     ///
     /// # Errors
     ///
-    /// As [`hold_stream`](Self::hold_stream).
-    pub async fn release_hold(&self, stream: &StreamId, reason: &str, by: &str) -> Result<Option<LegalHold>> {
-        let contract_id = self.get_contract_id(stream).await?;
+    /// [`Error::InvalidInput`] when there are several and none is named; as [`hold_stream`](Self::hold_stream).
+    pub async fn release_hold(
+        &self,
+        stream: &StreamId,
+        hold: Option<Uuid>,
+        reason: &str,
+        by: &str,
+    ) -> Result<Option<LegalHold>> {
+        let ids = self.get_stream_ids(stream).await?;
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.patient_limits()).await?;
-        let hold = holds::release_hold(&transaction, &contract_id, reason, by).await?;
+        let mut holds = holds::list_holds_of(&transaction, &ids).await?;
+        holds.retain(|one| hold.is_none_or(|id| id == one.id));
+        if holds.len() > 1 {
+            let each: Vec<_> = holds.iter().map(|hold| format!("{} ({})", hold.id, hold.reason)).collect();
+            return Err(Error::invalid("id", format!("must name one of the stream's holds: {}", each.join(", "))));
+        }
+        let Some(found) = holds.pop() else { return Ok(None) };
+        let released = holds::release_hold(&transaction, found.id, reason, by).await?;
         transaction.commit().await?;
-        Ok(hold)
+        Ok(released.then_some(found))
     }
 
     /// The legal holds in force, oldest first.
@@ -475,6 +491,15 @@ impl SnapshotService {
         if has_snapshots && !drop_snapshots {
             return refused("there are snapshots: with --drop-snapshots they are written to a file and dropped".into());
         }
+        let client = self.pool.get().await?;
+        let list = verification::list_foreign_partitions(&**client);
+        let foreign = session::read(&client, &self.read_limits(), list).await?;
+        drop(client);
+        if let Some((name, bounds)) = foreign.first() {
+            return refused(format!(
+                "the partition {name} ({bounds}) of the archive is not of one month: move its rows"
+            ));
+        }
         let target = Some(RestoreTarget::default());
         run::run(&self.pool, &self.settings, Scope::Rollback, target, Trigger::Cli.request(), now, deadline).await
     }
@@ -485,11 +510,25 @@ impl SnapshotService {
     ///
     /// [`Error::Write`] with what `write` said; [`Error::Unavailable`] and the like.
     pub async fn write_snapshots(&self, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
+        self.write_lines(rollback::SNAPSHOT_LINES, write).await
+    }
+
+    /// The same with what else is nowhere but in the tables that are dropped: legal holds, what maintenance has found, with the
+    /// logs that it dropped as duplicates, and the ids of streams that are gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_snapshots`](Self::write_snapshots).
+    pub async fn write_records(&self, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
+        self.write_lines(rollback::RECORD_LINES, write).await
+    }
+
+    async fn write_lines(&self, lines: &str, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
         let mut client = self.pool.get().await?;
         // As long as it takes: an operator waits for it.
         let limits = Limits { statement: Duration::ZERO, lock: self.settings.lock_timeout };
         let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
-        snapshots::write_snapshots(&transaction, write).await
+        rollback::write_lines(&transaction, lines, write).await
     }
 
     /// The last step: drops all that the migrations made, as one transaction, once the archive is empty and `snapshots` were
@@ -505,9 +544,17 @@ impl SnapshotService {
         let transaction = session::begin(&mut client, &limits).await?;
         rollback::lock_all(&transaction).await?;
         let left = rollback::get_remainder(&transaction, rollback).await?;
-        if !left.is_ready || left.has_archived_rows || left.snapshots != snapshots {
-            let reason = "something has changed since the rollback began: run it again".into();
-            return Err(Error::RollbackRefused { reason });
+        let refused = |reason: &str| Err(Error::RollbackRefused { reason: reason.into() });
+        if !left.is_ready {
+            return refused("the rollback is not the open run any more, maintenance is paused, or a stream is on hold");
+        }
+        if left.has_archived_rows {
+            return refused(
+                "the archive got rows since: give this rollback up with `snapshots cancel` and run it again",
+            );
+        }
+        if left.snapshots != snapshots {
+            return refused("there are other snapshots than were written: run it again");
         }
         rollback::drop_all(&transaction).await?;
         Ok(transaction.commit().await?)

@@ -50,7 +50,8 @@ impl Deadline {
     }
 
     /// Why it is time to stop; `None` while it is not.
-    pub(crate) fn has_come(&self) -> Option<StopReason> {
+    #[must_use]
+    pub fn has_come(&self) -> Option<StopReason> {
         if self.stop.is_cancelled() {
             return Some(StopReason::Signal);
         }

@@ -5,7 +5,7 @@ use tokio_postgres::IsolationLevel;
 
 use super::{Deadline, Plan, Settings};
 use crate::error::{Error, Result};
-use crate::model::{DryRunReport, DueMonth, HeldBack, Month, RestoreDryRunReport, RestoreTarget};
+use crate::model::{DryRunReport, DueMonth, HeldBack, HeldBackReason, Month, RestoreDryRunReport, RestoreTarget};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
 use crate::store::session::Limits;
@@ -79,18 +79,26 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
     let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
     let due = Due { cutoff, has_hashes };
     let mut months: Vec<DueMonth> = Vec::new();
+    let (mut on_hold, mut restored) = (0, 0);
     let mut after = Position::first();
     let chain_head = loop {
         let next = event_log::find_next_due(&transaction, &columns, due, &after).await?;
         let Some(created_at) = next.created_at else { break next.chain_head };
         let month = Month::of(created_at.and_utc());
-        let event_types = event_log::count_due_rows(&transaction, month, cutoff, next.chain_head.as_deref()).await?;
-        months.push(DueMonth { month, rows: event_types.values().sum(), event_types });
+        let rows = event_log::count_due_rows(&transaction, month, cutoff, next.chain_head.as_deref()).await?;
+        on_hold += rows.on_hold;
+        restored += rows.restored;
+        if !rows.event_types.is_empty() {
+            let event_types = rows.event_types;
+            months.push(DueMonth { month, rows: event_types.values().sum(), event_types });
+        }
         after = Position::before(month.end());
     };
     let rate = maintenance_runs::find_last_rate(&transaction).await?.unwrap_or(CAUTIOUS_RATE);
     transaction.commit().await?;
     let logs_due = months.iter().map(|month| month.rows).sum();
+    let held = [(HeldBackReason::LegalHold, on_hold), (HeldBackReason::Restored, restored)];
+    let held = held.into_iter().filter(|(_, rows)| *rows > 0).map(|(reason, rows)| HeldBack::rows(reason, rows));
     Ok(DryRunReport {
         dry_run: true,
         snapshot_month: plan.snapshot_month,
@@ -98,7 +106,7 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
         cutoff: plan.cutoff,
         logs_due,
         months,
-        held_back: chain_head.map(HeldBack::chain_head).into_iter().collect(),
+        held_back: chain_head.map(HeldBack::chain_head).into_iter().chain(held).collect(),
         estimated_seconds: maintenance_runs::seconds(logs_due, rate),
     })
 }

@@ -1,5 +1,5 @@
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, IsolationLevel};
 use tracing::{debug, info, warn};
 
 use super::archive::{analyze, prepare_partitions};
@@ -32,8 +32,10 @@ pub(super) async fn restore(slice: &Slice<'_>) -> Result<Option<StopReason>> {
         return Ok(Some(stop));
     }
     let target = slice.run.target.clone().unwrap_or_default();
-    let list = restore::list_months(&**client, &target);
-    let months = session::read(&client, &slice.settings.limits(), list).await?;
+    let limits = slice.settings.limits();
+    let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+    let months = restore::list_months(&transaction, &target).await?;
+    transaction.commit().await?;
     if slice.run.rows_estimated.is_none()
         && let Some(stop) = check(slice, &client, &target, &months).await?
     {
@@ -60,7 +62,7 @@ pub(super) async fn restore(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     Ok(stopped)
 }
 
-/// Counts the rows, and refuses to move the first of them when one could not go back whole.
+/// Counts the rows month by month, and refuses to move the first of them when one could not go back whole.
 async fn check(
     slice: &Slice<'_>,
     client: &Client,
@@ -71,13 +73,21 @@ async fn check(
     let limits = Limits { statement: std::time::Duration::ZERO, lock: slice.settings.lock_timeout };
     let mut rows = 0;
     for month in months {
-        if let Some(stop @ StopReason::Signal) = slice.deadline.has_come() {
+        if let Some(checked) = slice.state.months.get(month).and_then(|progress| progress.checked) {
+            rows += checked;
+            continue;
+        }
+        if let Some(stop) = slice.stop() {
             return Ok(Some(stop));
         }
         let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
         let form = session::read(client, &limits, RowForm::load(client)).await?;
         let count = restore::check_month(client, &columns, &form, target, *month);
-        rows += slice.keep_lease_while(session::read(client, &limits, count)).await?;
+        let checked = slice.keep_lease_while(session::read(client, &limits, count)).await?;
+        let progress = MonthProgress { checked: Some(checked), ..MonthProgress::default() };
+        slice.record(&Progress { month: Some((*month, progress)), ..Progress::default() }).await?;
+        slice.set_worked();
+        rows += checked;
     }
     slice.record(&Progress { rows_estimated: Some(rows), ..Progress::default() }).await?;
     Ok(None)
@@ -91,11 +101,16 @@ async fn check_rollback(slice: &Slice<'_>, client: &Client) -> Result<()> {
     if run.conflicts > 0 {
         let such_as = run.conflict_ids.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         let conflicts = run.conflicts;
-        let reason = format!("{conflicts} archived logs have others in their way in \"EventLog\" (such as {such_as})");
+        let reason = format!(
+            "{conflicts} archived logs have others in their way in \"EventLog\" (such as {such_as}): \
+             see to them and go on, or give the rollback up with `snapshots cancel`"
+        );
         return Err(Error::RollbackRefused { reason });
     }
     if !run.held_back.is_empty() {
-        return Err(Error::RollbackRefused { reason: "archived logs are under legal hold".into() });
+        return Err(Error::RollbackRefused {
+            reason: "archived logs are under legal hold: release it, or `snapshots cancel`".into(),
+        });
     }
     Ok(())
 }

@@ -49,15 +49,19 @@ pub(crate) async fn run(
         }
         is_first = false;
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
+        let is_wanted = slice.run.scope == scope && slice.run.target == wanted.target;
         match work(slice).await {
             Ok(run) if !run.complete || does(&run, &wanted) => return Ok(run),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
             Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
             // It would be refused again, and nothing else would run meanwhile.
-            Err(error @ Error::NotRestorable { .. }) => {
+            Err(error @ (Error::NotRestorable { .. } | Error::RestoreRefused { .. })) => {
                 give_up(pool, settings, id).await?;
-                return Err(error);
+                if is_wanted {
+                    return Err(error);
+                }
+                warn!(run = %id, error = chain(&error), "snapshot maintenance: somebody's restore is given up");
             }
             // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
             // missed cannot be made up for. All that the older run has left to archive is due to the new one.

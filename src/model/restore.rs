@@ -19,7 +19,7 @@ impl RestoreRequest {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] when nothing is named, or a time is not in whole milliseconds.
+    /// [`Error::InvalidInput`] when nothing is named, `to` is not after `from`, or a time is not in whole milliseconds.
     pub fn new(
         stream: Option<StreamId>,
         from: Option<DateTime<Utc>>,
@@ -33,6 +33,9 @@ impl RestoreRequest {
             if time.is_some_and(|time| time.nanosecond() % 1_000_000 != 0) {
                 return Err(Error::invalid(name, "must be in whole milliseconds"));
             }
+        }
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            return Err(Error::invalid("to", "must be after from"));
         }
         Ok(Self { stream, from, to, run })
     }
@@ -98,7 +101,9 @@ pub struct RestorableMonth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LegalHold {
-    /// The contract-level id that the logs carry.
+    /// Of this hold: a stream may have several.
+    pub id: Uuid,
+    /// The contract-level id, which the logs carry; `Stream.id` where that was not known when the hold was placed.
     pub stream_id: String,
     /// Why.
     pub reason: String,

@@ -99,6 +99,17 @@ impl MirroredColumns {
         })
     }
 
+    /// SQL that is true when the restored row `r` is the archived row `g`: what that never got may be anything.
+    pub(super) fn is_restored(&self) -> String {
+        let columns = self.0.iter().filter(|column| !column.is_generated);
+        let same = columns.map(|MirroredColumn { name, quoted, is_required, .. }| {
+            let filled =
+                if *is_required || name == EVENT_INDEX { format!("g.{quoted} IS NULL OR ") } else { String::new() };
+            format!("({filled}r.{quoted}::text IS NOT DISTINCT FROM g.{quoted}::text)")
+        });
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+
     fn join_restored(&self, sql: impl Fn(&MirroredColumn) -> String) -> String {
         self.0.iter().filter(|column| !column.is_generated).map(sql).collect::<Vec<_>>().join(", ")
     }

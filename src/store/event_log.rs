@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
 
 use uuid::Uuid;
 
 use super::archive_columns::MirroredColumns;
-use super::holds;
+use super::holds::{self, HELD_STREAMS};
 use super::ledger::{self, LedgerRange, Seal, SealKind};
 use super::partitions::{partition_month, partition_name};
 use super::row_form::RowForm;
@@ -404,41 +404,66 @@ pub(super) async fn estimate_rows(client: &impl GenericClient, select: &str) -> 
     Ok(plan[0]["Plan"]["Plan Rows"].as_u64().unwrap_or(0))
 }
 
-/// Whether more than `max_rows` rows are due. Looks at no more than that.
+/// Whether more than `max_rows` rows are due and not held. Looks at no more than that.
 pub(crate) async fn are_more_due_than(
     client: &impl GenericClient,
     cutoff: NaiveDateTime,
     max_rows: u64,
 ) -> Result<bool> {
-    let row = client
-        .query_typed_one(
-            r#"SELECT count(*) > $2 AS more FROM (SELECT FROM "EventLog" WHERE "createdAt" < $1 LIMIT $2 + 1) due"#,
-            &[(&cutoff, Type::TIMESTAMP), (&i64::try_from(max_rows).unwrap_or(i64::MAX - 1), Type::INT8)],
-        )
-        .await?;
+    let sql = format!(
+        r#"SELECT count(*) > $2 AS more FROM (
+               SELECT FROM "EventLog" e
+               WHERE e."createdAt" < $1 AND e."streamId" NOT IN ({HELD_STREAMS}) AND {IS_NOT_RESTORED}
+               LIMIT $2 + 1
+           ) due"#
+    );
+    let max_rows = i64::try_from(max_rows).unwrap_or(i64::MAX - 1);
+    let row = client.query_typed_one(&sql, &[(&cutoff, Type::TIMESTAMP), (&max_rows, Type::INT8)]).await?;
     Ok(row.try_get("more")?)
 }
 
-/// How many rows of one month are due, without the chain's head, by event type.
+/// The rows of one month that are due, without the chain's head.
+#[derive(Debug)]
+pub(crate) struct DueRows {
+    /// Those that are not held, by event type.
+    pub(crate) event_types: BTreeMap<String, u64>,
+    /// Those under legal hold.
+    pub(crate) on_hold: u64,
+    /// Others that were restored and not released.
+    pub(crate) restored: u64,
+}
+
+/// Counts the due rows of one month.
 pub(crate) async fn count_due_rows(
     client: &impl GenericClient,
     month: Month,
     cutoff: NaiveDateTime,
     chain_head: Option<&str>,
-) -> Result<BTreeMap<String, u64>> {
-    let rows = client
-        .query_typed(
-            r#"SELECT "eventType", count(*) AS rows FROM "EventLog"
-               WHERE "createdAt" >= $1 AND "createdAt" < $2 AND id IS DISTINCT FROM $3 GROUP BY "eventType""#,
-            &[
-                (&month.start(), Type::TIMESTAMP),
-                (&month.end().min(cutoff), Type::TIMESTAMP),
-                (&chain_head, Type::TEXT),
-            ],
-        )
-        .await?;
-    let parse = |row: &Row| Ok((row.try_get("eventType")?, row.try_get::<_, i64>("rows")?.unsigned_abs()));
-    rows.iter().map(parse).collect()
+) -> Result<DueRows> {
+    let sql = format!(
+        r#"SELECT "eventType", count(*) FILTER (WHERE NOT is_held AND is_free) AS rows,
+                  count(*) FILTER (WHERE is_held) AS on_hold, count(*) FILTER (WHERE NOT is_held AND NOT is_free) AS restored
+           FROM (
+               SELECT e."eventType", e."streamId" IN ({HELD_STREAMS}) AS is_held, {IS_NOT_RESTORED} AS is_free
+               FROM "EventLog" e
+               WHERE e."createdAt" >= $1 AND e."createdAt" < $2 AND e.id IS DISTINCT FROM $3
+           ) due
+           GROUP BY "eventType""#
+    );
+    let end = month.end().min(cutoff);
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&month.start(), Type::TIMESTAMP), (&end, Type::TIMESTAMP), (&chain_head, Type::TEXT)];
+    let mut due = DueRows { event_types: BTreeMap::new(), on_hold: 0, restored: 0 };
+    for row in client.query_typed(&sql, &parameters).await? {
+        let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+        let rows = number("rows")?;
+        if rows > 0 {
+            due.event_types.insert(row.try_get("eventType")?, rows);
+        }
+        due.on_hold += number("on_hold")?;
+        due.restored += number("restored")?;
+    }
+    Ok(due)
 }
 
 /// Frees the place of moved rows for new ones and brings the statistics up to date, unless somebody else does so now.

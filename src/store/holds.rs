@@ -4,7 +4,10 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::model::{LegalHold, StreamId};
+use crate::model::{LegalHold, StreamId, StreamIds};
+
+/// SQL for the contract-level ids of the streams under legal hold.
+pub(super) const HELD_STREAMS: &str = include_str!("sql/held_streams.sql");
 
 /// What may not be moved right now.
 #[derive(Debug)]
@@ -18,13 +21,9 @@ pub(crate) struct Held {
 /// What is held, and stays so until the transaction ends: a hold that is placed meanwhile waits for it.
 pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
     client.batch_execute(r#"LOCK TABLE "LegalHold", "RestoredLog" IN SHARE MODE"#).await?;
-    let row = client
-        .query_typed_one(
-            r#"SELECT ARRAY(SELECT "streamId" FROM "LegalHold" WHERE "releasedAt" IS NULL) AS streams,
-                      EXISTS (SELECT FROM "RestoredLog") AS has_restored_rows"#,
-            &[],
-        )
-        .await?;
+    let sql =
+        format!(r#"SELECT ARRAY({HELD_STREAMS}) AS streams, EXISTS (SELECT FROM "RestoredLog") AS has_restored_rows"#);
+    let row = client.query_typed_one(&sql, &[]).await?;
     Ok(Held { streams: row.try_get("streams")?, has_restored_rows: row.try_get("has_restored_rows")? })
 }
 
@@ -32,76 +31,69 @@ pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
 pub(crate) async fn lock_legal_holds(client: &impl GenericClient) -> Result<Vec<String>> {
     let lock = r#"LOCK TABLE "LegalHold" IN SHARE MODE; LOCK TABLE "RestoredLog" IN ROW EXCLUSIVE MODE"#;
     client.batch_execute(lock).await?;
-    let sql = r#"SELECT ARRAY(SELECT "streamId" FROM "LegalHold" WHERE "releasedAt" IS NULL) AS streams"#;
-    Ok(client.query_typed_one(sql, &[]).await?.try_get("streams")?)
+    let sql = format!("SELECT ARRAY({HELD_STREAMS}) AS streams");
+    Ok(client.query_typed_one(&sql, &[]).await?.try_get("streams")?)
 }
 
-/// The contract-level id of a stream; of one that is not known, the id itself.
-pub(crate) async fn get_contract_id(client: &impl GenericClient, stream: &StreamId) -> Result<String> {
-    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), "SELECT contract_id FROM ids");
-    Ok(client.query_typed_one(SQL, &[(&stream.as_str(), Type::TEXT)]).await?.try_get("contract_id")?)
+/// Both ids of a stream that is named by either; of one that is not known, the id itself.
+pub(crate) async fn get_stream_ids(client: &impl GenericClient, stream: &StreamId) -> Result<StreamIds> {
+    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), "SELECT id, contract_id FROM ids");
+    let row = client.query_typed_one(SQL, &[(&stream.as_str(), Type::TEXT)]).await?;
+    Ok(StreamIds { id: row.try_get("id")?, contract_id: row.try_get("contract_id")? })
 }
 
-/// Places a hold on a stream, by its contract-level id. Returns whether there was none yet.
+/// Places a hold on a stream. Returns whether there was none yet for this reason.
 pub(crate) async fn insert_hold(
     client: &impl GenericClient,
-    contract_id: &str,
+    stream: &StreamIds,
     reason: &str,
     by: &str,
 ) -> Result<bool> {
     let rows = client
         .execute_typed(
-            r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy") VALUES ($1, $2, $3)
-               ON CONFLICT ("streamId") WHERE "releasedAt" IS NULL DO NOTHING"#,
-            &[(&contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
+            r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy")
+               SELECT $2, $3, $4
+               WHERE NOT EXISTS (
+                   SELECT FROM "LegalHold" WHERE "streamId" IN ($1, $2) AND reason = $3 AND "releasedAt" IS NULL
+               )
+               ON CONFLICT ("streamId", reason) WHERE "releasedAt" IS NULL DO NOTHING"#,
+            &[(&stream.id, Type::TEXT), (&stream.contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
         )
         .await?;
     Ok(rows > 0)
 }
 
-/// The hold in force on a stream, by its contract-level id.
-pub(crate) async fn find_hold(client: &impl GenericClient, contract_id: &str) -> Result<Option<LegalHold>> {
-    let row = client
-        .query_typed_opt(
-            r#"SELECT "streamId", reason, "heldBy", "heldAt" FROM "LegalHold" WHERE "releasedAt" IS NULL AND "streamId" = $1"#,
-            &[(&contract_id, Type::TEXT)],
-        )
-        .await?;
-    row.map(|row| parse(&row)).transpose()
+/// The holds in force on a stream, oldest first.
+pub(crate) async fn list_holds_of(client: &impl GenericClient, stream: &StreamIds) -> Result<Vec<LegalHold>> {
+    let sql = format!(r#"{HOLDS} AND "streamId" IN ($1, $2) ORDER BY "heldAt", id"#);
+    let rows = client.query_typed(&sql, &[(&stream.id, Type::TEXT), (&stream.contract_id, Type::TEXT)]).await?;
+    rows.iter().map(parse).collect()
 }
 
 /// All holds in force, oldest first.
 pub(crate) async fn list_holds(client: &impl GenericClient) -> Result<Vec<LegalHold>> {
-    let rows = client
-        .query_typed(
-            r#"SELECT "streamId", reason, "heldBy", "heldAt" FROM "LegalHold" WHERE "releasedAt" IS NULL ORDER BY "heldAt", id"#,
-            &[],
-        )
-        .await?;
+    let rows = client.query_typed(&format!(r#"{HOLDS} ORDER BY "heldAt", id"#), &[]).await?;
     rows.iter().map(parse).collect()
 }
 
-/// Ends the hold on a stream, by its contract-level id, and returns it, or none when there was none. Its row stays.
-pub(crate) async fn release_hold(
-    client: &impl GenericClient,
-    contract_id: &str,
-    reason: &str,
-    by: &str,
-) -> Result<Option<LegalHold>> {
-    let row = client
-        .query_typed_opt(
+const HOLDS: &str = r#"SELECT id, "streamId", reason, "heldBy", "heldAt" FROM "LegalHold" WHERE "releasedAt" IS NULL"#;
+
+/// Ends a hold. Its row stays. Returns whether it was in force.
+pub(crate) async fn release_hold(client: &impl GenericClient, hold: Uuid, reason: &str, by: &str) -> Result<bool> {
+    let rows = client
+        .execute_typed(
             r#"UPDATE "LegalHold"
                SET "releaseReason" = $2, "releasedBy" = $3, "releasedAt" = clock_timestamp() AT TIME ZONE 'UTC'
-               WHERE "streamId" = $1 AND "releasedAt" IS NULL
-               RETURNING "streamId", reason, "heldBy", "heldAt""#,
-            &[(&contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
+               WHERE id = $1 AND "releasedAt" IS NULL"#,
+            &[(&hold, Type::UUID), (&reason, Type::TEXT), (&by, Type::TEXT)],
         )
         .await?;
-    row.map(|row| parse(&row)).transpose()
+    Ok(rows > 0)
 }
 
 fn parse(row: &Row) -> Result<LegalHold> {
     Ok(LegalHold {
+        id: row.try_get("id")?,
         stream_id: row.try_get("streamId")?,
         reason: row.try_get("reason")?,
         held_by: row.try_get("heldBy")?,

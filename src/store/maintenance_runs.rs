@@ -91,6 +91,8 @@ pub(crate) struct MonthProgress {
     pub(crate) after: Option<Position>,
     /// Where in its partition the last row is that a restore looked at.
     pub(crate) place: Option<String>,
+    /// Rows that a restore is about, once they are counted.
+    pub(crate) checked: Option<u64>,
     /// Rows moved back since a restore last began at the start of the month.
     pub(crate) moved: u64,
     /// Whether all of its due rows were looked at.

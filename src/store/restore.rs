@@ -3,12 +3,12 @@ use std::collections::BTreeSet;
 use chrono::NaiveDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, Row, Transaction};
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote};
 use super::event_log::Position;
-use super::holds;
+use super::holds::{self, HELD_STREAMS};
 use super::ledger::{self, Seal};
 use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
@@ -61,12 +61,12 @@ impl<'a> Matching<'a> {
 }
 
 /// Months of the archive in which rows can match, oldest first.
-pub(crate) async fn list_months(client: &impl GenericClient, target: &RestoreTarget) -> Result<Vec<Month>> {
-    let mut months = list_partitions(client).await?;
+pub(crate) async fn list_months(transaction: &Transaction<'_>, target: &RestoreTarget) -> Result<Vec<Month>> {
+    let mut months = list_partitions(transaction).await?;
     months.retain(|month| target.overlaps(*month));
     if let Some(run) = target.run {
         let sql = r#"SELECT DISTINCT month FROM "ArchiveSeal" WHERE "runId" = $1 AND kind <> 'restored'"#;
-        let rows = client.query_typed(sql, &[(&run, Type::UUID)]).await?;
+        let rows = transaction.query_typed(sql, &[(&run, Type::UUID)]).await?;
         let of_run: BTreeSet<Month> =
             rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect::<Result<_>>()?;
         months.retain(|month| of_run.contains(month));
@@ -128,7 +128,7 @@ pub(crate) async fn count_month(
         r#"SELECT count(*) AS rows, count(*) FILTER (WHERE w.on_hold) AS on_hold,
                   count(*) FILTER (WHERE NOT w.on_hold AND (same_id.yes IS NOT NULL OR same_event.yes IS NOT NULL)) AS in_the_way
            FROM (
-               SELECT a.id{key}, a."streamId" IN (SELECT h."streamId" FROM "LegalHold" h WHERE h."releasedAt" IS NULL) AS on_hold
+               SELECT a.id{key}, a."streamId" IN ({HELD_STREAMS}) AS on_hold
                FROM {} a WHERE {MATCHES}
            ) w
            LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
@@ -265,6 +265,7 @@ fn restore_statement(columns: &MirroredColumns, form: &RowForm, request: &Restor
         .replace("{matches}", MATCHES)
         .replace("{names}", &columns.restored_names())
         .replace("{rows}", &rows)
+        .replace("{is_same}", &columns.is_restored())
         .replace("{held}", held)
         .replace("{lost_columns}", &lost)
 }

@@ -1,3 +1,7 @@
+use std::iter;
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -48,6 +52,31 @@ pub(crate) async fn get_remainder(client: &impl GenericClient, run: Uuid) -> Res
         has_archived_rows: row.try_get("has_archived_rows")?,
         snapshots: row.try_get::<_, i64>("snapshots")?.unsigned_abs(),
     })
+}
+
+/// SQL for the snapshots, a line of JSON each, in order of month and stream; as the API has them.
+pub(crate) const SNAPSHOT_LINES: &str = r#"SELECT (
+        snapshot_service_wire_json(to_jsonb(s), '"StreamSnapshot"')
+        || jsonb_build_object('state', snapshot_service_wire_json(s.state, '"Stream"'))
+    )::text AS line
+    FROM "StreamSnapshot" s ORDER BY s."snapshotMonth", s."streamId""#;
+
+/// SQL for what else is nowhere but in the service's tables.
+pub(crate) const RECORD_LINES: &str = include_str!("sql/write_records.sql");
+
+/// Gives each of `lines` to `write`, as the server sends them. Returns how many.
+pub(crate) async fn write_lines(
+    client: &impl GenericClient,
+    lines: &str,
+    mut write: impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<u64> {
+    let mut rows = pin!(client.query_typed_raw(lines, iter::empty::<(&str, Type)>()).await?);
+    let mut written = 0;
+    while let Some(row) = rows.try_next().await? {
+        write(row.try_get("line")?).map_err(Error::Write)?;
+        written += 1;
+    }
+    Ok(written)
 }
 
 /// Drops all that the migrations made.

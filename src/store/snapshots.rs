@@ -1,8 +1,4 @@
-use std::iter;
-use std::pin::pin;
-
 use chrono::{DateTime, NaiveDateTime, Utc};
-use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
@@ -216,20 +212,4 @@ pub(crate) async fn may_be_complete(client: &impl GenericClient, month: Month) -
 pub(crate) async fn has_snapshots(client: &impl GenericClient) -> Result<bool> {
     let row = client.query_typed_one(r#"SELECT EXISTS (SELECT FROM "StreamSnapshot") AS there"#, &[]).await?;
     Ok(row.try_get("there")?)
-}
-
-/// Gives each snapshot to `write` as a line of JSON, in order of month and stream. Returns how many. In little memory: the
-/// server sends as fast as they are written.
-pub(crate) async fn write_snapshots(
-    client: &impl GenericClient,
-    mut write: impl FnMut(&str) -> std::io::Result<()>,
-) -> Result<u64> {
-    let sql = r#"SELECT row_to_json(s)::text AS line FROM "StreamSnapshot" s ORDER BY s."snapshotMonth", s."streamId""#;
-    let mut rows = pin!(client.query_typed_raw(sql, iter::empty::<(&str, Type)>()).await?);
-    let mut written = 0;
-    while let Some(row) = rows.try_next().await? {
-        write(row.try_get("line")?).map_err(Error::Write)?;
-        written += 1;
-    }
-    Ok(written)
 }

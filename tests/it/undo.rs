@@ -313,8 +313,8 @@ async fn a_stream_on_hold_is_neither_archived_nor_restored_until_it_is_released(
         (hold.stream_id.as_str(), hold.reason.as_str(), hold.held_by.as_str(), is_new),
         ("42", "case 7", "ann", true)
     );
-    let (hold, is_new) = service.hold_stream(&stream("42"), "case 8", "bob").await.unwrap();
-    assert_eq!((hold.reason.as_str(), hold.held_by.as_str(), is_new), ("case 7", "ann", false));
+    let (again, is_new) = service.hold_stream(&stream("42"), "case 7", "bob").await.unwrap();
+    assert_eq!((again, is_new), (hold, false));
     service.hold_stream(&stream("unknown"), "case 9", "ann").await.unwrap();
     let run = archive(&database).await;
     assert_eq!(
@@ -322,9 +322,9 @@ async fn a_stream_on_hold_is_neither_archived_nor_restored_until_it_is_released(
         (60, HeldBackReason::LegalHold, 30)
     );
 
-    let released = service.release_hold(&stream("s2"), "closed", "bob").await.unwrap().unwrap();
+    let released = service.release_hold(&stream("s2"), None, "closed", "bob").await.unwrap().unwrap();
     assert_eq!(released.stream_id, "42");
-    assert!(service.release_hold(&stream("42"), "closed", "bob").await.unwrap().is_none());
+    assert!(service.release_hold(&stream("42"), None, "closed", "bob").await.unwrap().is_none());
     let holds = service.list_legal_holds().await.unwrap();
     assert_eq!(holds.iter().map(|hold| hold.stream_id.as_str()).collect::<Vec<_>>(), ["unknown"]);
     let kept = r#""LegalHold" WHERE reason = 'case 7' AND "heldBy" = 'ann' AND "releaseReason" = 'closed'
@@ -340,9 +340,55 @@ async fn a_stream_on_hold_is_neither_archived_nor_restored_until_it_is_released(
     assert_eq!((run.held_back[0].reason, run.held_back[0].rows), (HeldBackReason::LegalHold, 30));
     assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" <> '42'"#).await, 0);
     assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 0);
-    service.release_hold(&stream("42"), "closed", "ann").await.unwrap();
+    service.release_hold(&stream("42"), None, "closed", "ann").await.unwrap();
     assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 30);
     database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_on_hold_until_the_last_of_its_holds_ends_and_by_whichever_id_it_was_placed() {
+    let database = with_events(60).await;
+    let service = database.service();
+    // Placed before the host knows the contract-level id.
+    database.execute(r#"UPDATE "Stream" SET "streamId" = NULL WHERE id = 's2'"#).await;
+    let (hold, _) = service.hold_stream(&stream("s2"), "case 7", "ann").await.unwrap();
+    assert_eq!(hold.stream_id, "s2");
+    database.execute(r#"UPDATE "Stream" SET "streamId" = '42' WHERE id = 's2'"#).await;
+    let (second, is_new) = service.hold_stream(&stream("42"), "case 8", "bob").await.unwrap();
+    assert!(is_new);
+    let on_hold = |run: &MaintenanceRun| {
+        run.held_back.iter().find(|held| held.reason == HeldBackReason::LegalHold).map(|held| held.rows)
+    };
+    let run = archive(&database).await;
+    assert_eq!((run.logs_archived, on_hold(&run)), (40, Some(20)));
+
+    let error = service.release_hold(&stream("42"), None, "closed", "ann").await.unwrap_err().to_string();
+    assert!(error.contains("must name one of the stream's holds") && error.contains("(case 8)"), "{error}");
+    let released = service.release_hold(&stream("42"), Some(second.id), "closed", "bob").await.unwrap();
+    assert_eq!(released.unwrap().reason, "case 8");
+    assert_eq!(on_hold(&archive(&database).await), Some(20));
+    let released = service.release_hold(&stream("42"), None, "closed", "ann").await.unwrap();
+    assert_eq!(released.unwrap().id, hold.id);
+    assert_eq!(archive(&database).await.logs_archived, 20);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn held_and_restored_logs_are_not_counted_as_due() {
+    let database = with_events(90).await;
+    archive(&database).await;
+    restore(&database.service(), &of_stream("42")).await;
+    database.service().hold_stream(&stream("43"), "case 7", "ann").await.unwrap();
+    for number in 0..9 {
+        database.insert_event(&format!("more{number}"), &(41 + number % 3).to_string(), "2025-08-01 00:00:00").await;
+    }
+    let service = database.service_with(Settings { max_archive_rows: Some(6), ..Settings::default() });
+    let report = service.dry_run(false, time(NOW), &Deadline::never()).await.unwrap();
+    let held: Vec<_> = report.held_back.iter().map(|held| (held.reason, held.rows)).collect();
+    assert_eq!(report.logs_due, 6);
+    assert_eq!(held, [(HeldBackReason::LegalHold, 3), (HeldBackReason::Restored, 30)]);
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!((run.logs_archived, run.complete), (6, true));
 }
 
 #[tokio::test]
@@ -352,7 +398,15 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     let settings = Settings { batch_rows: 10, workers: 1, ..Settings::default() };
     let service = database.service_with(settings);
     let at_once = Deadline::after(Duration::ZERO);
-    let first = service.restore(&of_stream("42"), time(NOW), &at_once).await.unwrap();
+    // What is to be restored is counted first, month by month.
+    let restore_some = async |request: &RestoreRequest| loop {
+        let run = service.restore(request, time(NOW), &at_once).await.unwrap();
+        if run.logs_restored > 0 {
+            break run;
+        }
+    };
+    let first = restore_some(&of_stream("42")).await;
+    assert!(first.attempts > 2);
     assert_eq!((first.status, first.stop_reason), (RunStatus::Interrupted, Some(StopReason::Deadline)));
     assert_eq!((first.logs_restored, first.phase, first.percent), (10, Phase::Restore, 25.0));
     service.pause_maintenance("a drill", "ann").await.unwrap();
@@ -361,7 +415,7 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     service.resume_maintenance().await.unwrap();
     // The next trigger goes on with it, whatever it is.
     let second = service.run_maintenance(Trigger::Api.request(), time(NOW), &at_once).await.unwrap();
-    assert_eq!((second.id, second.attempts, second.complete), (first.id, 2, false));
+    assert_eq!((second.id, second.attempts, second.complete), (first.id, first.attempts + 1, false));
     // One that is about something else finishes it first.
     let other = restore(&service, &of_stream("43")).await;
     assert_ne!(other.id, first.id);
@@ -369,7 +423,7 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     let finished = service.get_maintenance_run(first.id).await.unwrap().unwrap();
     assert_eq!((finished.complete, finished.logs_restored), (true, 40));
 
-    let last = service.restore(&of_stream("41"), time(NOW), &at_once).await.unwrap();
+    let last = restore_some(&of_stream("41")).await;
     service.cancel_maintenance().await.unwrap();
     let cancelled = service.get_maintenance_run(last.id).await.unwrap().unwrap();
     assert_eq!((cancelled.stop_reason, cancelled.logs_restored), (Some(StopReason::Cancelled), 10));
@@ -390,6 +444,21 @@ async fn a_host_that_swallows_rows_loses_none() {
     assert_eq!(error.code(), "restore_refused");
     database.assert_nothing_lost_or_doubled().await;
     assert_eq!(database.count(r#""StreamArchive" WHERE ledger = 20"#).await, 1);
+
+    // Nor does one that alters them; and nothing else waits for what is refused again.
+    database
+        .execute(
+            r#"CREATE OR REPLACE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN NEW.metadata := 'mine'; RETURN NEW; END $$"#,
+        )
+        .await;
+    let error = database.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    assert_eq!(error.code(), "restore_refused");
+    database.assert_nothing_lost_or_doubled().await;
+    assert!(archive(&database).await.complete);
+    database.execute(r#"DROP TRIGGER swallow ON "EventLog""#).await;
+    restore(&database.service(), &everything()).await;
+    database.assert_nothing_lost_or_doubled().await;
 }
 
 #[tokio::test]
@@ -461,7 +530,7 @@ const EVENTS: &str = r#"SELECT string_agg(row_to_json(e)::text, E'\n' ORDER BY i
 #[tokio::test]
 async fn after_a_rollback_the_database_is_what_it_was_before_the_first_migration() {
     let database = TestDatabase::of_host().await;
-    database.insert_stream("s2", Some("42"), "1").await;
+    database.insert_stream("s2", Some("42"), "340282366920938463463374607431768211455").await;
     database.insert_stream("s3", Some("43"), "x").await;
     insert_events(&database, 200).await;
     let (things, events) = (catalog(&database).await, database.value::<String>(EVENTS).await);
@@ -469,6 +538,8 @@ async fn after_a_rollback_the_database_is_what_it_was_before_the_first_migration
     let service = database.service_with_batches_of(15);
     archive(&database).await;
     restore(&service, &of_stream("42")).await;
+    service.hold_stream(&stream("42"), "case 7", "ann").await.unwrap();
+    service.release_hold(&stream("42"), None, "closed", "bob").await.unwrap();
     assert!(service.is_installed().await.unwrap());
 
     let at_once = Deadline::after(Duration::ZERO);
@@ -494,7 +565,25 @@ async fn after_a_rollback_the_database_is_what_it_was_before_the_first_migration
         Ok(())
     });
     assert_eq!((written.await.unwrap(), lines.len()), (2, 2));
-    assert!(lines[0].contains(r#""streamId":"s2""#) && lines[0].contains(r#""snapshotMonth":"2026-05""#), "{lines:?}");
+    let mut records = Vec::new();
+    let written = service.write_records(|line| {
+        records.push(serde_json::from_str::<serde_json::Value>(line).unwrap());
+        Ok(())
+    });
+    assert_eq!(written.await.unwrap(), records.len() as u64);
+    let hold = &records[0];
+    assert_eq!(
+        (&hold["table"], &hold["row"]["reason"], &hold["row"]["releaseReason"]),
+        (&"LegalHold".into(), &"case 7".into(), &"closed".into())
+    );
+    assert!(
+        records.iter().any(|record| record["table"] == "StreamIdentity" && record["row"]["streamId"] == "42"),
+        "{records:?}"
+    );
+    let snapshot: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&snapshot["streamId"], &snapshot["snapshotMonth"]), (&"s2".into(), &"2026-05".into()), "{snapshot}");
+    assert_eq!(snapshot["totalAmount"], "340282366920938463463374607431768211455", "{snapshot}");
+    assert!(snapshot["createdAt"].as_str().unwrap().ends_with('Z'), "{snapshot}");
     assert_eq!(service.drop_all(run.id, 1).await.unwrap_err().code(), "rollback_refused", "a snapshot is missing");
     database.execute(r#"CREATE VIEW of_the_host AS SELECT id FROM "StreamArchive""#).await;
     let error = service.drop_all(run.id, 2).await.unwrap_err();
@@ -527,7 +616,7 @@ async fn a_rollback_is_refused_while_anything_would_be_lost_or_is_under_way() {
     service.hold_stream(&stream("42"), "case 7", "ann").await.unwrap();
     let error = roll_back(true).await.unwrap_err();
     assert!(error.to_string().contains("stream 42 is under legal hold by ann: case 7"), "{error}");
-    service.release_hold(&stream("42"), "closed", "ann").await.unwrap();
+    service.release_hold(&stream("42"), None, "closed", "ann").await.unwrap();
     service.pause_maintenance("a drill", "ann").await.unwrap();
     assert_eq!(roll_back(true).await.unwrap_err().code(), "maintenance_paused");
     service.resume_maintenance().await.unwrap();

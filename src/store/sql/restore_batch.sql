@@ -36,7 +36,7 @@ gone AS (
 restored AS (
     INSERT INTO "EventLog" ({names}) OVERRIDING SYSTEM VALUE
     {rows}
-    RETURNING 1
+    RETURNING {names}
 ),
 held AS (
 {held}
@@ -56,7 +56,8 @@ SELECT
     last."createdAt" AS last_created_at,
     last.id AS last_id,
     (SELECT count(*) FROM gone) AS removed,
-    (SELECT count(*) FROM restored) AS restored,
+    -- Those that the host's triggers have left as they were.
+    (SELECT count(*) FROM restored r JOIN gone g ON g.id = r.id WHERE {is_same}) AS restored,
     (SELECT count(*) FROM wanted) - (SELECT count(*) FROM candidate) AS on_hold,
     ARRAY(SELECT id FROM candidate WHERE is_blocked ORDER BY "createdAt", id) AS conflict_ids,
     ARRAY(SELECT unnest({lost_columns}) FROM gone) AS lost_columns

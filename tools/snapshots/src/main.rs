@@ -2,12 +2,12 @@
 
 mod database;
 mod demo;
+mod lines_file;
 mod maintain;
 mod operate;
 mod progress;
 mod schedule;
 mod serve;
-mod snapshots_file;
 mod undo;
 mod verify;
 

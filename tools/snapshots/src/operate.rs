@@ -73,7 +73,8 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
 
 /// A hold as one line.
 pub(crate) fn describe_hold(hold: &LegalHold) -> String {
-    format!("stream {} is held since {} by {}: {}", hold.stream_id, hold.held_at, hold.held_by, hold.reason)
+    let LegalHold { id, stream_id, reason, held_by, held_at } = hold;
+    format!("stream {stream_id} is held since {held_at} by {held_by}: {reason} (hold {id})")
 }
 
 /// Who gives the command.

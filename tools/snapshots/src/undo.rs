@@ -3,12 +3,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use clap::builder::NonEmptyStringValueParser;
 use snapshot_service::{Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId};
 use uuid::Uuid;
 
+use crate::lines_file::LinesFile;
 use crate::maintain::{finish, watch};
 use crate::operate::{self, print};
-use crate::snapshots_file::SnapshotsFile;
 use crate::{Result, print_json, progress, stop_on_signal};
 
 #[derive(clap::Args)]
@@ -68,14 +69,14 @@ pub(crate) struct Hold {
     #[arg(long, value_parser = stream_id)]
     stream: StreamId,
     /// Why, for whoever asks
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: String,
 }
 
 pub(crate) async fn hold(options: Hold) -> Result<()> {
     let (_database, service) = operate::open("hold").await?;
     let (hold, is_new) = service.hold_stream(&options.stream, &options.reason, &operate::user()).await?;
-    let already = if is_new { "" } else { " (it was held already)" };
+    let already = if is_new { "" } else { " (it was held for that already)" };
     print(&[format!("{}{already}", operate::describe_hold(&hold))])
 }
 
@@ -91,16 +92,19 @@ pub(crate) struct Release {
     #[arg(long)]
     run: Option<Uuid>,
     /// Why the hold ends
-    #[arg(long, requires = "hold")]
+    #[arg(long, requires = "hold", value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
+    /// Which hold, where the stream has several; `snapshots status` has their ids
+    #[arg(long, requires = "hold")]
+    id: Option<Uuid>,
 }
 
 pub(crate) async fn release(options: Release) -> Result<()> {
     let (_database, service) = operate::open("release").await?;
     if let Release { hold: true, stream: Some(stream), reason: Some(reason), .. } = &options {
-        let hold = service.release_hold(stream, reason, &operate::user()).await?;
+        let hold = service.release_hold(stream, options.id, reason, &operate::user()).await?;
         return print(&[hold.map_or_else(
-            || format!("stream {stream} was not on hold"),
+            || format!("stream {stream} was not on such a hold"),
             |hold| format!("released: {}", operate::describe_hold(&hold)),
         )]);
     }
@@ -117,6 +121,9 @@ pub(crate) struct Rollback {
     /// Where the snapshots are written, a line of JSON each
     #[arg(long, default_value = "StreamSnapshot.jsonl", requires = "drop_snapshots")]
     snapshots_file: PathBuf,
+    /// Where legal holds, findings and other records are written that would be gone, a line of JSON each
+    #[arg(long, default_value = "SnapshotServiceRecords.jsonl")]
+    records_file: PathBuf,
     /// Stop after this time, such as 90s, 10m or 1h30m; running again continues
     #[arg(long, value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
@@ -132,26 +139,64 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
     let deadline = deadline(options.budget)?;
     let restore_all = service.restore_all(options.drop_snapshots, Utc::now(), &deadline);
     let run = match watch(&service, Box::pin(restore_all)).await {
-        Ok(run) if run.phase == Phase::Vacuum => run,
+        Ok(run) if run.phase == Phase::Vacuum && run.finished_at.is_none() => run,
         other => return finish(other),
     };
-    let written =
-        if options.drop_snapshots { write_snapshots(&service, &options.snapshots_file, run.id).await? } else { 0 };
-    service.drop_all(run.id, written).await?;
+    let files = Files { service: &service, run: run.id, deadline: &deadline };
+    let written = async {
+        let snapshots =
+            if options.drop_snapshots { files.write(&options.snapshots_file, Lines::Snapshots).await? } else { 0 };
+        Ok((snapshots, files.write(&options.records_file, Lines::Records).await?))
+    };
+    let written: Result<_> = written.await;
+    if deadline.has_come().is_some() {
+        return finish(Ok(run));
+    }
+    let (snapshots, records) = written?;
+    service.drop_all(run.id, snapshots).await?;
     let mut lines =
         vec![format!("{} logs are back in \"EventLog\"; the service's tables are dropped", run.logs_restored)];
-    if written > 0 {
-        lines.push(format!("{written} snapshots are in {}", options.snapshots_file.display()));
+    for (number, of, path) in
+        [(snapshots, "snapshots", &options.snapshots_file), (records, "records", &options.records_file)]
+    {
+        if number > 0 {
+            lines.push(format!("{number} {of} are in {}", path.display()));
+        }
     }
     print(&lines)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes all snapshots to the file at `path`, which appears when it is whole. One that is there already must be the same.
-async fn write_snapshots(service: &SnapshotService, path: &Path, run: Uuid) -> Result<u64> {
-    let mut file = SnapshotsFile::open(path, run)?;
-    let written = service.write_snapshots(|line| file.write(line)).await?;
-    file.finish()?;
-    progress::print_line(&format!("{written} snapshots are written to {}", path.display()));
-    Ok(written)
+enum Lines {
+    Snapshots,
+    Records,
+}
+
+/// What a rollback writes before it drops anything.
+struct Files<'a> {
+    service: &'a SnapshotService,
+    run: Uuid,
+    deadline: &'a Deadline,
+}
+
+impl Files<'_> {
+    /// Writes all `lines` to the file at `path`, which appears when it is whole. One that is there already must be the same.
+    async fn write(&self, path: &Path, lines: Lines) -> Result<u64> {
+        let mut file = LinesFile::open(path, self.run)?;
+        let write = |line: &str| {
+            if self.deadline.has_come().is_some() {
+                return Err(std::io::Error::other("stopped"));
+            }
+            file.write(line)
+        };
+        let (written, of) = match lines {
+            Lines::Snapshots => (self.service.write_snapshots(write).await?, "snapshots"),
+            Lines::Records => (self.service.write_records(write).await?, "records"),
+        };
+        file.finish()?;
+        if written > 0 {
+            progress::print_line(&format!("{written} {of} are written to {}", path.display()));
+        }
+        Ok(written)
+    }
 }

@@ -768,6 +768,11 @@ fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
     let lines = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[0]["streamId"], &lines[0]["state"]["amount"]), (50, &json!("s1"), &json!("7")));
+    let records = std::fs::read_to_string(folder.join("SnapshotServiceRecords.jsonl")).unwrap();
+    assert_eq!(records.lines().filter(|line| line.contains("StreamIdentity")).count(), 50);
+    assert!(said.contains("records are in SnapshotServiceRecords.jsonl"), "{said}");
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.ends_with(".partial")));
 
     let (code, said, _) = output(&mut rollback());
     assert_eq!((code, said.as_str()), (Some(0), "there is nothing to roll back\n"));

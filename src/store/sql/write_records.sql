@@ -1,0 +1,18 @@
+-- What a rollback drops that is nowhere else, a line of JSON each: legal holds and who ended them, logs that were dropped as
+-- duplicates and what else was found, and the ids of streams that are gone.
+-- Column: line.
+SELECT jsonb_build_object('table', table_name, 'row', record)::text AS line
+FROM (
+    SELECT
+        1 AS place, 'LegalHold' AS table_name, "heldAt" AS moment, id::text AS id,
+        snapshot_service_wire_json(to_jsonb(r), '"LegalHold"') AS record
+    FROM "LegalHold" r
+    UNION ALL
+    SELECT 2, 'MaintenanceFinding', NULL, "runId" || ' ' || kind || ' ' || "logId",
+           snapshot_service_wire_json(to_jsonb(r), '"MaintenanceFinding"')
+    FROM "MaintenanceFinding" r
+    UNION ALL
+    SELECT 3, 'StreamIdentity', NULL, id, snapshot_service_wire_json(to_jsonb(r), '"StreamIdentity"')
+    FROM "StreamIdentity" r
+) records
+ORDER BY place, moment, id COLLATE "C"

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tokio_postgres::{Client, IsolationLevel};
 use tracing::{debug, info, warn};
@@ -16,6 +18,8 @@ use crate::store::session::{self, Limits};
 
 /// Before all places of a table.
 const FIRST_PLACE: &str = "(0,0)";
+/// How long months are counted whatever the deadline: most restores are counted in less, and a slice is to move rows.
+const COUNTING_GRACE: Duration = Duration::from_secs(3);
 
 struct Restoring<'a> {
     slice: &'a Slice<'a>,
@@ -70,14 +74,17 @@ async fn check(
     months: &[Month],
 ) -> Result<Option<StopReason>> {
     // As long as it takes: it would take as long again the next time.
-    let limits = Limits { statement: std::time::Duration::ZERO, lock: slice.settings.lock_timeout };
+    let limits = Limits { statement: Duration::ZERO, lock: slice.settings.lock_timeout };
+    let started = Instant::now();
     let mut rows = 0;
     for month in months {
         if let Some(checked) = slice.state.months.get(month).and_then(|progress| progress.checked) {
             rows += checked;
             continue;
         }
-        if let Some(stop) = slice.stop() {
+        if let Some(stop) = slice.deadline.has_come().or(slice.stop())
+            && (stop != StopReason::Deadline || started.elapsed() > COUNTING_GRACE)
+        {
             return Ok(Some(stop));
         }
         let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
@@ -86,7 +93,6 @@ async fn check(
         let checked = slice.keep_lease_while(session::read(client, &limits, count)).await?;
         let progress = MonthProgress { checked: Some(checked), ..MonthProgress::default() };
         slice.record(&Progress { month: Some((*month, progress)), ..Progress::default() }).await?;
-        slice.set_worked();
         rows += checked;
     }
     slice.record(&Progress { rows_estimated: Some(rows), ..Progress::default() }).await?;

@@ -398,15 +398,7 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     let settings = Settings { batch_rows: 10, workers: 1, ..Settings::default() };
     let service = database.service_with(settings);
     let at_once = Deadline::after(Duration::ZERO);
-    // What is to be restored is counted first, month by month.
-    let restore_some = async |request: &RestoreRequest| loop {
-        let run = service.restore(request, time(NOW), &at_once).await.unwrap();
-        if run.logs_restored > 0 {
-            break run;
-        }
-    };
-    let first = restore_some(&of_stream("42")).await;
-    assert!(first.attempts > 2);
+    let first = service.restore(&of_stream("42"), time(NOW), &at_once).await.unwrap();
     assert_eq!((first.status, first.stop_reason), (RunStatus::Interrupted, Some(StopReason::Deadline)));
     assert_eq!((first.logs_restored, first.phase, first.percent), (10, Phase::Restore, 25.0));
     service.pause_maintenance("a drill", "ann").await.unwrap();
@@ -415,7 +407,7 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     service.resume_maintenance().await.unwrap();
     // The next trigger goes on with it, whatever it is.
     let second = service.run_maintenance(Trigger::Api.request(), time(NOW), &at_once).await.unwrap();
-    assert_eq!((second.id, second.attempts, second.complete), (first.id, first.attempts + 1, false));
+    assert_eq!((second.id, second.attempts, second.complete), (first.id, 2, false));
     // One that is about something else finishes it first.
     let other = restore(&service, &of_stream("43")).await;
     assert_ne!(other.id, first.id);
@@ -423,7 +415,7 @@ async fn a_restore_goes_on_over_slices_and_is_paused_and_cancelled_like_any_run(
     let finished = service.get_maintenance_run(first.id).await.unwrap().unwrap();
     assert_eq!((finished.complete, finished.logs_restored), (true, 40));
 
-    let last = restore_some(&of_stream("41")).await;
+    let last = service.restore(&of_stream("41"), time(NOW), &at_once).await.unwrap();
     service.cancel_maintenance().await.unwrap();
     let cancelled = service.get_maintenance_run(last.id).await.unwrap().unwrap();
     assert_eq!((cancelled.stop_reason, cancelled.logs_restored), (Some(StopReason::Cancelled), 10));
@@ -448,8 +440,8 @@ async fn a_host_that_swallows_rows_loses_none() {
     // Nor does one that alters them; and nothing else waits for what is refused again.
     database
         .execute(
-            r#"CREATE OR REPLACE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
-               BEGIN NEW.metadata := 'mine'; RETURN NEW; END $$"#,
+            r"CREATE OR REPLACE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN NEW.metadata := 'mine'; RETURN NEW; END $$",
         )
         .await;
     let error = database.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();

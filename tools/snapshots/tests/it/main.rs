@@ -571,9 +571,16 @@ fn an_operator_restores_holds_and_releases() {
 
     let (code, said, _) = run(&["hold", "--stream", "42", "--reason", "case 7"]);
     assert_eq!(code, Some(0));
-    assert!(said.starts_with("stream 42 is held since ") && said.ends_with("by ops: case 7\n"), "{said}");
+    assert!(said.starts_with("stream 42 is held since ") && said.contains(" by ops: case 7 (hold "), "{said}");
+    let said = run(&["hold", "--stream", "42", "--reason", "case 7"]).1;
+    assert!(said.ends_with(" (it was held for that already)\n"), "{said}");
+    assert_eq!(run(&["hold", "--stream", "42", "--reason", ""]).0, Some(2));
     let said = run(&["hold", "--stream", "42", "--reason", "case 8"]).1;
-    assert!(said.ends_with("by ops: case 7 (it was held already)\n"), "{said}");
+    let second = said.trim_end().trim_end_matches(')').rsplit(' ').next().unwrap();
+    let release = ["release", "--hold", "--stream", "42", "--reason", "closed"];
+    let (code, _, error) = run(&release);
+    assert!(code == Some(1) && error.contains("must name one of the stream's holds"), "{error}");
+    assert!(run(&[&release[..], &["--id", second]].concat()).1.contains("case 8"));
     let status = json(&run(&["status", "--json"]).1);
     assert_eq!((&status["legalHolds"][0]["reason"], &status["restoredLogs"]), (&json!("case 7"), &json!(300)));
     assert!(run(&["status"]).1.contains("by ops: case 7"));
@@ -586,7 +593,10 @@ fn an_operator_restores_holds_and_releases() {
         assert_eq!(run(arguments).0, Some(2), "{arguments:?}");
     }
     assert!(run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1.starts_with("released: stream 42 "));
-    assert_eq!(run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1, "stream 42 was not on hold\n");
+    assert_eq!(
+        run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1,
+        "stream 42 was not on such a hold\n"
+    );
     assert_eq!(json(&run(&["maintain"]).1)["logsArchived"], 300);
     std::fs::remove_dir_all(folder).unwrap();
 }

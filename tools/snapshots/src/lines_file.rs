@@ -97,32 +97,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_appears_whole_and_neither_overwrites_another_nor_is_written_by_two() {
+    fn a_file_appears_whole_and_neither_overwrites_another_nor_is_written_by_two() -> io::Result<()> {
         let folder = std::env::temp_dir().join(format!("lines-file-{}", Uuid::new_v4()));
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&folder)?;
         let (path, run) = (folder.join("lines.jsonl"), Uuid::new_v4());
-        let mut file = LinesFile::open(&path, run).unwrap();
-        file.write("one").unwrap();
-        assert!(LinesFile::open(&path, run).err().unwrap().to_string().contains("another rollback is writing it"));
+        let mut file = LinesFile::open(&path, run)?;
+        file.write("one")?;
+        assert!(
+            LinesFile::open(&path, run)
+                .is_err_and(|error| error.to_string().contains("another rollback is writing it"))
+        );
         assert!(!path.exists());
-        fs::write(&path, "of another database\n").unwrap();
-        assert!(file.finish().unwrap_err().to_string().contains("has other contents"));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "of another database\n");
-        fs::remove_file(&path).unwrap();
+        fs::write(&path, "of another database\n")?;
+        assert!(file.finish().is_err_and(|error| error.to_string().contains("has other contents")));
+        assert_eq!(fs::read_to_string(&path)?, "of another database\n");
+        fs::remove_file(&path)?;
 
         // What the first attempt left is written anew.
-        let mut file = LinesFile::open(&path, run).unwrap();
-        file.write("two").unwrap();
-        file.finish().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
-        let mut file = LinesFile::open(&path, run).unwrap();
-        file.write("two").unwrap();
-        file.finish().unwrap();
+        let mut file = LinesFile::open(&path, run)?;
+        file.write("two")?;
+        file.finish()?;
+        assert_eq!(fs::read_to_string(&path)?, "two\n");
+        let mut file = LinesFile::open(&path, run)?;
+        file.write("two")?;
+        file.finish()?;
 
         let empty = folder.join("empty.jsonl");
-        LinesFile::open(&empty, run).unwrap().finish().unwrap();
-        let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["lines.jsonl"]);
-        fs::remove_dir_all(&folder).unwrap();
+        LinesFile::open(&empty, run)?.finish()?;
+        assert_eq!((path.exists(), fs::read_dir(&folder)?.count()), (true, 1), "nothing else is left");
+        fs::remove_dir_all(&folder)
     }
 }

@@ -264,7 +264,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
     let host = Host::start();
     let folder = folder("named");
     let empty = host.database("empty", "SELECT 1");
-    for command in [["serve", "--no-schedule"].as_slice(), &["migrate"], &["maintain"]] {
+    for command in [["serve", "--no-schedule", "--port", "0"].as_slice(), &["migrate"], &["maintain"]] {
         let message = failed(&snapshots(&folder, Some(&empty)).args(command).output().unwrap());
         assert!(message.contains("missing") || message.contains("snapshots migrate"), "{message}");
     }

@@ -16,6 +16,7 @@
 //! | `STATEMENT_TIMEOUT_SECONDS` | 8 | longest that a statement of maintenance may take; 1 to 3600 |
 //! | `LOCK_TIMEOUT_SECONDS` | 2 | longest that it waits for a lock; 1 to 3600 |
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
+//! | `STATE_MACHINE_ARN` | none | the Step Functions state machine that continues maintenance on request |
 //! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
 
 use std::fmt;
@@ -35,6 +36,8 @@ pub struct Config {
     pub settings: Settings,
     /// How long maintenance on request may work.
     pub maintenance_budget: Duration,
+    /// ARN of the state machine that continues it.
+    pub state_machine: Option<String>,
 }
 
 /// A variable's value is not what it must be.
@@ -89,6 +92,7 @@ impl Config {
                 lock_timeout: seconds(lookup, "LOCK_TIMEOUT_SECONDS", lock, 3600)?,
             },
             maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
+            state_machine: lookup("STATE_MACHINE_ARN"),
         })
     }
 }

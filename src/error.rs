@@ -169,6 +169,17 @@ pub enum Error {
     /// A scheduled function was given something that is no schedule's event.
     #[error("the event must be {{}} or come from a schedule, with \"source\" aws.scheduler or aws.events")]
     UnknownEvent,
+    /// A step of the state machine that the function does not know: the two are of different versions.
+    #[error("the event is no step of statemachine/maintenance.asl.json: deploy the two together")]
+    UnknownStep(#[source] serde_json::Error),
+    /// A run that a request left incomplete could not be handed to the state machine.
+    #[error("maintenance run {run} is not complete and was not handed on to be continued: ask again")]
+    NotContinued {
+        /// The run's id.
+        run: Uuid,
+        /// Why.
+        source: Source,
+    },
 }
 
 /// The cause of an error, of whatever type.
@@ -226,7 +237,8 @@ impl Error {
             | Self::Secret(_)
             | Self::Serialize(_)
             | Self::Write(_) => "internal_error",
-            Self::UnknownEvent => "unknown_event",
+            Self::UnknownEvent | Self::UnknownStep(_) => "unknown_event",
+            Self::NotContinued { .. } => "not_continued",
         }
     }
 }

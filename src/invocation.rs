@@ -5,20 +5,29 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use lambda_runtime::Diagnostic;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::database::{self, MigrationReport};
 use crate::error::{Error, Result, chain};
 use crate::maintenance::Deadline;
-use crate::model::{MaintenanceRun, Month, Trigger};
+use crate::model::{MaintenanceRun, Month, StepEvent, StepReport, Trigger};
 use crate::service::SnapshotService;
 
 /// How soon a scheduled run looks again whether another one has ended.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs maintenance for a schedule's `event`, until shortly before the invocation is stopped at `deadline_ms`
-/// (milliseconds since the epoch). Schedules deliver at least once: a period that was run already is not run again, and
-/// one that is under way is left to its holder; its run is returned as it is. Another run is waited for.
+/// What an invocation of `run-maintenance` answers.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum MaintenanceAnswer {
+    /// To a schedule, or to somebody by hand: the run as it then is.
+    Run(Box<MaintenanceRun>),
+    /// To the state machine.
+    Step(StepReport),
+}
+
+/// Works on what `event` asks for: maintenance as a whole, or one step of the state machine.
 ///
 /// # Errors
 ///
@@ -28,30 +37,46 @@ pub async fn run_maintenance(
     event: Value,
     deadline_ms: u64,
     now: DateTime<Utc>,
-) -> Result<MaintenanceRun> {
+) -> Result<MaintenanceAnswer> {
+    let deadline = Deadline::before_invocation_ends(deadline_ms, now);
     let run = async {
-        let trigger = match check_event(&event)? {
-            Sender::Schedule => Trigger::Schedule { period: period(&event, now) },
-            Sender::Person => Trigger::Api,
-        };
-        let deadline = Deadline::before_invocation_ends(deadline_ms, now);
-        loop {
-            match service.run_maintenance(trigger.request(), now, &deadline).await {
-                // A duplicate delivery: the first one is at it.
-                Err(Error::UnderWay { run }) if run.period.is_some() && run.period == trigger.period() => {
-                    tracing::info!(run = %run.id, "snapshot maintenance: is under way already");
-                    return Ok(*run);
-                }
-                // Another run is in the way of this period's: it would be skipped if nobody waited.
-                Err(Error::UnderWay { run }) if trigger.period().is_some() && deadline.has_come().is_none() => {
-                    tracing::info!(run = %run.id, "snapshot maintenance: waits for the run that is under way");
-                    deadline.sleep(RETRY_INTERVAL).await;
-                }
-                result => return result,
-            }
+        if event.get("step").is_some() {
+            let event: StepEvent = serde_json::from_value(event).map_err(Error::UnknownStep)?;
+            return service.run_step(&event, now, &deadline).await.map(MaintenanceAnswer::Step);
         }
+        let run = run_whole_maintenance(service, &event, &deadline, now).await?;
+        Ok(MaintenanceAnswer::Run(Box::new(run)))
     };
     run.await.inspect_err(|error| log("snapshot maintenance failed", error))
+}
+
+/// Runs maintenance for a schedule's `event`. Schedules deliver at least once: a period that was run already is not run again, and
+/// one that is under way is left to its holder; its run is returned as it is. Another run is waited for.
+async fn run_whole_maintenance(
+    service: &SnapshotService,
+    event: &Value,
+    deadline: &Deadline,
+    now: DateTime<Utc>,
+) -> Result<MaintenanceRun> {
+    let trigger = match check_event(event)? {
+        Sender::Schedule => Trigger::Schedule { period: period(event, now) },
+        Sender::Person => Trigger::Api,
+    };
+    loop {
+        match service.run_maintenance(trigger.request(), now, deadline).await {
+            // A duplicate delivery: the first one is at it.
+            Err(Error::UnderWay { run }) if run.period.is_some() && run.period == trigger.period() => {
+                tracing::info!(run = %run.id, "snapshot maintenance: is under way already");
+                return Ok(*run);
+            }
+            // Another run is in the way of this period's: it would be skipped if nobody waited.
+            Err(Error::UnderWay { run }) if trigger.period().is_some() && deadline.has_come().is_none() => {
+                tracing::info!(run = %run.id, "snapshot maintenance: waits for the run that is under way");
+                deadline.sleep(RETRY_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Migrates for a deployment's `event`.

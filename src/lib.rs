@@ -4,6 +4,7 @@
 //! - [`database`] reaches PostgreSQL and brings the service's tables up to date.
 //! - [`http`] answers API Gateway's requests; the Lambda binaries in `src/bin` only wire it up.
 //! - [`invocation`] does what EventBridge and deployments ask for.
+//! - [`state_machine`] continues what one invocation cannot end.
 //! - [`config`] is what the environment may say.
 //!
 //! # Example
@@ -60,6 +61,7 @@ pub mod invocation;
 mod maintenance;
 mod model;
 mod service;
+pub mod state_machine;
 mod store;
 
 pub use config::Config;
@@ -69,7 +71,7 @@ pub use model::{
     ArchiveFilter, ArchivePosition, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
     HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
     PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
-    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
+    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent, StreamId, StreamIds,
     StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

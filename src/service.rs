@@ -8,11 +8,11 @@ use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run, verify};
+use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_restore, run, verify};
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamIds,
+    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step, StepEvent, StepReport, StreamEvent, StreamId, StreamIds,
     StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
@@ -84,6 +84,23 @@ impl SnapshotService {
         deadline: &Deadline,
     ) -> Result<MaintenanceRun> {
         self.run(Scope::Maintenance, request, now, deadline).await
+    }
+
+    /// Works on one step of an execution of the state machine until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no such run; else as [`archive_old_logs`](Self::archive_old_logs).
+    pub async fn run_step(&self, event: &StepEvent, now: DateTime<Utc>, deadline: &Deadline) -> Result<StepReport> {
+        let steps =
+            Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
+        match &event.step {
+            Step::TakeSnapshots { request } => steps.take_snapshots(*request).await,
+            Step::PlanArchive { run_id } => steps.plan_archive(*run_id).await,
+            Step::ArchiveMonth { run_id, month } => steps.archive_month(*run_id, *month).await,
+            Step::Finish { run_id, request } => steps.finish(*run_id, *request).await,
+            Step::Fail { error } => steps.fail(&error.message()).await,
+        }
     }
 
     /// What [`run_maintenance`](Self::run_maintenance) would do at `now`; `refresh` as there. Writes nothing.

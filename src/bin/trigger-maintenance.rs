@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use chrono::Utc;
 use lambda_http::{Request, run, service_fn, tracing};
 use snapshot_service::http::{Call, Endpoint, answer};
-use snapshot_service::{Config, SnapshotService, database, exit};
+use snapshot_service::{Config, SnapshotService, database, exit, state_machine};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
@@ -17,8 +17,10 @@ async fn main() -> Result<(), lambda_http::Error> {
         .await
         .unwrap_or_else(|error| exit(&error));
     let service = SnapshotService::new(pool, config.settings);
+    let continuation = state_machine::continuation(config.state_machine).await;
     run(service_fn(|request: Request| async {
         let call = Call::of_lambda(&request, Utc::now(), config.maintenance_budget);
+        let call = call.continued_by(continuation.clone());
         Ok::<_, Infallible>(answer(Endpoint::TriggerMaintenance, &service, request, call).await)
     }))
     .await

@@ -4,7 +4,7 @@ use lambda_http::{Body, Request, Response};
 use super::request::MaintenanceBody;
 use super::{Call, request, response};
 use crate::error::{Error, Result};
-use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, Trigger, wire_bytes};
+use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, StopReason, Trigger, wire_bytes};
 use crate::service::SnapshotService;
 
 /// `GET /api/v1/snapshots/{streamId}`
@@ -65,8 +65,16 @@ pub(super) async fn trigger_maintenance(
     }
     let request = MaintenanceRequest { trigger: Trigger::Api, refresh, force };
     let run = service.run_maintenance(request, call.now, &call.deadline).await?;
-    let status = if run.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
-    response::data(status, run)
+    if run.complete {
+        return response::data(StatusCode::OK, run);
+    }
+    // What an operator stopped is the operator's to continue.
+    if run.stop_reason == Some(StopReason::Deadline)
+        && let Some(continuation) = &call.continuation
+    {
+        continuation.start(&run).await?;
+    }
+    response::accepted(&run)
 }
 
 /// `GET /api/v1/snapshots/maintenance`

@@ -5,13 +5,18 @@ mod handlers;
 mod request;
 mod response;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use lambda_http::{Body, Request, RequestExt, Response};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::maintenance::Deadline;
+use crate::model::MaintenanceRun;
 use crate::service::SnapshotService;
 
 pub use response::not_found;
@@ -122,6 +127,33 @@ pub struct Call {
     pub now: DateTime<Utc>,
     /// When maintenance on request must stop.
     pub deadline: Deadline,
+    /// Who continues it then; where nobody does, the caller must ask again.
+    pub continuation: Option<Continuation>,
+}
+
+/// Hands a run that is not complete to whoever continues it.
+#[derive(Clone)]
+pub struct Continuation(Arc<Continue>);
+
+type Continue = dyn Fn(MaintenanceRun) -> BoxFuture<'static, Result<()>> + Send + Sync;
+
+impl Continuation {
+    /// One that is arranged by `start`.
+    pub fn new<F: Future<Output = Result<()>> + Send + 'static>(
+        start: impl Fn(MaintenanceRun) -> F + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move |run| start(run).boxed()))
+    }
+
+    async fn start(&self, run: &MaintenanceRun) -> Result<()> {
+        (self.0)(run.clone()).await
+    }
+}
+
+impl fmt::Debug for Continuation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Continuation")
+    }
 }
 
 impl Call {
@@ -130,7 +162,13 @@ impl Call {
     pub fn of_lambda(request: &Request, now: DateTime<Utc>, maintenance_budget: Duration) -> Self {
         let context = request.lambda_context();
         let deadline = Deadline::before_invocation_ends(context.deadline, now).or_after(maintenance_budget);
-        Self { request_id: context.request_id, now, deadline }
+        Self { request_id: context.request_id, now, deadline, continuation: None }
+    }
+
+    /// The same, with somebody who continues what is not complete.
+    #[must_use]
+    pub fn continued_by(self, continuation: Option<Continuation>) -> Self {
+        Self { continuation, ..self }
     }
 }
 

@@ -1,5 +1,5 @@
 use lambda_http::http::StatusCode;
-use lambda_http::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use lambda_http::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use lambda_http::{Body, Response};
 use serde::Serialize;
 
@@ -40,6 +40,14 @@ struct Failure<'a> {
 /// One thing.
 pub(super) fn data(status: StatusCode, data: impl Serialize) -> Result<Response<Body>> {
     json(status, &Success { success: true, data })
+}
+
+/// A run that goes on, with the URL that tells how far it is.
+pub(super) fn accepted(run: &MaintenanceRun) -> Result<Response<Body>> {
+    let mut response = data(StatusCode::ACCEPTED, run)?;
+    let url = format!("/api/v1/snapshots/maintenance/{}", run.id);
+    response.headers_mut().insert(LOCATION, url.parse().expect("a path of plain characters is a header value"));
+    Ok(response)
 }
 
 /// A part of a list.
@@ -89,6 +97,7 @@ fn status(error: &Error) -> StatusCode {
         Error::Unavailable(_)
         | Error::Busy(_)
         | Error::NotMigrated(_)
+        | Error::NotContinued { .. }
         | Error::ReadOnlyDatabase
         | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

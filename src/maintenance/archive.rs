@@ -79,6 +79,37 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     Ok(stopped)
 }
 
+/// Prepares the archive and returns the months that have due rows, oldest first; or why it stopped before.
+pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Month>, StopReason>> {
+    if let Some(stop) = prepare(slice).await? {
+        return Ok(Err(stop));
+    }
+    let archiving = Archiving::new(slice).await?;
+    let client = slice.pool.get().await?;
+    let mut months = Vec::new();
+    while let Some(month) = archiving.take_month(&client).await? {
+        months.push(month);
+    }
+    Ok(Ok(months))
+}
+
+/// Moves the due logs of one month, beside slices that move others. Returns why it stopped, if that was before its end.
+/// Rows that are in use are left to the slice that ends the run.
+pub(super) async fn archive_one(slice: &Slice<'_>, month: Month) -> Result<Option<StopReason>> {
+    let archiving = Archiving::new(slice).await?;
+    let mut client = slice.pool.get().await?;
+    // A slice before loaded it, and did not come to its indexes.
+    let list = partitions::list_unindexed_partitions(&**client);
+    if session::read(&client, &slice.settings.limits(), list).await?.contains(&month)
+        && let Some(stop) = index_partition(slice, &mut client, month).await?
+    {
+        return Ok(Some(stop));
+    }
+    let stopped = if archiving.month(month).done { None } else { archiving.archive_month(&mut client, month).await? };
+    info!(run = %slice.run.id, %month, rows = archiving.tally().rows, ?stopped, "snapshot maintenance: month");
+    Ok(stopped)
+}
+
 /// What comes before the first row: the guard on how many there are, and indexes that a slice before did not come to.
 async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;

@@ -1,6 +1,6 @@
 //! The monthly work. `plan`: what it is about (pure). `run`: who does it, and its phases. `snapshots`, `archive` and `restore`:
 //! the phases. `slice`: the lease, and when to stop. `batch_size`, `throttle`: how hard to work. `dry_run`: looking only.
-//! `verify`: proving the archive.
+//! `verify`: proving the archive. `steps`: a run in the hands of the state machine.
 
 mod archive;
 mod batch_size;
@@ -12,6 +12,7 @@ pub(crate) mod run;
 mod settings;
 mod slice;
 mod snapshots;
+mod steps;
 mod throttle;
 mod verify;
 
@@ -21,4 +22,5 @@ pub use settings::Settings;
 
 pub(crate) use dry_run::{dry_run, dry_run_restore};
 pub(crate) use plan::Plan;
+pub(crate) use steps::Steps;
 pub(crate) use verify::verify;

@@ -10,7 +10,7 @@ use super::{Deadline, Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, Result, chain};
 use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::maintenance_runs::{self, NewRun, SliceEnd};
+use crate::store::maintenance_runs::{self, NewRun, SliceEnd, Taken};
 use crate::store::snapshots::count_streams;
 use crate::store::{event_log, maintenance_pause, server, session};
 
@@ -32,35 +32,67 @@ pub(crate) async fn run(
 ) -> Result<MaintenanceRun> {
     let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(now, settings.retention_months);
     let wanted = NewRun { request, scope, target, snapshot_month, cutoff, started_at: now };
-    check_guard_rails(pool, settings, cutoff).await?;
-    let clock = (now, Instant::now());
+    match start(pool, settings, &wanted, None, deadline).await? {
+        Start::Wanted(slice) => {
+            let id = slice.run.id;
+            let result = work(slice).await;
+            if let Err(Error::NotRestorable { .. } | Error::RestoreRefused { .. }) = result {
+                // It would be refused again, and nothing else would run meanwhile.
+                give_up(pool, settings, id).await?;
+            }
+            result
+        }
+        Start::Ended(run) | Start::Other(run) => Ok(run),
+    }
+}
+
+/// What is there to be worked on.
+pub(super) enum Start<'a> {
+    /// What was asked for.
+    Wanted(Slice<'a>),
+    /// It has been done already.
+    Ended(MaintenanceRun),
+    /// There was no time to finish the run that goes first.
+    Other(MaintenanceRun),
+}
+
+/// Takes the lease of the run that is wanted, or starts it; another one that is open is finished first.
+pub(super) async fn start<'a>(
+    pool: &'a Pool,
+    settings: &'a Settings,
+    wanted: &NewRun,
+    execution: Option<&str>,
+    deadline: &'a Deadline,
+) -> Result<Start<'a>> {
+    check_guard_rails(pool, settings, wanted.cutoff).await?;
+    let clock = (wanted.started_at, Instant::now());
     let mut is_first = true;
     loop {
-        let Some(begun) = begin(pool, settings, &wanted).await? else {
-            if let Some(run) = find_finished(pool, settings, &wanted).await? {
-                return Ok(run);
+        let Some(begun) = begin(pool, settings, wanted, execution).await? else {
+            if let Some(run) = find_finished(pool, settings, wanted).await? {
+                return Ok(Start::Ended(run));
             }
             // What was in the way ended just now.
             continue;
         };
-        let slice = Slice::new(pool, settings, deadline, clock, begun);
+        let mut slice = Slice::new(pool, settings, deadline, clock, begun);
+        slice.keeps_lease = execution.is_some();
         if !is_first {
             slice.set_worked();
         }
         is_first = false;
+        if does(&slice.run, wanted) {
+            return Ok(Start::Wanted(slice));
+        }
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
-        let is_wanted = slice.run.scope == scope && slice.run.target == wanted.target;
         match work(slice).await {
-            Ok(run) if !run.complete || does(&run, &wanted) => return Ok(run),
+            Ok(run) if !run.complete => return Ok(Start::Other(run)),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
             Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
             // It would be refused again, and nothing else would run meanwhile.
             Err(error @ (Error::NotRestorable { .. } | Error::RestoreRefused { .. })) => {
                 give_up(pool, settings, id).await?;
-                if is_wanted {
-                    return Err(error);
-                }
                 warn!(run = %id, error = chain(&error), "snapshot maintenance: somebody's restore is given up");
             }
             // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
@@ -81,8 +113,8 @@ async fn give_up(pool: &Pool, settings: &Settings, run: Uuid) -> Result<()> {
     Ok(transaction.commit().await?)
 }
 
-/// Whether a run that is complete has done what is wanted.
-fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
+/// Whether a run, once it is complete, has done what is wanted.
+pub(super) fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
     if wanted.target.is_some() {
         return run.scope == wanted.scope && run.target == wanted.target;
     }
@@ -110,7 +142,7 @@ async fn check_guard_rails(pool: &Pool, settings: &Settings, cutoff: DateTime<Ut
 
 /// Takes the open run, or starts the one that is wanted; none when neither can be. What another trigger does at the same
 /// time is decided by the table's constraints; each statement sees what the others have committed.
-async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Option<Begun>> {
+async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Option<&str>) -> Result<Option<Begun>> {
     if let Some(run) = find_ended_period(pool, settings, wanted).await? {
         info!(run = %run.id, "snapshot maintenance: the period's run has ended already");
         return Ok(None);
@@ -118,26 +150,28 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Result<Opti
     let mut client = pool.get().await?;
     let lease_seconds = settings.lease.as_secs_f64();
     let transaction = session::begin(&mut client, &settings.limits()).await?;
-    let mut taken = maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force).await?;
+    let mut taken = maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force, execution).await?;
     if taken.is_none() {
         // Before there is a run that could not go on.
         if wanted.scope == Scope::Archive && maintenance_runs::find_open_run(&transaction).await?.is_none() {
             check_snapshots(&transaction, wanted.snapshot_month).await?;
         }
-        taken = maintenance_runs::insert_run(&transaction, lease_seconds, wanted).await?;
+        taken = maintenance_runs::insert_run(&transaction, lease_seconds, wanted, execution).await?;
     }
     let Some(lease) = taken else { return Ok(None) };
-    let run = maintenance_runs::find_run(&transaction, lease.run_id).await?;
-    let run = run.ok_or(Error::LeaseLost { run: lease.run_id })?;
-    check_rollback(&run, wanted)?;
-    let state = maintenance_runs::get_run_state(&transaction, lease.run_id).await?;
+    let begun = load(&transaction, lease).await?;
+    check_rollback(&begun.run, wanted)?;
     transaction.commit().await?;
-    let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &run;
-    info!(
-        run = %id, attempt = attempts, holder = lease.holder, %snapshot_month, %cutoff, phase = phase.as_str(),
-        "snapshot maintenance: begins",
-    );
-    Ok(Some(Begun { run, state, lease }))
+    begun.log();
+    Ok(Some(begun))
+}
+
+/// The run whose lease was just taken, as it is.
+pub(super) async fn load(client: &impl GenericClient, lease: Taken) -> Result<Begun> {
+    let run = maintenance_runs::find_run(client, lease.run_id).await?;
+    let run = run.ok_or(Error::LeaseLost { run: lease.run_id })?;
+    let state = maintenance_runs::get_run_state(client, lease.run_id).await?;
+    Ok(Begun { run, state, lease })
 }
 
 /// Keeps a rollback and other runs apart: what the one brings back the others would archive.
@@ -158,6 +192,12 @@ async fn find_finished(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Res
     if let Some(run) = find_ended_period(pool, settings, wanted).await? {
         return Ok(Some(run));
     }
+    check_free(pool, settings).await?;
+    Ok(None)
+}
+
+/// Why no lease is to be had, if there is a reason.
+pub(super) async fn check_free(pool: &Pool, settings: &Settings) -> Result<()> {
     let client = pool.get().await?;
     let limits = settings.limits();
     if let Some(pause) = session::read(&client, &limits, maintenance_pause::find_pause(&**client)).await? {
@@ -166,7 +206,7 @@ async fn find_finished(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Res
     if let Some(run) = session::read(&client, &limits, maintenance_runs::find_open_run(&**client)).await? {
         return Err(Error::UnderWay { run: Box::new(run) });
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The run of the wanted period, if it has ended.
@@ -177,8 +217,8 @@ async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) ->
     Ok(session::read(&client, &settings.limits(), find).await?.filter(|run| run.finished_at.is_some()))
 }
 
-/// Does what can be done of a run in one slice, and gives the lease back.
-async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
+/// Does what can be done of a run in one slice, and gives the lease back unless its execution keeps it.
+pub(super) async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
     let result = do_phases(&slice).await;
     let end = match &result {
         // It stays open until its tables are dropped: nothing else may run until then.
@@ -186,6 +226,8 @@ async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
             Some(SliceEnd { status: RunStatus::Interrupted, stop_reason: None, error: None })
         }
         Ok(None) => Some(SliceEnd { status: RunStatus::Succeeded, stop_reason: None, error: None }),
+        // The next slice of the execution follows; or the execution says that it failed.
+        Ok(Some(StopReason::Deadline)) | Err(_) if slice.keeps_lease => None,
         Ok(stop_reason) => Some(SliceEnd { status: RunStatus::Interrupted, stop_reason: *stop_reason, error: None }),
         Err(Error::LeaseLost { .. }) => None,
         Err(error) => Some(SliceEnd {
@@ -273,7 +315,7 @@ async fn do_phases(slice: &Slice<'_>) -> Result<Option<StopReason>> {
 }
 
 /// Refuses to start while the archive cannot hold what `EventLog` has (domain rule 5).
-async fn check_columns(slice: &Slice<'_>) -> Result<()> {
+pub(super) async fn check_columns(slice: &Slice<'_>) -> Result<()> {
     let client = slice.pool.get().await?;
     session::read(&client, &slice.settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
 }

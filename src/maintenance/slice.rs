@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::batch_size::{Attempt, BatchSize};
 use super::{Deadline, Settings};
@@ -25,6 +25,17 @@ pub(super) struct Begun {
     pub(super) lease: Taken,
 }
 
+impl Begun {
+    /// Tells who works on what from now on.
+    pub(super) fn log(&self) {
+        let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &self.run;
+        info!(
+            run = %id, attempt = attempts, holder = self.lease.holder, %snapshot_month, %cutoff, phase = phase.as_str(),
+            "snapshot maintenance: begins",
+        );
+    }
+}
+
 /// One holder's work on a run, from taking the lease to giving it back. Who has it may work on the run: all that is
 /// committed is committed by [`Slice::commit`], which fails once the lease is somebody else's.
 #[derive(Debug)]
@@ -36,6 +47,8 @@ pub(super) struct Slice<'a> {
     pub(super) run: MaintenanceRun,
     /// Where its last slice stopped.
     pub(super) state: RunState,
+    /// It is a slice of an execution of the state machine, which has the lease until its last slice ends.
+    pub(super) keeps_lease: bool,
     lease: Taken,
     /// When it began, by the caller's clock and by one that only goes forward.
     clock: (DateTime<Utc>, Instant),
@@ -62,6 +75,7 @@ impl<'a> Slice<'a> {
             deadline,
             run,
             state,
+            keeps_lease: false,
             lease,
             clock,
             has_worked: flag(),

@@ -8,6 +8,7 @@ mod month;
 mod page;
 mod restore;
 mod snapshot;
+mod step;
 mod stream_id;
 mod time;
 mod verification;
@@ -23,6 +24,7 @@ pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
 pub use snapshot::StreamSnapshot;
+pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 

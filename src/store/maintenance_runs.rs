@@ -22,24 +22,72 @@ const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
 pub(crate) struct Taken {
     pub(crate) run_id: Uuid,
     pub(crate) holder: String,
+    /// The one month that was taken, and the name under which that is held; none who has the whole run.
+    pub(crate) month: Option<(Month, String)>,
 }
 
 impl Taken {
     fn parse(row: &Row) -> Result<Self> {
-        Ok(Self { run_id: row.try_get("id")?, holder: row.try_get("holder")? })
+        Ok(Self { run_id: row.try_get("id")?, holder: row.try_get("holder")?, month: None })
     }
 }
 
-/// Takes the lease of the open run, unless somebody holds it or maintenance is paused.
+/// Takes the lease of the open run, unless somebody else holds it or maintenance is paused. Slices of one `execution` of
+/// the state machine follow each other: the last one has it.
 pub(crate) async fn take_over_run(
     client: &impl GenericClient,
     lease_seconds: f64,
     force: bool,
+    execution: Option<&str>,
 ) -> Result<Option<Taken>> {
     let row = client
-        .query_typed_opt(include_str!("sql/take_over_run.sql"), &[(&lease_seconds, Type::FLOAT8), (&force, Type::BOOL)])
+        .query_typed_opt(
+            include_str!("sql/take_over_run.sql"),
+            &[(&lease_seconds, Type::FLOAT8), (&force, Type::BOOL), (&execution, Type::TEXT)],
+        )
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
+}
+
+/// Takes one month of an open run, unless somebody else than `execution` holds the run or maintenance is paused. Slices
+/// of the execution that have other months go on.
+pub(crate) async fn take_month(
+    client: &impl GenericClient,
+    lease_seconds: f64,
+    run_id: Uuid,
+    execution: &str,
+    month: Month,
+) -> Result<Option<Taken>> {
+    let row = client
+        .query_typed_opt(
+            include_str!("sql/take_month.sql"),
+            &[
+                (&lease_seconds, Type::FLOAT8),
+                (&run_id, Type::UUID),
+                (&execution, Type::TEXT),
+                (&month.to_string(), Type::TEXT),
+            ],
+        )
+        .await?;
+    let taken = |row: Row| {
+        Ok(Taken { run_id, holder: row.try_get("holder")?, month: Some((month, row.try_get("monthHolder")?)) })
+    };
+    row.map(taken).transpose()
+}
+
+/// Ends `execution`'s work on the open run with an error: the next trigger continues it. Returns the run's id, or none
+/// when the execution has none.
+pub(crate) async fn fail_execution(client: &impl GenericClient, execution: &str, error: &str) -> Result<Option<Uuid>> {
+    let row = client
+        .query_typed_opt(
+            r#"UPDATE "MaintenanceRun"
+               SET status = 'failed', "stopReason" = 'error', error = $2, "waitingFor" = NULL,
+                   "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC', "leaseHolder" = NULL, "leaseExpiresAt" = NULL
+               WHERE "finishedAt" IS NULL AND starts_with("leaseHolder", $1 || ' ') RETURNING id"#,
+            &[(&execution, Type::TEXT), (&error, Type::TEXT)],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get("id")?)).transpose()
 }
 
 /// What a run is about, fixed when it starts.
@@ -55,7 +103,12 @@ pub(crate) struct NewRun {
 }
 
 /// Starts a run and takes its lease, unless there is no room for it.
-pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, run: &NewRun) -> Result<Option<Taken>> {
+pub(crate) async fn insert_run(
+    client: &impl GenericClient,
+    lease_seconds: f64,
+    run: &NewRun,
+    execution: Option<&str>,
+) -> Result<Option<Taken>> {
     let phase = match run.scope {
         Scope::Maintenance | Scope::Snapshots => Phase::Snapshots,
         Scope::Archive => Phase::Archive,
@@ -77,6 +130,7 @@ pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, 
                 (&run.started_at.naive_utc(), Type::TIMESTAMP),
                 (&phase.as_str(), Type::TEXT),
                 (&target, Type::JSONB),
+                (&execution, Type::TEXT),
             ],
         )
         .await?;
@@ -87,6 +141,8 @@ pub(crate) async fn insert_run(client: &impl GenericClient, lease_seconds: f64, 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonthProgress {
+    /// Who has the month, where several slices work on one run.
+    pub(crate) holder: Option<String>,
     /// The last row looked at.
     pub(crate) after: Option<Position>,
     /// Where in its partition the last row is that a restore looked at.
@@ -220,6 +276,8 @@ pub(crate) async fn renew_lease(
                 (&number(Some(progress.duplicates_dropped)), Type::INT8),
                 (&number(Some(progress.hash_mismatches)), Type::INT8),
                 (&number(Some(progress.logs_restored)), Type::INT8),
+                (&lease.month.as_ref().map(|(month, _)| month.to_string()), Type::TEXT),
+                (&lease.month.as_ref().map(|(_, holder)| holder), Type::TEXT),
             ],
         )
         .await?;

@@ -4,7 +4,8 @@
 -- $6 streams estimated, $7 snapshots added, $8 unparsed amounts added, $9 rows estimated, $10 logs archived added,
 -- $11 logs dropped added, $12 progress of months, $13 the chain's head (empty for none), $14 month, $15 rows per second,
 -- $16 what is waited for (empty for nothing), $17 the last stream seen, $18 rows that a batch was cut down to, $19
--- duplicates dropped added, $20 hash mismatches added, $21 logs restored added.
+-- duplicates dropped added, $20 hash mismatches added, $21 logs restored added; $22 the month and $23 who has it, of a
+-- slice that works on one month beside others, else NULL.
 -- One row: paused; none when the lease is lost.
 UPDATE "MaintenanceRun"
 SET
@@ -29,4 +30,5 @@ SET
     "hashMismatches" = "hashMismatches" + COALESCE($20, 0),
     "logsRestored" = "logsRestored" + COALESCE($21, 0)
 WHERE id = $1 AND "leaseHolder" = $2 AND "finishedAt" IS NULL
+  AND ($22 IS NULL OR months -> $22 ->> 'holder' = $23)
 RETURNING EXISTS (SELECT FROM "MaintenancePause") AS paused

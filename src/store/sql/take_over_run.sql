@@ -1,17 +1,24 @@
--- Takes the lease of the open run, if nobody holds it and maintenance is not paused.
--- $1 seconds that the lease lasts, $2 whether to force. One row: id, holder; none when it could not be taken.
+-- Takes the lease of the open run, if nobody holds it and maintenance is not paused. An execution of the state machine
+-- takes it from its own earlier slices, too.
+-- $1 seconds that the lease lasts, $2 whether to force, $3 the execution or NULL. One row: id, holder; none when it could
+-- not be taken.
 UPDATE "MaintenanceRun"
 SET
-    "leaseHolder" = current_setting('application_name') || ' ' || gen_random_uuid(),
+    "leaseHolder" = COALESCE($3, current_setting('application_name')) || ' ' || gen_random_uuid(),
     "leaseExpiresAt" = clock_timestamp() AT TIME ZONE 'UTC' + $1 * interval '1 second',
     "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
-    "stopReason" = CASE WHEN status = 'running' THEN 'lease_expired' ELSE "stopReason" END,
+    "stopReason" = CASE WHEN status = 'running' AND starts_with("leaseHolder", $3 || ' ') IS NOT TRUE
+        THEN 'lease_expired' ELSE "stopReason" END,
     status = 'running',
     error = NULL,
     "waitingFor" = NULL,
     force = force OR $2,
     attempts = attempts + 1
 WHERE "finishedAt" IS NULL
-  AND ("leaseHolder" IS NULL OR "leaseExpiresAt" < clock_timestamp() AT TIME ZONE 'UTC')
+  AND (
+      "leaseHolder" IS NULL
+      OR "leaseExpiresAt" < clock_timestamp() AT TIME ZONE 'UTC'
+      OR starts_with("leaseHolder", $3 || ' ')
+  )
   AND NOT EXISTS (SELECT FROM "MaintenancePause")
 RETURNING id, "leaseHolder" AS holder

@@ -125,7 +125,7 @@ fn method_router(route: &'static Route) -> MethodRouter<Arc<App>> {
             .with_path_parameters(parameters)
             .with_query_string_parameters(query);
         let deadline = Deadline::after(app.maintenance_budget).or_when(app.stop.clone());
-        let call = Call { request_id: Uuid::new_v4().to_string(), now: Utc::now(), deadline };
+        let call = Call { request_id: Uuid::new_v4().to_string(), now: Utc::now(), deadline, continuation: None };
         into_axum(http::answer(route.endpoint, &app.service, request, call).await)
     })
 }

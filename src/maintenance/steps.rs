@@ -1,0 +1,168 @@
+//! A run in the hands of an execution of the state machine: the same work as [`super::run`], cut so that months can be
+//! archived by several functions at a time. The execution has the lease; its slices follow each other, but for those of
+//! months, which share it. Its last step is an ordinary slice, which does what the others may have left.
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Pool;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::run::{self, Start};
+use super::slice::{Begun, Slice};
+use super::{Deadline, Plan, Settings, archive, snapshots};
+use crate::error::{Error, Result};
+use crate::model::{MaintenanceRun, Month, Phase, Scope, StepReport, StepRequest, StopReason};
+use crate::store::maintenance_runs::{self, NewRun};
+use crate::store::session;
+
+/// One invocation of an execution: what it works with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steps<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) settings: &'a Settings,
+    /// The execution's name.
+    pub(crate) execution: &'a str,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) deadline: &'a Deadline,
+}
+
+impl<'a> Steps<'a> {
+    /// Takes the snapshots of the run that is asked for; another one that is open is finished first. A period that was
+    /// run, or that somebody else runs, has ended as far as this execution is concerned.
+    pub(crate) async fn take_snapshots(self, request: StepRequest) -> Result<StepReport> {
+        let slice = if let Some(id) = request.run_id {
+            match self.take(id, None).await? {
+                Ok(begun) => self.slice(begun),
+                Err(run) => return Ok(StepReport::ended(run.id)),
+            }
+        } else {
+            let wanted = self.wanted(request);
+            match run::start(self.pool, self.settings, &wanted, Some(&self.holder()), self.deadline).await {
+                Ok(Start::Wanted(slice)) => slice,
+                Ok(Start::Ended(run)) => return Ok(StepReport::ended(run.id)),
+                Ok(Start::Other(run)) => return Ok(StepReport::of(run.id, false)),
+                // A duplicate delivery: the first one is at it.
+                Err(Error::UnderWay { run }) if run.period.is_some() && run.period == request.period => {
+                    info!(run = %run.id, "snapshot maintenance: is under way already");
+                    return Ok(StepReport::ended(run.id));
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let id = slice.run.id;
+        if slice.run.scope != Scope::Maintenance {
+            // Its own execution's, or somebody's; whole, since it has no months to share.
+            let run = run::work(slice).await?;
+            return Ok(if run.finished_at.is_some() { StepReport::ended(id) } else { StepReport::of(id, false) });
+        }
+        let stopped = if slice.run.phase == Phase::Snapshots { snapshots::take_snapshots(&slice).await? } else { None };
+        Ok(StepReport::of(id, stopped.is_none()))
+    }
+
+    /// Finds the months that the run is to archive.
+    pub(crate) async fn plan_archive(self, id: Uuid) -> Result<StepReport> {
+        let slice = match self.take(id, None).await? {
+            Ok(begun) => self.slice(begun),
+            Err(run) => return Ok(StepReport::of(run.id, true)),
+        };
+        match slice.run.phase {
+            Phase::Archive => {}
+            Phase::Snapshots => return Err(Error::SnapshotsIncomplete { month: slice.run.snapshot_month }),
+            // The last step is left.
+            _ => return Ok(StepReport::of(id, true)),
+        }
+        run::check_columns(&slice).await?;
+        match archive::plan(&slice).await? {
+            Ok(months) => {
+                info!(run = %id, months = months.len(), "snapshot maintenance: months are planned");
+                Ok(StepReport { months, ..StepReport::of(id, true) })
+            }
+            Err(_) => Ok(StepReport::of(id, false)),
+        }
+    }
+
+    /// Archives one month of the run, beside slices that archive others.
+    pub(crate) async fn archive_month(self, id: Uuid, month: Month) -> Result<StepReport> {
+        let slice = match self.take(id, Some(month)).await? {
+            Ok(begun) => self.slice(begun),
+            Err(run) => return Ok(StepReport::of(run.id, true)),
+        };
+        if slice.run.phase != Phase::Archive {
+            return Ok(StepReport::of(id, true));
+        }
+        let stopped = archive::archive_one(&slice, month).await?;
+        Ok(StepReport::of(id, stopped.is_none()))
+    }
+
+    /// Does what is left of the run, and ends it. Complete when that was the one that is asked for.
+    pub(crate) async fn finish(self, id: Uuid, request: StepRequest) -> Result<StepReport> {
+        let run = match self.take(id, None).await? {
+            Ok(begun) => run::work(self.slice(begun)).await?,
+            Err(run) => run,
+        };
+        let ended = run.finished_at.is_some();
+        let is_wanted = match request.run_id {
+            Some(wanted) => wanted == run.id,
+            None => run::does(&run, &self.wanted(request)),
+        };
+        // A run that was cancelled is what was asked for, too: nobody wants it continued.
+        let cancelled = run.stop_reason == Some(StopReason::Cancelled);
+        Ok(StepReport { ended, ..StepReport::of(run.id, ended && (is_wanted || cancelled)) })
+    }
+
+    /// Records that the execution failed, and why; the next trigger continues its run.
+    pub(crate) async fn fail(self, error: &str) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.settings.limits()).await?;
+        let run = maintenance_runs::fail_execution(&transaction, &self.holder(), error).await?;
+        transaction.commit().await?;
+        warn!(?run, execution = self.execution, error, "snapshot maintenance: the execution failed");
+        Ok(())
+    }
+
+    /// The beginning of the names under which the execution holds a lease.
+    fn holder(self) -> String {
+        format!("execution {}", self.execution)
+    }
+
+    fn wanted(self, request: StepRequest) -> NewRun {
+        let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(self.now, self.settings.retention_months);
+        let request = request.trigger().request();
+        NewRun { request, scope: Scope::Maintenance, target: None, snapshot_month, cutoff, started_at: self.now }
+    }
+
+    fn slice(self, begun: Begun) -> Slice<'a> {
+        let mut slice = Slice::new(self.pool, self.settings, self.deadline, (self.now, Instant::now()), begun);
+        slice.keeps_lease = true;
+        slice
+    }
+
+    /// Takes an open run, or one `month` of it; returns the run when it has ended.
+    async fn take(self, id: Uuid, month: Option<Month>) -> Result<std::result::Result<Begun, MaintenanceRun>> {
+        let mut client = self.pool.get().await?;
+        let limits = self.settings.limits();
+        loop {
+            let run = session::read(&client, &limits, maintenance_runs::find_run(&**client, id)).await?;
+            let run = run.ok_or(Error::NotFound { what: "Run" })?;
+            if run.finished_at.is_some() {
+                return Ok(Err(run));
+            }
+            let transaction = session::begin(&mut client, &limits).await?;
+            let lease_seconds = self.settings.lease.as_secs_f64();
+            let holder = self.holder();
+            let lease = match month {
+                Some(month) => maintenance_runs::take_month(&transaction, lease_seconds, id, &holder, month).await?,
+                None => maintenance_runs::take_over_run(&transaction, lease_seconds, false, Some(&holder)).await?,
+            };
+            if let Some(lease) = lease.filter(|lease| lease.run_id == id) {
+                let begun = run::load(&transaction, lease).await?;
+                transaction.commit().await?;
+                begun.log();
+                return Ok(Ok(begun));
+            }
+            drop(transaction);
+            run::check_free(self.pool, self.settings).await?;
+        }
+    }
+}

@@ -222,6 +222,8 @@ fn each_alarm_is_sent_and_shown_and_has_a_section_in_the_runbook() {
     let template = yaml("template.yaml");
     let runbook = include_str!("../../docs/RUNBOOK.md");
     let dashboard = template["Resources"]["SnapshotDashboard"]["Properties"]["DashboardBody"].as_str().unwrap();
+    // Nobody else reads it before it is deployed; its `${...}` are in strings.
+    serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
     let alarms = resources(&template, "AWS::CloudWatch::Alarm");
     assert!(alarms.len() >= 10);
     for (name, alarm) in alarms {
@@ -232,6 +234,16 @@ fn each_alarm_is_sent_and_shown_and_has_a_section_in_the_runbook() {
         assert_eq!(alarm["AlarmActions"][0].as_str(), Some("SnapshotAlarmTopic"), "{name}");
         assert!(dashboard.contains(&format!("${{{name}.Arn}}")), "{name} is not on the dashboard");
     }
+}
+
+#[test]
+fn a_line_of_the_access_log_is_json_and_has_both_request_ids() {
+    let template = yaml("template.yaml");
+    let format = template["Resources"]["SnapshotApi"]["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap();
+    let line: serde_json::Value = serde_json::from_str(format).unwrap();
+    assert_eq!(line["requestId"], "$context.requestId");
+    assert_eq!(line["functionRequestId"], "$context.integration.requestId");
+    assert!(!format.contains('\n'), "it would be several lines");
 }
 
 #[test]

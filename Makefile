@@ -1,4 +1,5 @@
 .DEFAULT_GOAL := help
+ENV ?= dev
 .PHONY: help run test check bench build deploy
 
 help: ## Show this list
@@ -16,8 +17,8 @@ check: ## Check formatting, lints and documentation
 bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 15 minutes)
 	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
 
-build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda)
-	sam build
+build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda; ARGS="--parameter-overrides Architecture=x86_64")
+	sam build $(ARGS)
 
-deploy: build ## Deploy to AWS, asking for the parameters
-	sam deploy --guided
+deploy: build ## Deploy to AWS, asking for the parameters (ENV=dev, or ENV=prod)
+	sam deploy --guided --config-env $(ENV)

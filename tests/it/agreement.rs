@@ -18,11 +18,15 @@ fn yaml(name: &str) -> Value {
     serde_norway::from_str(&text).unwrap()
 }
 
-/// The template's functions: resource name and resource.
-fn functions(template: &Value) -> Vec<(&str, &Value)> {
+/// The template's resources of one type: name and resource.
+fn resources<'a>(template: &'a Value, kind: &str) -> Vec<(&'a str, &'a Value)> {
     let resources = template["Resources"].as_mapping().unwrap().iter();
     let resources = resources.map(|(name, resource)| (name.as_str().unwrap(), resource));
-    resources.filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function").collect()
+    resources.filter(|(_, resource)| resource["Type"].as_str() == Some(kind)).collect()
+}
+
+fn functions(template: &Value) -> Vec<(&str, &Value)> {
+    resources(template, "AWS::Serverless::Function")
 }
 
 fn binary(function: &Value) -> &str {
@@ -95,23 +99,151 @@ fn each_sample_event_is_for_its_functions_route() {
     }
 }
 
+fn auth(template: &mut Value) -> &mut Value {
+    &mut template["Resources"]["SnapshotApi"]["Properties"]["Auth"]
+}
+
+/// Each way into a function that does not ask for what it must: whoever triggers has to sign (IAM), whoever reads may instead
+/// show a token that the API checks.
+fn open_ways(template: &Value) -> Vec<String> {
+    let auth = &template["Resources"]["SnapshotApi"]["Properties"]["Auth"];
+    let mut open = Vec::new();
+    for (name, function) in functions(template) {
+        for (_, event) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
+            if event["Type"] == "ScheduleV2" {
+                continue;
+            }
+            let route = &event["Properties"];
+            let ours = event["Type"] == "HttpApi"
+                // Else SAM would put the route on an API of its own making, which asks for nothing.
+                && matches!(&route["ApiId"], Value::Tagged(api) if api.tag == "!Ref" && api.value == "SnapshotApi");
+            let own = &route["Auth"]["Authorizer"];
+            let authorizer = if own.is_null() { &auth["DefaultAuthorizer"] } else { own };
+            let authorized = match authorizer.as_str() {
+                Some("AWS_IAM") => auth["EnableIamAuthorizer"].as_bool() == Some(true),
+                Some(token) => {
+                    let issuer = &auth["Authorizers"][token]["JwtConfiguration"]["issuer"];
+                    route["Method"].as_str() == Some("GET") && !issuer.is_null()
+                }
+                None => false,
+            };
+            if !(ours && authorized) {
+                open.push(format!("{name}: {:?} {:?}", route["Method"].as_str(), route["Path"].as_str()));
+            }
+        }
+        if !function["Properties"]["FunctionUrlConfig"].is_null() {
+            open.push(format!("{name} can be reached past the API"));
+        }
+    }
+    open
+}
+
 #[test]
 fn nobody_can_trigger_or_read_anything_without_a_signature() {
     let template = yaml("template.yaml");
+    assert_eq!(open_ways(&template), Vec::<String>::new());
     let auth = &template["Resources"]["SnapshotApi"]["Properties"]["Auth"];
     assert_eq!(auth["DefaultAuthorizer"], "AWS_IAM");
-    assert_eq!(auth["EnableIamAuthorizer"], true);
-    for (name, function) in functions(&template) {
-        for (_, event) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
-            assert!(event["Properties"].get("Auth").is_none(), "{name} has a route with an authorizer of its own");
-            if event["Type"] == "HttpApi" {
-                // Else SAM would put the route on an API of its own making, which asks for nothing.
-                let Value::Tagged(api) = &event["Properties"]["ApiId"] else { panic!("{name} is on no API of ours") };
-                assert_eq!((api.tag.to_string().as_str(), api.value.as_str()), ("!Ref", Some("SnapshotApi")));
-            }
-        }
-        assert!(function["Properties"].get("FunctionUrlConfig").is_none(), "{name} can be reached past the API");
+}
+
+#[test]
+fn a_route_that_lacks_an_authorizer_is_noticed() {
+    let open_after = |change: fn(&mut Value)| {
+        let mut template = yaml("template.yaml");
+        change(&mut template);
+        open_ways(&template).len()
+    };
+    assert_eq!(open_after(|template| auth(template)["DefaultAuthorizer"] = Value::Null), ROUTES.len());
+    assert_eq!(open_after(|template| auth(template)["EnableIamAuthorizer"] = Value::Null), ROUTES.len());
+    assert_eq!(open_after(|template| auth(template)["DefaultAuthorizer"] = "NONE".into()), ROUTES.len());
+    assert_eq!(open_after(|template| get_snapshot(template)["FunctionUrlConfig"]["AuthType"] = "NONE".into()), 1);
+    for setting in ["ApiId", "Type"] {
+        let mut template = yaml("template.yaml");
+        let event = &mut get_snapshot(&mut template)["Events"]["Http"];
+        let holder = if setting == "Type" { event } else { &mut event["Properties"] };
+        holder[setting] = Value::Null;
+        assert_eq!(open_ways(&template).len(), 1, "{setting}");
     }
+    let mut template = yaml("template.yaml");
+    get_snapshot(&mut template)["Events"]["Http"]["Properties"]["Auth"]["Authorizer"] = "NONE".into();
+    assert_eq!(open_ways(&template).len(), 1);
+}
+
+fn get_snapshot(template: &mut Value) -> &mut Value {
+    &mut template["Resources"]["GetSnapshotFunction"]["Properties"]
+}
+
+/// As the README describes.
+#[test]
+fn a_route_that_reads_may_ask_for_a_token_and_one_that_triggers_may_not() {
+    let open_with_token = |function: &str| {
+        let mut template = yaml("template.yaml");
+        auth(&mut template)["Authorizers"]["ReaderJwt"]["JwtConfiguration"]["issuer"] = "https://issuer.example".into();
+        let event = &mut template["Resources"][function]["Properties"]["Events"]["Http"];
+        event["Properties"]["Auth"]["Authorizer"] = "ReaderJwt".into();
+        open_ways(&template).len()
+    };
+    assert_eq!(open_with_token("GetSnapshotFunction"), 0);
+    assert_eq!(open_with_token("TriggerMaintenanceFunction"), 1);
+}
+
+#[test]
+fn each_function_has_a_role_a_log_and_one_secret_and_no_others() {
+    let template = yaml("template.yaml");
+    for (name, function) in functions(&template) {
+        let stem = name.strip_suffix("Function").unwrap();
+        let binary = binary(function);
+        let database_role = match binary {
+            "migrate" => "Migrate",
+            "run-maintenance" | "trigger-maintenance" => "Maintain",
+            _ => "Read",
+        };
+        let properties = &function["Properties"];
+        assert_eq!(properties["Role"].as_str().unwrap(), format!("{stem}Role.Arn"));
+        let secret = properties["Environment"]["Variables"]["DATABASE_SECRET_ID"].as_str().unwrap();
+        assert_eq!(secret, format!("{database_role}DatabaseSecretArn"));
+        let role = &template["Resources"][format!("{stem}Role")]["Properties"];
+        let policies = format!("{:?}", role["ManagedPolicyArns"]);
+        for other in ["Read", "Maintain", "Migrate"] {
+            let has = policies.contains(&format!("{other}DatabasePolicy"));
+            assert_eq!(has, other == database_role, "{name} may read the secret {other}DatabaseSecretArn");
+        }
+        let log = properties["LoggingConfig"]["LogGroup"].as_str().unwrap();
+        assert_eq!(log, format!("{stem}LogGroup"));
+        let log_name = template["Resources"][log]["Properties"]["LogGroupName"].as_str().unwrap();
+        assert!(log_name.ends_with(&format!("/{binary}")), "{name} logs to {log_name}");
+        let own_log = role["Policies"][0]["PolicyDocument"]["Statement"][0]["Resource"].as_str().unwrap();
+        assert_eq!(own_log, format!("{log}.Arn"));
+    }
+}
+
+#[test]
+fn each_alarm_is_sent_and_shown_and_has_a_section_in_the_runbook() {
+    let template = yaml("template.yaml");
+    let runbook = include_str!("../../docs/RUNBOOK.md");
+    let dashboard = template["Resources"]["SnapshotDashboard"]["Properties"]["DashboardBody"].as_str().unwrap();
+    // Nobody else reads it before it is deployed; its `${...}` are in strings.
+    serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+    let alarms = resources(&template, "AWS::CloudWatch::Alarm");
+    assert!(alarms.len() >= 10);
+    for (name, alarm) in alarms {
+        let alarm = &alarm["Properties"];
+        let description = alarm["AlarmDescription"].as_str().unwrap();
+        let section = description.split_once("See docs/RUNBOOK.md, \"").unwrap().1.strip_suffix("\".").unwrap();
+        assert!(runbook.lines().any(|line| line == format!("### {section}")), "{name}: no section {section}");
+        assert_eq!(alarm["AlarmActions"][0].as_str(), Some("SnapshotAlarmTopic"), "{name}");
+        assert!(dashboard.contains(&format!("${{{name}.Arn}}")), "{name} is not on the dashboard");
+    }
+}
+
+#[test]
+fn a_line_of_the_access_log_is_json_and_has_both_request_ids() {
+    let template = yaml("template.yaml");
+    let format = template["Resources"]["SnapshotApi"]["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap();
+    let line: serde_json::Value = serde_json::from_str(format).unwrap();
+    assert_eq!(line["requestId"], "$context.requestId");
+    assert_eq!(line["functionRequestId"], "$context.integration.requestId");
+    assert!(!format.contains('\n'), "it would be several lines");
 }
 
 #[test]
@@ -124,14 +256,26 @@ fn the_schedule_fires_on_the_first_at_two_utc_and_can_be_disabled() {
     let Value::Tagged(state) = &schedule["Properties"]["State"] else { panic!("the state is fixed") };
     assert_eq!((state.tag.to_string().as_str(), state.value.as_str()), ("!Ref", Some("ScheduleState")));
     assert_eq!(template["Parameters"]["ScheduleState"]["AllowedValues"][1], "DISABLED");
+    // What it gives up is kept.
+    let queue = "SnapshotDeadLetterQueue.Arn";
+    assert_eq!(schedule["Properties"]["DeadLetterConfig"]["Arn"].as_str(), Some(queue));
+    for function in ["RunMaintenanceFunction", "MigrateFunction"] {
+        let target = &template["Resources"][function]["Properties"]["DeadLetterQueue"]["TargetArn"];
+        assert_eq!(target.as_str(), Some(queue));
+    }
 }
 
 #[test]
 fn the_template_sets_only_variables_that_the_service_reads() {
     let template = yaml("template.yaml");
-    let variables = template["Globals"]["Function"]["Environment"]["Variables"].as_mapping().unwrap();
     let config = include_str!("../../src/config.rs");
-    for name in variables.keys() {
-        assert!(config.contains(&format!("`{}`", name.as_str().unwrap())), "{name:?} is not documented in config.rs");
+    let owners = functions(&template).into_iter().map(|(_, function)| &function["Properties"]);
+    for owner in owners.chain([&template["Globals"]["Function"]]) {
+        for name in owner["Environment"]["Variables"].as_mapping().unwrap().keys() {
+            assert!(
+                config.contains(&format!("`{}`", name.as_str().unwrap())),
+                "{name:?} is not documented in config.rs"
+            );
+        }
     }
 }

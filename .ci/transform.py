@@ -36,8 +36,11 @@ def open_routes(template):
 def main(source, out):
     with open(source, encoding="utf-8") as file:
         template = yaml_parse(file.read())
-    # `sam package` puts the address of the upload here; the translator takes no local folder.
+    # `sam package` puts the addresses of the uploads here; the translator takes no local files.
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/code.zip"
+    for resource in template["Resources"].values():
+        if "DefinitionUri" in resource.get("Properties", {}):
+            resource["Properties"]["DefinitionUri"] = "s3://bucket/definition.json"
     transformed = transform(template, {}, NoManagedPolicies())
     with open(out, "w", encoding="utf-8") as file:
         json.dump(transformed, file, indent=1)

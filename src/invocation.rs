@@ -23,8 +23,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 pub enum MaintenanceAnswer {
     /// To a schedule, or to somebody by hand: the run as it then is.
     Run(Box<MaintenanceRun>),
-    /// To the state machine.
-    Step(StepReport),
+    /// To the state machine; `null` where it asks for nothing.
+    Step(Option<StepReport>),
 }
 
 /// Works on what `event` asks for: maintenance as a whole, or one step of the state machine.

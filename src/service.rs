@@ -86,21 +86,28 @@ impl SnapshotService {
         self.run(Scope::Maintenance, request, now, deadline).await
     }
 
-    /// Works on one step of an execution of the state machine until `deadline`.
+    /// Works on one step of an execution of the state machine until `deadline`. Returns how far it is; nothing of the step
+    /// that records a failure.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`] when there is no such run; else as [`archive_old_logs`](Self::archive_old_logs).
-    pub async fn run_step(&self, event: &StepEvent, now: DateTime<Utc>, deadline: &Deadline) -> Result<StepReport> {
+    pub async fn run_step(
+        &self,
+        event: &StepEvent,
+        now: DateTime<Utc>,
+        deadline: &Deadline,
+    ) -> Result<Option<StepReport>> {
         let steps =
             Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
-        match &event.step {
+        let report = match &event.step {
+            Step::Fail { error } => return steps.fail(&error.message()).await.map(|()| None),
             Step::TakeSnapshots { request } => steps.take_snapshots(*request).await,
             Step::PlanArchive { run_id } => steps.plan_archive(*run_id).await,
             Step::ArchiveMonth { run_id, month } => steps.archive_month(*run_id, *month).await,
             Step::Finish { run_id, request } => steps.finish(*run_id, *request).await,
-            Step::Fail { error } => steps.fail(&error.message()).await,
-        }
+        };
+        report.map(Some)
     }
 
     /// What [`run_maintenance`](Self::run_maintenance) would do at `now`; `refresh` as there. Writes nothing.

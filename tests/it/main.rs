@@ -14,6 +14,7 @@ mod property;
 mod reading;
 mod runs;
 mod snapshots;
+mod state_machine;
 mod support;
 mod timeline;
 mod tls;

@@ -3,6 +3,7 @@
 pub(crate) mod database;
 pub(crate) mod lambda;
 pub(crate) mod moto;
+pub(crate) mod step_functions;
 
 use chrono::{DateTime, Utc};
 use snapshot_service::{ArchiveFilter, LoggedEvent, PageRequest, SnapshotService, StreamId};

@@ -1,0 +1,189 @@
+//! The state machine, run by moto's engine with the real binaries on a real PostgreSQL.
+
+use std::time::Duration;
+
+use aws_sdk_sfn::types::ExecutionStatus;
+use serde_json::{Value, json};
+
+use crate::support::TestDatabase;
+use crate::support::lambda::start_function;
+use crate::support::step_functions::{Fate, StateMachine};
+
+/// What an invocation keeps of its time: given no more, it does one batch.
+const ONE_BATCH: Duration = Duration::from_secs(10);
+
+/// Twelve streams, and eight due logs in each of four months.
+async fn with_due_logs() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    for stream in 0..12 {
+        database.insert_stream(&format!("s{stream:02}"), Some(&format!("4{stream:02}")), "1000").await;
+    }
+    database
+        .execute(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT 'e' || month || '-' || i, 'withdraw', '400', 't' || i, i, 'then',
+                      timestamp '2026-01-01' + (month || ' months')::interval + i * interval '1 hour'
+               FROM generate_series(0, 3) month, generate_series(1, 8) i"#,
+        )
+        .await;
+    database.remember_events().await;
+    database
+}
+
+async fn deploy(database: &TestDatabase) -> StateMachine {
+    let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "5"), ("WORKERS", "1")];
+    StateMachine::deploy(&variables, ONE_BATCH).await
+}
+
+/// The one run that there is, as it is told of.
+async fn run(database: &TestDatabase) -> Value {
+    let run: String = database
+        .value(
+            r#"SELECT jsonb_build_object('id', id, 'status', status, 'period', period, 'error', error,
+                          'snapshots', "snapshotsCreated", 'logs', "logsArchived", 'holder', "leaseHolder")::text
+               FROM "MaintenanceRun""#,
+        )
+        .await;
+    serde_json::from_str(&run).unwrap()
+}
+
+async fn assert_all_done(database: &TestDatabase) {
+    let run = run(database).await;
+    assert_eq!((&run["status"], &run["holder"]), (&json!("succeeded"), &Value::Null), "{run}");
+    assert_eq!((&run["snapshots"], &run["logs"]), (&json!(12), &json!(32)));
+    assert_eq!(database.count(r#""EventLog""#).await, 0);
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 12);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_schedule_runs_slice_by_slice_with_several_months_at_a_time_and_once_however_often_it_is_delivered() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let scheduled = json!({"scheduledTime": "2026-11-01T02:00:00Z"});
+    let deliveries = [machine.start(None, &scheduled).await, machine.start(None, &scheduled).await];
+    for delivery in &deliveries {
+        machine.succeeds(delivery).await;
+    }
+    let execution = machine.execution("scheduled-2026-11");
+    machine.succeeds(&execution).await;
+    assert_all_done(&database).await;
+    assert_eq!(run(&database).await["period"], "2026-11");
+    assert_eq!(machine.executions().await.len(), 3, "one execution and its two deliveries");
+    // Twelve streams in batches of five, and eight logs of a month.
+    assert!(machine.events("take-snapshots").await.len() >= 3);
+    assert!(machine.events("archive-month").await.len() >= 8);
+    assert_eq!(machine.most_months_at_once(), 2, "two meet, and no third comes");
+
+    // Delivered again when all is over; and by somebody who names it otherwise.
+    machine.succeeds(&machine.start(None, &scheduled).await).await;
+    machine.succeeds(&machine.start(Some("by-hand"), &json!({"period": "2026-11"})).await).await;
+    assert_eq!(database.count(r#""MaintenanceRun""#).await, 1);
+    assert_eq!(machine.events("plan-archive").await.len(), 1);
+}
+
+#[tokio::test]
+async fn slices_that_fail_or_are_killed_are_repeated_and_lose_nothing() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    for step in ["take-snapshots", "plan-archive", "archive-month", "finish"] {
+        machine.destine(step, &[Fate::HasNoDatabase, Fate::IsKilled, Fate::Works, Fate::IsKilled]).await;
+    }
+    machine.succeeds(&machine.start(None, &json!({})).await).await;
+    assert_all_done(&database).await;
+}
+
+#[tokio::test]
+async fn an_execution_leaves_a_period_that_another_one_runs_to_it() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    // It has begun the run, and waits to be continued.
+    machine.destine("take-snapshots", &[Fate::Works, Fate::HasNoDatabase]).await;
+    let first = machine.start(Some("first"), &json!({"period": "2026-11"})).await;
+    while database.count(r#""MaintenanceRun""#).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    machine.succeeds(&machine.start(Some("second"), &json!({"period": "2026-11"})).await).await;
+    assert_eq!(database.count(r#""EventLog""#).await, 32, "the second one has left the run alone");
+    machine.succeeds(&first).await;
+    assert_all_done(&database).await;
+}
+
+#[tokio::test]
+async fn an_error_that_does_not_pass_marks_the_run_and_the_next_execution_continues_it() {
+    let database = with_due_logs().await;
+    database.execute(r#"ALTER TABLE "EventLog" ADD COLUMN memo text DEFAULT 'm'"#).await;
+    let machine = deploy(&database).await;
+    let first = machine.start(Some("scheduled-2026-11"), &json!({"period": "2026-11"})).await;
+    let end = machine.end_of(&first).await;
+    assert_eq!(end, (ExecutionStatus::Failed, Some("archive_columns_differ".into())));
+    let failed = run(&database).await;
+    assert_eq!((&failed["status"], &failed["holder"]), (&json!("failed"), &Value::Null));
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.starts_with("archive_columns_differ: ") && error.contains("memo"), "{error}");
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 12, "what was done stays");
+
+    snapshot_service::database::migrate(&database.pool).await.unwrap();
+    database.execute("DROP TABLE remembered").await;
+    database.remember_events().await;
+    machine.succeeds(&machine.start(None, &json!({"runId": failed["id"]})).await).await;
+    assert_all_done(&database).await;
+}
+
+#[tokio::test]
+async fn a_request_works_its_own_slice_and_an_execution_the_rest() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let mut variables = vec![
+        ("DATABASE_URL", database.url.as_str()),
+        ("BATCH_ROWS", "5"),
+        ("WORKERS", "1"),
+        ("STATE_MACHINE_ARN", &machine.arn),
+    ];
+    variables.extend(machine.moto.variables());
+    let mut function = start_function("trigger-maintenance", &variables).await;
+    function.set_timeout(ONE_BATCH).await;
+    let event = json!({
+        "version": "2.0", "routeKey": "POST /api/v1/snapshots/maintenance", "rawPath": "/api/v1/snapshots/maintenance",
+        "rawQueryString": "", "headers": {}, "isBase64Encoded": false,
+        "requestContext": {"http": {"method": "POST", "path": "/api/v1/snapshots/maintenance"}, "stage": "$default"},
+    });
+    let answer = function.invoke(&event.to_string()).await;
+    assert_eq!(answer.status(), 202);
+    let run = answer.body()["data"].clone();
+    assert_eq!((&run["complete"], &run["stopReason"]), (&json!(false), &json!("deadline")));
+    let id = run["id"].as_str().unwrap();
+    assert_eq!(answer.payload["headers"]["location"], format!("/api/v1/snapshots/maintenance/{id}"));
+    machine.succeeds(&machine.execution(&format!("run-{id}-1"))).await;
+    assert_all_done(&database).await;
+    assert_eq!(database.count(r#""MaintenanceRun""#).await, 1);
+}
+
+#[tokio::test]
+async fn a_request_whose_run_cannot_be_handed_on_says_so() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let mut variables = vec![
+        ("DATABASE_URL", database.url.as_str()),
+        ("BATCH_ROWS", "5"),
+        ("STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:123456789012:stateMachine:gone"),
+    ];
+    variables.extend(machine.moto.variables());
+    let mut function = start_function("trigger-maintenance", &variables).await;
+    function.set_timeout(ONE_BATCH).await;
+    let answer = function.invoke(&crate::support::lambda::sample_event("trigger-maintenance")).await;
+    assert_eq!(answer.status(), 503);
+    let body = answer.body();
+    assert_eq!(body["code"], "not_continued");
+    assert!(body["error"].as_str().unwrap().contains("ask again"), "{body}");
+}
+
+#[tokio::test]
+async fn a_step_that_is_unknown_is_refused() {
+    let database = TestDatabase::migrated().await;
+    let mut function = start_function("run-maintenance", &[("DATABASE_URL", &database.url)]).await;
+    for step in [json!({"step": "clean-up", "execution": "e"}), json!({"step": "plan-archive", "execution": "e"})] {
+        let outcome = function.invoke(&step.to_string()).await;
+        assert_eq!((outcome.failed, &outcome.payload["errorType"]), (true, &json!("unknown_event")), "{outcome:?}");
+    }
+}

@@ -6,7 +6,7 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use serde_json::{Value, json};
 
 use crate::support::TestDatabase;
-use crate::support::lambda::start_function;
+use crate::support::lambda::{sample_event, start_function};
 use crate::support::step_functions::{Fate, StateMachine};
 
 /// What an invocation keeps of its time: given no more, it does one batch.
@@ -21,7 +21,7 @@ async fn with_due_logs() -> TestDatabase {
     database
         .execute(
             r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
-               SELECT 'e' || month || '-' || i, 'withdraw', '400', 't' || i, i, 'then',
+               SELECT 'e' || month || '-' || i, 'withdraw', '400', 't' || month || '-' || i, i, 'then',
                       timestamp '2026-01-01' + (month || ' months')::interval + i * interval '1 hour'
                FROM generate_series(0, 3) month, generate_series(1, 8) i"#,
         )
@@ -143,12 +143,7 @@ async fn a_request_works_its_own_slice_and_an_execution_the_rest() {
     variables.extend(machine.moto.variables());
     let mut function = start_function("trigger-maintenance", &variables).await;
     function.set_timeout(ONE_BATCH).await;
-    let event = json!({
-        "version": "2.0", "routeKey": "POST /api/v1/snapshots/maintenance", "rawPath": "/api/v1/snapshots/maintenance",
-        "rawQueryString": "", "headers": {}, "isBase64Encoded": false,
-        "requestContext": {"http": {"method": "POST", "path": "/api/v1/snapshots/maintenance"}, "stage": "$default"},
-    });
-    let answer = function.invoke(&event.to_string()).await;
+    let answer = function.invoke(&sample_event("trigger-maintenance")).await;
     assert_eq!(answer.status(), 202);
     let run = answer.body()["data"].clone();
     assert_eq!((&run["complete"], &run["stopReason"]), (&json!(false), &json!("deadline")));
@@ -171,7 +166,7 @@ async fn a_request_whose_run_cannot_be_handed_on_says_so() {
     variables.extend(machine.moto.variables());
     let mut function = start_function("trigger-maintenance", &variables).await;
     function.set_timeout(ONE_BATCH).await;
-    let answer = function.invoke(&crate::support::lambda::sample_event("trigger-maintenance")).await;
+    let answer = function.invoke(&sample_event("trigger-maintenance")).await;
     assert_eq!(answer.status(), 503);
     let body = answer.body();
     assert_eq!(body["code"], "not_continued");

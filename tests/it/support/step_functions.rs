@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Mutex};
+use uuid::Uuid;
 
 use super::lambda::start_function;
 use super::moto::Moto;
@@ -113,7 +114,9 @@ impl StateMachine {
 
     /// Starts an execution, and returns its ARN.
     pub(crate) async fn start(&self, name: Option<&str>, input: &Value) -> String {
-        let start = self.client.start_execution().state_machine_arn(&self.arn).set_name(name.map(Into::into));
+        // The service gives one to an execution that has none; moto does not.
+        let name = name.map_or_else(|| Uuid::new_v4().to_string(), Into::into);
+        let start = self.client.start_execution().state_machine_arn(&self.arn).name(name);
         start.input(input.to_string()).send().await.unwrap().execution_arn
     }
 
@@ -234,5 +237,9 @@ async fn hand_on(State(lambda): State<Arc<Lambda>>, headers: HeaderMap, body: By
     let wanted = ["content-type", "x-amz-target", "authorization"];
     let headers: Vec<(&str, &str)> =
         wanted.iter().filter_map(|name| Some((*name, headers.get(*name)?.to_str().ok()?))).collect();
-    lambda.ask_moto("/", &headers, &body).await
+    // As the service does: a definition has large initials where the API has small ones.
+    let parameters: serde_json::Map<String, Value> = serde_json::from_slice(&body).unwrap();
+    let small = |name: String| name[..1].to_lowercase() + &name[1..];
+    let parameters: Value = parameters.into_iter().map(|(name, value)| (small(name), value)).collect::<serde_json::Map<_, _>>().into();
+    lambda.ask_moto("/", &headers, parameters.to_string().as_bytes()).await
 }

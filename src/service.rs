@@ -12,8 +12,8 @@ use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_resto
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step, StepEvent, StepReport, StreamEvent, StreamId, StreamIds,
-    StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
+    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step, StepEvent, StepReport, StreamEvent,
+    StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
 use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
@@ -98,8 +98,7 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<Option<StepReport>> {
-        let steps =
-            Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
+        let steps = Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
         let report = match &event.step {
             Step::Fail { error } => return steps.fail(&error.message()).await.map(|()| None),
             Step::TakeSnapshots { request } => steps.take_snapshots(*request).await,

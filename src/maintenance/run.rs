@@ -150,7 +150,8 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Opt
     let mut client = pool.get().await?;
     let lease_seconds = settings.lease.as_secs_f64();
     let transaction = session::begin(&mut client, &settings.limits()).await?;
-    let mut taken = maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force, execution).await?;
+    let mut taken =
+        maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force, execution).await?;
     if taken.is_none() {
         // Before there is a run that could not go on.
         if wanted.scope == Scope::Archive && maintenance_runs::find_open_run(&transaction).await?.is_none() {

@@ -124,7 +124,10 @@ mod tests {
     fn an_error_says_what_the_function_said_and_else_its_name() {
         let message = |value| serde_json::from_value::<StepError>(value).expect("an error").message();
         let cause = r#"{"errorType":"too_many_rows","errorMessage":"more than 5 logs are due"}"#;
-        assert_eq!(message(json!({"Error": "too_many_rows", "Cause": cause})), "too_many_rows: more than 5 logs are due");
+        assert_eq!(
+            message(json!({"Error": "too_many_rows", "Cause": cause})),
+            "too_many_rows: more than 5 logs are due"
+        );
         assert_eq!(message(json!({"Error": "States.Timeout"})), "States.Timeout");
         assert_eq!(message(json!({"Error": "Lambda.Unknown", "Cause": "it was killed"})), "Lambda.Unknown");
     }

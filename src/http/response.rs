@@ -89,6 +89,7 @@ fn status(error: &Error) -> StatusCode {
         Error::Unavailable(_)
         | Error::Busy(_)
         | Error::NotMigrated(_)
+        | Error::NotPermitted(_)
         | Error::ReadOnlyDatabase
         | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -35,13 +35,29 @@ BEGIN
 END
 $$;
 
+-- The name of the partition of the month: a table that only has such a name is somebody else's. Called by the other two.
+CREATE FUNCTION stream_archive_partition_name(month_start timestamp) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    partition text := 'StreamArchive_' || to_char(month_start, 'YYYY_MM');
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_inherits
+        WHERE inhparent = '"StreamArchive"'::regclass AND inhrelid = to_regclass(quote_ident(partition))
+    ) THEN
+        RAISE EXCEPTION 'the archive has no partition of %', month_start USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN partition;
+END
+$$;
+
 -- Builds the first of the four indexes that the partition of the month lacks, under the name that PostgreSQL would give
 -- it. Returns whether there was one: one at a time, so that what is built is kept. Readers go on meanwhile; writers of
 -- this partition wait.
 CREATE OR REPLACE FUNCTION stream_archive_index_partition(month_start timestamp) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    partition text := 'StreamArchive_' || to_char(month_start, 'YYYY_MM');
+    partition text := stream_archive_partition_name(month_start);
     -- Hosts older than "eventIndex" have no such column.
     has_event_index boolean := EXISTS (
         SELECT FROM pg_attribute
@@ -49,13 +65,6 @@ DECLARE
     );
     name text;
 BEGIN
-    -- A table that only has such a name is somebody else's.
-    IF NOT EXISTS (
-        SELECT FROM pg_inherits
-        WHERE inhparent = '"StreamArchive"'::regclass AND inhrelid = to_regclass(quote_ident(partition))
-    ) THEN
-        RAISE EXCEPTION 'the archive has no partition of %', month_start USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     -- Partitions of the first versions have a primary key instead; to make one of an index would shut out readers.
     name := partition || '_id_createdAt_key';
     IF to_regclass(quote_ident(partition || '_pkey')) IS NULL AND to_regclass(quote_ident(name)) IS NULL THEN
@@ -91,16 +100,8 @@ $$;
 -- in silence.
 CREATE FUNCTION stream_archive_analyze_partition(month_start timestamp) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE
-    partition text := 'StreamArchive_' || to_char(month_start, 'YYYY_MM');
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM pg_inherits
-        WHERE inhparent = '"StreamArchive"'::regclass AND inhrelid = to_regclass(quote_ident(partition))
-    ) THEN
-        RAISE EXCEPTION 'the archive has no partition of %', month_start USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    EXECUTE format('ANALYZE %I', partition);
+    EXECUTE format('ANALYZE %I', stream_archive_partition_name(month_start));
 END
 $$;
 

@@ -131,7 +131,10 @@ async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
     let outcome = function.invoke(&sample_event("migrate")).await;
     assert_eq!(outcome.payload["applied"].as_array().unwrap().len(), 9, "{outcome:?}");
     let outcome = function.invoke(&sample_event("migrate")).await;
-    assert_eq!(outcome.payload, json!({"applied": [], "archiveColumnsChanged": [], "logsSealed": 0, "roleWarnings": []}));
+    assert_eq!(
+        outcome.payload,
+        json!({"applied": [], "archiveColumnsChanged": [], "logsSealed": 0, "roleWarnings": []})
+    );
 }
 
 #[tokio::test]

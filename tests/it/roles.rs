@@ -4,8 +4,8 @@ use chrono::Utc;
 use local_postgres::{Options, Server};
 use snapshot_service::database::migrate;
 use snapshot_service::{
-    ArchiveFilter, Deadline, MaintenanceRequest, PageRequest, Phase, ReleaseRequest, RestoreRequest, RunStatus, Trigger,
-    VerificationRequest,
+    ArchiveFilter, Deadline, MaintenanceRequest, PageRequest, Phase, ReleaseRequest, RestoreRequest, RunStatus,
+    Trigger, VerificationRequest,
 };
 use tokio_postgres::error::SqlState;
 
@@ -66,7 +66,11 @@ async fn list_tables(database: &TestDatabase) -> Vec<(String, String)> {
               )) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')",
         )
         .await;
-    tables.iter().filter_map(|table| table.split_once(' ')).map(|(table, column)| (table.into(), column.into())).collect()
+    tables
+        .iter()
+        .filter_map(|table| table.split_once(' '))
+        .map(|(table, column)| (table.into(), column.into()))
+        .collect()
 }
 
 /// What no login with one of the roles may do to any table.
@@ -77,7 +81,9 @@ fn definitions(table: &str) -> Vec<String> {
         format!("ALTER TABLE {table} RENAME TO mine"),
         format!("ALTER TABLE {table} DISABLE TRIGGER ALL"),
         format!("CREATE INDEX ON {table} ((1))"),
-        format!("CREATE TRIGGER mine BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
+        format!(
+            "CREATE TRIGGER mine BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        ),
         format!("CREATE RULE mine AS ON INSERT TO {table} DO INSTEAD NOTHING"),
         format!("DROP TABLE {table}"),
     ]
@@ -129,7 +135,8 @@ async fn a_reader_reads_all_there_is_and_writes_nothing() {
     insert_events(&database, 200).await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
     let (owner, forever) = (database.service(), Deadline::never());
-    let run = owner.run_maintenance(Trigger::Schedule { period: "2026-05".parse().unwrap() }.request(), time(NOW), &forever);
+    let run =
+        owner.run_maintenance(Trigger::Schedule { period: "2026-05".parse().unwrap() }.request(), time(NOW), &forever);
     let run = run.await.unwrap();
     owner.verify_archive(VerificationRequest::default(), Utc::now(), &forever).await.unwrap();
     owner.hold_stream(&stream("43"), "case 7", "ann").await.unwrap();
@@ -193,7 +200,8 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     assert_eq!((run.status, run.phase), (RunStatus::Succeeded, Phase::Done));
     assert_eq!((run.snapshots_created, run.logs_archived), (1, 900));
     database.assert_nothing_lost_or_doubled().await;
-    let partitions = r#"pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = '"StreamArchive"'::regclass"#;
+    let partitions =
+        r#"pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = '"StreamArchive"'::regclass"#;
     assert_eq!(database.count(partitions).await, 6);
     let whole = "p.relowner = (SELECT relowner FROM pg_class WHERE relname = 'StreamArchive') AND p.reltuples > 100
                  AND (SELECT count(*) FROM pg_index x WHERE x.indrelid = p.oid) = 4";
@@ -212,7 +220,9 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     assert_eq!(service.release_restored_logs(&ReleaseRequest::default()).await.unwrap(), 900);
 
     // A row whose hash is not its own, a slice that stops, and snapshots that are retaken.
-    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'no hash' WHERE id = 'e000007'; DROP TABLE remembered"#).await;
+    database
+        .execute(r#"UPDATE "EventLog" SET entry_hash = 'no hash' WHERE id = 'e000007'; DROP TABLE remembered"#)
+        .await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
     database.remember_events().await;
     let again = MaintenanceRequest { refresh: true, force: true, ..Trigger::Cli.request() };
@@ -350,8 +360,7 @@ async fn each_function_does_its_work_with_the_login_that_it_needs_and_says_what_
     let maintainer = login(&database, "maintainer", MAINTAIN).await;
     let nobody = login(&database, "nobody", "").await;
     for name in HTTP_FUNCTIONS {
-        let (able, unable) =
-            if name == "trigger-maintenance" { (&maintainer, &reader) } else { (&reader, &nobody) };
+        let (able, unable) = if name == "trigger-maintenance" { (&maintainer, &reader) } else { (&reader, &nobody) };
         let mut function = start_function(name, &[("DATABASE_URL", &able.url)]).await;
         let outcome = function.invoke(&sample_event(name)).await;
         assert_eq!(outcome.status(), 200, "{name}: {outcome:?}");
@@ -432,7 +441,9 @@ async fn each_migration_grants_what_is_missing_and_revokes_what_is_too_much() {
 async fn what_makes_grants_mean_something_else_is_reported() {
     let database = TestDatabase::migrated().await;
     database.insert_stream("s2", Some("42"), "1").await;
-    database.execute(r#"ALTER TABLE "Stream" ENABLE ROW LEVEL SECURITY; GRANT CREATE ON SCHEMA public TO PUBLIC"#).await;
+    database
+        .execute(r#"ALTER TABLE "Stream" ENABLE ROW LEVEL SECURITY; GRANT CREATE ON SCHEMA public TO PUBLIC"#)
+        .await;
     let maintainer = login(&database, "maintainer", MAINTAIN).await;
     assert_eq!(maintainer.count(r#""Stream""#).await, 0);
     let warnings = migrate(&database.pool).await.unwrap().role_warnings;
@@ -453,7 +464,8 @@ async fn an_owner_with_createrole_migrates_all_by_itself() {
     owner.execute(HOST_SCHEMA).await;
     let report = migrate(&owner.pool).await.unwrap();
     assert_eq!((report.applied.len(), report.role_warnings.len()), (9, 0), "{report:?}");
-    let login_or_more = "pg_roles WHERE rolname LIKE 'snapshot\\_service\\_%' AND (rolcanlogin OR rolcreaterole OR rolsuper)";
+    let login_or_more =
+        "pg_roles WHERE rolname LIKE 'snapshot\\_service\\_%' AND (rolcanlogin OR rolcreaterole OR rolsuper)";
     assert_eq!(owner.count(login_or_more).await, 0);
     insert_events(&owner, 300).await;
     let maintainer = login(&owner, "maintainer", MAINTAIN).await;
@@ -500,11 +512,14 @@ async fn what_is_not_the_migrating_logins_to_do_is_named_with_its_sql() {
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_archived), (RunStatus::Succeeded, 100));
 
-    // A maintainer brings the logs back; the tables are their owner's to drop, and what the host has granted is its own.
+    // A rollback moves rows as a maintainer does, and drops what is its own. What the host has granted is the host's.
+    let service = migrator.service();
+    let error = service.restore_all(true, time(NOW), &forever).await.unwrap_err();
+    assert_eq!(error.code(), "not_permitted");
+    postgres.execute("GRANT snapshot_service_maintain TO migrator").await;
     let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
     assert_eq!(run.logs_restored, 100);
-    assert_eq!(service.drop_all(run.id, 1).await.unwrap_err().code(), "not_permitted");
-    let warnings = migrator.service().drop_all(run.id, 1).await.unwrap();
+    let warnings = service.drop_all(run.id, 1).await.unwrap();
     assert_eq!(warnings.len(), 6, "{warnings:?}");
     for warning in &warnings {
         assert!(warning.contains(" must run: REVOKE "), "{warning}");

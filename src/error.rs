@@ -49,6 +49,9 @@ pub enum Error {
     /// The service's own tables are missing or of an older version.
     #[error("the database lacks the service's tables: run `snapshots migrate`")]
     NotMigrated(#[source] Source),
+    /// The login lacks a privilege.
+    #[error("the database login lacks a privilege: grant it one of the service's roles, and run `snapshots migrate`")]
+    NotPermitted(#[source] Source),
     /// `EventLog` has columns that the archive has not, or has with another type (domain rule 5).
     #[error("\"StreamArchive\" does not match the columns of \"EventLog\": {}; run `snapshots migrate`", columns.join(", "))]
     ArchiveColumnsDiffer {
@@ -214,6 +217,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoSnapshotBefore { .. } => "not_found",
             Self::HostTableMissing { .. } => "host_table_missing",
             Self::NotMigrated(_) => "not_migrated",
+            Self::NotPermitted(_) => "not_permitted",
             Self::ArchiveColumnsDiffer { .. } => "archive_columns_differ",
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
             Self::NotRestorable { .. } => "not_restorable",

@@ -16,7 +16,7 @@ use crate::model::{
     StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::session::{self, Limits};
-use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
+use crate::store::{events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -555,13 +555,14 @@ impl SnapshotService {
     }
 
     /// The last step: drops all that the migrations made, as one transaction, once the archive is empty and `snapshots` were
-    /// written.
+    /// written. Returns what owners of the host's tables must do so that nothing of the service is left there, each
+    /// with the SQL.
     ///
     /// # Errors
     ///
     /// [`Error::RollbackRefused`] when there is anything left to do, or something else depends on what is dropped;
     /// [`Error::Busy`] while somebody reads it. Nothing is dropped then.
-    pub async fn drop_all(&self, rollback: Uuid, snapshots: u64) -> Result<()> {
+    pub async fn drop_all(&self, rollback: Uuid, snapshots: u64) -> Result<Vec<String>> {
         let mut client = self.pool.get().await?;
         let limits = Limits { statement: Duration::ZERO, lock: self.patient_limits().lock };
         let transaction = session::begin(&mut client, &limits).await?;
@@ -579,8 +580,10 @@ impl SnapshotService {
         if left.snapshots != snapshots {
             return refused("there are other snapshots than were written: run it again");
         }
+        let warnings = roles::revoke_from_host(&transaction).await?;
         rollback::drop_all(&transaction).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(warnings)
     }
 
     async fn run(

@@ -3,10 +3,11 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use refinery::embed_migrations;
 use serde::Serialize;
+use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::store::session::{self, Limits};
-use crate::store::{archive_columns, ledger, migration_lock, stream_history};
+use crate::store::{archive_columns, ledger, migration_lock, roles, stream_history};
 
 embed_migrations!("migrations");
 
@@ -23,10 +24,14 @@ pub struct MigrationReport {
     pub archive_columns_changed: Vec<String>,
     /// Logs that were archived before there was a ledger, and have an entry in it now.
     pub logs_sealed: u64,
+    /// What somebody else must do so that logins with the service's roles can do their work, each with the SQL: a role
+    /// or a table of the host that is not this login's.
+    pub role_warnings: Vec<String>,
 }
 
 /// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
-/// of `EventLog`, and makes the view over both anew if it has others. Safe to run twice and at once: a second runner waits for the first.
+/// of `EventLog`, makes the view over both anew if it has others, and grants the service's roles what they need. Safe
+/// to run twice and at once: a second runner waits for the first.
 ///
 /// # Errors
 ///
@@ -60,5 +65,10 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
     }
     // In a transaction of its own: whoever reads the view locks it before the tables, not after.
     stream_history::refresh(client).await?;
-    Ok(MigrationReport { applied, archive_columns_changed, logs_sealed })
+    let mut role_warnings = roles::create_missing_roles(client).await?;
+    role_warnings.extend(roles::align_grants(client).await?);
+    for warning in &role_warnings {
+        warn!(warning, "database roles are not complete");
+    }
+    Ok(MigrationReport { applied, archive_columns_changed, logs_sealed, role_warnings })
 }

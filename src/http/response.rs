@@ -98,6 +98,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::Busy(_)
         | Error::NotMigrated(_)
         | Error::NotContinued { .. }
+        | Error::NotPermitted(_)
         | Error::ReadOnlyDatabase
         | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -334,6 +334,10 @@ async fn vacuum(slice: &Slice<'_>) -> Result<()> {
         return Ok(());
     }
     let client = slice.pool.get().await?;
+    if !session::read(&client, &slice.settings.limits(), event_log::may_vacuum(&**client)).await? {
+        info!(run = %slice.run.id, "snapshot maintenance: EventLog is left to autovacuum, since it is another role's");
+        return Ok(());
+    }
     let vacuumed = tokio::select! {
         vacuumed = slice.keep_lease_while(event_log::vacuum(&**client)) => Some(vacuumed),
         () = slice.deadline.come() => None,

@@ -15,6 +15,7 @@ impl From<tokio_postgres::Error> for Error {
             | &SqlState::T_R_SERIALIZATION_FAILURE
             | &SqlState::T_R_DEADLOCK_DETECTED => Self::Busy(error.into()),
             &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
+            &SqlState::INSUFFICIENT_PRIVILEGE => Self::NotPermitted(error.into()),
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnlyDatabase,
             &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {
                 Self::Unavailable(error.into())

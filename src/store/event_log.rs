@@ -466,6 +466,13 @@ pub(crate) async fn count_due_rows(
     Ok(due)
 }
 
+/// Whether this session's role may [`vacuum`]. Else PostgreSQL would pass over the table with a warning that nobody
+/// sees.
+pub(crate) async fn may_vacuum(client: &impl GenericClient) -> Result<bool> {
+    let row = client.query_typed_one(include_str!("sql/may_vacuum.sql"), &[]).await?;
+    Ok(row.try_get("may_vacuum")?)
+}
+
 /// Frees the place of moved rows for new ones and brings the statistics up to date, unless somebody else does so now.
 pub(crate) async fn vacuum(client: &impl GenericClient) -> Result<()> {
     client.batch_execute(r#"VACUUM (ANALYZE, SKIP_LOCKED) "EventLog""#).await?;

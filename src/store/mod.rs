@@ -13,6 +13,7 @@ pub(crate) mod migration_lock;
 mod page;
 pub(crate) mod partitions;
 pub(crate) mod restore;
+pub(crate) mod roles;
 pub(crate) mod rollback;
 pub(crate) mod row_form;
 pub(crate) mod server;

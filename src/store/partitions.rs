@@ -62,7 +62,7 @@ pub(crate) async fn list_adopted_partitions(client: &impl GenericClient) -> Resu
 
 /// Brings the statistics of the partition of `month` up to date.
 pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month) -> Result<()> {
-    client.batch_execute(&format!("ANALYZE {}", partition_name(month))).await?;
+    client.execute_typed("SELECT stream_archive_analyze_partition($1)", &[(&month.start(), Type::TIMESTAMP)]).await?;
     Ok(())
 }
 

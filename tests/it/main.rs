@@ -12,6 +12,7 @@ mod migrations;
 mod proof;
 mod property;
 mod reading;
+mod roles;
 mod runs;
 mod snapshots;
 mod state_machine;

@@ -510,6 +510,13 @@ async fn catalog(database: &TestDatabase) -> String {
                    UNION ALL SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'public'::regnamespace
                    UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
                    UNION ALL SELECT 'constraint ' || conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+                   UNION ALL
+                   SELECT 'grant ' || relname || ' ' || grantee::regrole || ' ' || privilege_type FROM pg_class CROSS JOIN aclexplode(relacl)
+                   WHERE relnamespace = 'public'::regnamespace AND grantee <> relowner
+                   UNION ALL
+                   SELECT 'grant ' || attrelid::regclass || ' ' || attname || ' ' || attacl::text FROM pg_attribute
+                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace) AND attacl IS NOT NULL AND NOT attisdropped
+                   UNION ALL SELECT 'grant ' || nspname || ' ' || nspacl::text FROM pg_namespace
                    UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger
                    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'
                ) things",

@@ -5,6 +5,8 @@ DROP FUNCTION
     stream_history_refresh(),
     stream_archive_create_partition(timestamp),
     stream_archive_index_partition(timestamp),
+    stream_archive_analyze_partition(timestamp),
+    stream_archive_partition_name(timestamp),
     archive_seal_header,
     archive_removal_digest(timestamp, text, timestamp, bytea),
     snapshot_service_wire_json(jsonb, regclass);

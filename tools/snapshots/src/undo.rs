@@ -153,7 +153,7 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
         return finish(Ok(run));
     }
     let (snapshots, records) = written?;
-    service.drop_all(run.id, snapshots).await?;
+    let warnings = service.drop_all(run.id, snapshots).await?;
     let mut lines =
         vec![format!("{} logs are back in \"EventLog\"; the service's tables are dropped", run.logs_restored)];
     for (number, of, path) in
@@ -163,6 +163,7 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
             lines.push(format!("{number} {of} are in {}", path.display()));
         }
     }
+    lines.extend(warnings);
     print(&lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,173 @@
+-- What is to be granted to the service's roles and revoked from them, so that each has what it needs and nothing else.
+-- Looks at the service's own objects and at what the service uses of the host's: never at others, nor at other roles.
+-- $1 whether the roles are to have anything; if not, only the host's objects are looked at: the service's are dropped.
+-- Columns: is_grant, statement, object (as SQL writes it), owner, is_possible (for the role of this session). In order.
+WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
+    -- list, get. Of "Stream" both ids, to find one by the other.
+    ('snapshot_service_read', 'SELECT', '{
+        EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
+        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+    }'::name[], NULL::name[]),
+    ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId}'),
+    -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.
+    ('snapshot_service_maintain', 'SELECT', '{
+        Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
+        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+    }', NULL),
+    ('snapshot_service_maintain', 'INSERT', '{
+        EventLog, StreamSnapshot, StreamIdentity, MaintenanceRun, MaintenancePause, MaintenanceFinding, ArchiveMonth,
+        ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+    }', NULL),
+    ('snapshot_service_maintain', 'UPDATE', '{
+        StreamSnapshot, StreamIdentity, MaintenanceRun, ArchiveMonth, ArchiveVerification, RestoredLog, LegalHold
+    }', NULL),
+    ('snapshot_service_maintain', 'DELETE', '{EventLog, MaintenancePause, RestoredLog}', NULL),
+    -- SELECT ... FOR UPDATE asks for it, of any one column. This one decides nothing here, and where there are hashes a
+    -- change of it shows.
+    ('snapshot_service_maintain', 'UPDATE', '{EventLog}', '{ledgerClosedAt}')
+),
+wanted_of_function (role_name, functions) AS (VALUES
+    ('snapshot_service_read', '{snapshot_service_wire_json, stream_history}'::name[]),
+    ('snapshot_service_maintain', '{
+        snapshot_service_wire_json, stream_history, archive_seal_header, archive_removal_digest,
+        stream_archive_create_partition, stream_archive_index_partition, stream_archive_analyze_partition
+    }')
+),
+service_role AS (
+    SELECT oid, rolname, quote_ident(rolname) AS name
+    FROM pg_roles WHERE rolname IN ('snapshot_service_read', 'snapshot_service_maintain')
+),
+relation AS MATERIALIZED (
+    -- The tables and the view.
+    SELECT c.*, c.relname IN ('Stream', 'EventLog') AS is_host, false AS is_partition
+    FROM pg_class c
+    WHERE c.relnamespace = quote_ident(current_schema)::regnamespace
+      AND c.relname IN (SELECT unnest(tables) FROM wanted_of_table)
+    UNION ALL
+    -- Partitions: who names the archive needs nothing of them, but the engine names them.
+    SELECT c.*, false, true
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass('"StreamArchive"')
+    UNION ALL
+    -- Sequences that number rows of "EventLog": a log that goes back may need a number.
+    SELECT c.*, true, false
+    FROM pg_attrdef f
+    JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
+    WHERE f.adrelid = '"EventLog"'::regclass
+),
+object AS MATERIALIZED (
+    SELECT
+        CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+        oid, relname AS name, relowner AS owner, relacl AS acl, is_host, is_partition, false AS is_definer,
+        format('%s.%I', relnamespace::regnamespace, relname) AS quoted
+    FROM relation
+    UNION ALL
+    SELECT
+        'FUNCTION', oid, proname, proowner, COALESCE(proacl, acldefault('f', proowner)), false, false, prosecdef,
+        format('%s.%I(%s)', pronamespace::regnamespace, proname, pg_get_function_identity_arguments(oid))
+    FROM pg_proc
+    WHERE pronamespace = quote_ident(current_schema)::regnamespace
+      AND proname IN (SELECT unnest(functions) FROM wanted_of_function)
+    UNION ALL
+    SELECT 'SCHEMA', oid, nspname, nspowner, nspacl, true, false, false, quote_ident(nspname)
+    FROM pg_namespace WHERE nspname = current_schema
+),
+wanted AS MATERIALIZED (
+    SELECT r.oid AS role, r.name AS role_name, o.kind, o.oid, w.privilege, NULL::name AS "column"
+    FROM wanted_of_table w
+    JOIN service_role r ON r.rolname = w.role_name
+    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition
+    WHERE w.columns IS NULL AND $1
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, w.privilege, a.attname
+    FROM wanted_of_table w
+    JOIN service_role r ON r.rolname = w.role_name
+    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition
+    JOIN pg_attribute a ON a.attrelid = o.oid AND a.attname = ANY (w.columns) AND NOT a.attisdropped
+    WHERE $1
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, w.privilege, NULL
+    FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) w (privilege)
+    JOIN service_role r ON r.rolname = 'snapshot_service_maintain'
+    JOIN object o ON o.is_partition
+    WHERE $1
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, 'EXECUTE', NULL
+    FROM wanted_of_function w
+    JOIN service_role r ON r.rolname = w.role_name
+    JOIN object o ON o.kind = 'FUNCTION' AND o.name = ANY (w.functions)
+    WHERE $1
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, 'USAGE', NULL
+    FROM service_role r
+    JOIN object o ON o.kind = 'SCHEMA' OR (o.kind = 'SEQUENCE' AND r.rolname = 'snapshot_service_maintain')
+    WHERE $1
+),
+granted AS MATERIALIZED (
+    SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type AS privilege, NULL::name AS "column", o.is_definer
+    FROM object o CROSS JOIN aclexplode(o.acl) g
+    WHERE o.is_host OR $1
+    UNION ALL
+    SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type, a.attname, false
+    FROM object o
+    JOIN pg_attribute a ON a.attrelid = o.oid AND o.kind = 'TABLE' AND NOT a.attisdropped
+    CROSS JOIN aclexplode(a.attacl) g
+    WHERE o.is_host OR $1
+),
+missing AS (
+    SELECT w.*, has.is_possible
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE
+                WHEN w."column" IS NOT NULL THEN has_column_privilege(w.role, w.oid, w."column", w.privilege)
+                WHEN w.kind = 'TABLE' THEN has_table_privilege(w.role, w.oid, w.privilege)
+                WHEN w.kind = 'SEQUENCE' THEN has_sequence_privilege(w.role, w.oid, w.privilege)
+                WHEN w.kind = 'FUNCTION' THEN has_function_privilege(w.role, w.oid, w.privilege)
+                ELSE has_schema_privilege(w.role, w.oid, w.privilege)
+            END AS already,
+            CASE
+                WHEN w."column" IS NOT NULL THEN has_column_privilege(w.oid, w."column", grantable)
+                WHEN w.kind = 'TABLE' THEN has_table_privilege(w.oid, grantable)
+                WHEN w.kind = 'SEQUENCE' THEN has_sequence_privilege(w.oid, grantable)
+                WHEN w.kind = 'FUNCTION' THEN has_function_privilege(w.oid, grantable)
+                ELSE has_schema_privilege(w.oid, grantable)
+            END AS is_possible
+        FROM (SELECT w.privilege || ' WITH GRANT OPTION') grant_option (grantable)
+    ) has
+    WHERE NOT has.already
+),
+extra AS (
+    SELECT g.*, COALESCE(r.name, 'PUBLIC') AS role_name
+    FROM granted g
+    LEFT JOIN service_role r ON r.oid = g.grantee
+    -- Nobody else may call what runs as its owner.
+    WHERE (r.oid IS NOT NULL OR (g.grantee = 0 AND g.is_definer))
+      AND NOT EXISTS (
+          SELECT FROM wanted w
+          WHERE w.role = g.grantee AND w.kind = g.kind AND w.oid = g.oid AND w.privilege = g.privilege
+            AND w."column" IS NOT DISTINCT FROM g."column"
+      )
+),
+change AS (
+    SELECT true AS is_grant, kind, oid, role_name, privilege, "column", is_possible FROM missing
+    UNION ALL
+    SELECT false, e.kind, e.oid, e.role_name, e.privilege, e."column",
+           pg_has_role(o.owner, 'USAGE') OR pg_has_role(e.grantor, 'USAGE')
+    FROM extra e JOIN object o ON o.kind = e.kind AND o.oid = e.oid
+)
+SELECT
+    c.is_grant,
+    format(
+        CASE WHEN c.is_grant THEN 'GRANT %s ON %s %s TO %s' ELSE 'REVOKE %s ON %s %s FROM %s CASCADE' END,
+        string_agg(DISTINCT c.privilege || COALESCE(' (' || quote_ident(c."column") || ')', ''), ', '),
+        c.kind, o.quoted, c.role_name
+    ) AS statement,
+    o.quoted AS object,
+    pg_get_userbyid(o.owner)::text AS owner,
+    bool_and(c.is_possible) AS is_possible
+FROM change c
+JOIN object o ON o.kind = c.kind AND o.oid = c.oid
+GROUP BY c.is_grant, c.kind, o.quoted, o.owner, c.role_name
+ORDER BY c.is_grant, c.kind, o.quoted, c.role_name

@@ -17,6 +17,7 @@
 //! | `LOCK_TIMEOUT_SECONDS` | 2 | longest that it waits for a lock; 1 to 3600 |
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
 //! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
+//! | `AWS_LAMBDA_LOG_FORMAT` | text | `JSON`: lines are JSON objects, each with the ids of its invocation |
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -35,6 +36,26 @@ pub struct Config {
     pub settings: Settings,
     /// How long maintenance on request may work.
     pub maintenance_budget: Duration,
+}
+
+/// How a function logs. Read before all else, so that what is wrong with the rest can be logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Whether lines are JSON.
+    pub json: bool,
+    /// The least level, or directives such as `tokio_postgres=debug`; empty for `info`.
+    pub filter: String,
+}
+
+impl LogSettings {
+    /// Reads the process's environment. What is wrong with it [`Config::from_env`] tells.
+    pub fn from_env() -> Self {
+        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            json: lookup("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json")),
+            filter: lookup("AWS_LAMBDA_LOG_LEVEL").or_else(|| lookup("RUST_LOG")).unwrap_or_default(),
+        }
+    }
 }
 
 /// A variable's value is not what it must be.
@@ -87,6 +108,7 @@ impl Config {
                 max_active_sessions: optional_number(lookup, "MAX_ACTIVE_SESSIONS", 0..=100_000)?,
                 statement_timeout: seconds(lookup, "STATEMENT_TIMEOUT_SECONDS", statement, 3600)?,
                 lock_timeout: seconds(lookup, "LOCK_TIMEOUT_SECONDS", lock, 3600)?,
+                on_slice: None,
             },
             maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
         })

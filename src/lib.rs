@@ -4,7 +4,7 @@
 //! - [`database`] reaches PostgreSQL and brings the service's tables up to date.
 //! - [`http`] answers API Gateway's requests; the Lambda binaries in `src/bin` only wire it up.
 //! - [`invocation`] does what EventBridge and deployments ask for.
-//! - [`config`] is what the environment may say.
+//! - [`config`] is what the environment may say; [`logging`] and [`metrics`] are what the functions write to stdout.
 //!
 //! # Example
 //!
@@ -57,19 +57,21 @@ pub mod database;
 mod error;
 pub mod http;
 pub mod invocation;
+pub mod logging;
 mod maintenance;
+pub mod metrics;
 mod model;
 mod service;
 mod store;
 
-pub use config::Config;
+pub use config::{Config, LogSettings};
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
+    ArchiveFilter, ArchivePosition, BacklogReport, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
     HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
     PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
-    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
+    RunPosition, RunStatus, Scope, SliceOutcome, SliceReport, SnapshotPosition, StatePosition, StopReason, StreamEvent, StreamId, StreamIds,
     StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Pool;
 use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
@@ -10,13 +10,14 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run, verify};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
+    ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
     RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamIds,
     StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
+use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
-use crate::store::{events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
+use crate::store::{event_log, events, holds, maintenance_pause, maintenance_runs, rollback, snapshots, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -124,6 +125,31 @@ impl SnapshotService {
     pub async fn get_last_verification(&self) -> Result<Option<Verification>> {
         let client = self.pool.get().await?;
         session::read(&client, &self.read_limits(), verification::find_last_verification(&**client)).await
+    }
+
+    /// How far maintenance is behind, by the database's clock. Verifications are those that last got further within the day
+    /// that ends at `day_end`. A look at indexes and estimates, whatever there is; reads only.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of centuries fit")]
+    pub async fn get_backlog(&self, day_end: DateTime<Utc>) -> Result<BacklogReport> {
+        let client = self.pool.get().await?;
+        let limits = self.settings.limits();
+        let standing = backlog::get_standing(&**client, day_end - TimeDelta::days(1), day_end);
+        let Standing { now, last_success, breaks } = session::read(&client, &limits, standing).await?;
+        let cutoff = Plan::starting_at(now.and_utc(), self.settings.retention_months).cutoff.naive_utc();
+        let oldest = session::read(&client, &limits, backlog::find_oldest_due(&**client, cutoff)).await?;
+        let estimate = session::read(&client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
+        let seconds = |time: TimeDelta| time.num_milliseconds().max(0) as f64 / 1000.0;
+        Ok(BacklogReport {
+            hours_since_last_success: seconds(now - last_success) / 3600.0,
+            // The planner never expects nothing.
+            backlog_rows: if oldest.is_some() { estimate } else { 0 },
+            backlog_age_seconds: oldest.map_or(0.0, |oldest| seconds(cutoff - oldest)),
+            verification_breaks: breaks,
+        })
     }
 
     /// All runs, newest first.

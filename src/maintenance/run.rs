@@ -50,7 +50,9 @@ pub(crate) async fn run(
         is_first = false;
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
         let is_wanted = slice.run.scope == scope && slice.run.target == wanted.target;
-        match work(slice).await {
+        let result = work(&slice).await;
+        slice.end(&result);
+        match result {
             Ok(run) if !run.complete || does(&run, &wanted) => return Ok(run),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
@@ -178,8 +180,8 @@ async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) ->
 }
 
 /// Does what can be done of a run in one slice, and gives the lease back.
-async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
-    let result = do_phases(&slice).await;
+async fn work(slice: &Slice<'_>) -> Result<MaintenanceRun> {
+    let result = do_phases(slice).await;
     let end = match &result {
         // It stays open until its tables are dropped: nothing else may run until then.
         Ok(None) if slice.run.scope == Scope::Rollback => {
@@ -195,7 +197,7 @@ async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
         }),
     };
     let released = match &end {
-        Some(end) => release(&slice, end).await,
+        Some(end) => release(slice, end).await,
         None => Ok(()),
     };
     match (result, released) {
@@ -209,7 +211,7 @@ async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
             }
             let cancelled = match error {
                 Error::LeaseLost { .. } => {
-                    find(&slice).await?.filter(|run| run.stop_reason == Some(StopReason::Cancelled))
+                    find(slice).await?.filter(|run| run.stop_reason == Some(StopReason::Cancelled))
                 }
                 _ => None,
             };
@@ -217,7 +219,7 @@ async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
         }
         (Ok(_), Ok(())) => {}
     }
-    let run = find(&slice).await?.ok_or(Error::LeaseLost { run: slice.run.id })?;
+    let run = find(slice).await?.ok_or(Error::LeaseLost { run: slice.run.id })?;
     info!(
         run = %run.id, status = run.status.as_str(), stop_reason = run.stop_reason.map(StopReason::as_str),
         snapshots_created = run.snapshots_created, logs_archived = run.logs_archived,

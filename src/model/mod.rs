@@ -1,5 +1,6 @@
 //! What the service speaks of: validated values, without I/O.
 
+mod backlog_report;
 mod cursor;
 mod event;
 mod held_back;
@@ -7,11 +8,13 @@ mod maintenance_run;
 mod month;
 mod page;
 mod restore;
+mod slice_report;
 mod snapshot;
 mod stream_id;
 mod time;
 mod verification;
 
+pub use backlog_report::BacklogReport;
 pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
 pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
 pub use held_back::{HeldBack, HeldBackReason};
@@ -22,6 +25,7 @@ pub use maintenance_run::{
 pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
+pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::StreamSnapshot;
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};

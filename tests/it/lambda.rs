@@ -113,7 +113,7 @@ async fn maintenance_runs_for_every_form_of_schedule_and_says_so_in_the_log() {
     }
     assert_eq!(database.count(r#""MaintenanceRun""#).await, 2, "a period is run once, however often it is delivered");
     assert_eq!(function.invoke(&sample_event("run-maintenance")).await.payload["period"], "2026-06");
-    let log = function.log().await;
+    let log = function.log();
     for line in log.lines() {
         serde_json::from_str::<Value>(line).expect("each line is JSON");
     }
@@ -263,7 +263,7 @@ async fn with_the_database_down_each_http_function_answers_503_and_when_to_retry
             assert_eq!(outcome.status(), 503, "{name} {outcome:?}");
             assert_eq!(outcome.payload["headers"]["retry-after"], "5");
             assert_eq!(outcome.body()["code"], "database_unavailable");
-            assert!(!function.log().await.contains("hunter2"));
+            assert!(!function.log().contains("hunter2"));
         }
         let mut function = start_function("run-maintenance", &[("DATABASE_URL", &url)]).await;
         let outcome = function.invoke("{}").await;
@@ -327,7 +327,7 @@ async fn no_answer_contains_what_the_database_said() {
             (&outcome.body()["error"], &outcome.body()["code"]),
             (&json!("internal error"), &json!("internal_error"))
         );
-        assert!(function.log().await.contains("does not exist"), "the log says why");
+        assert!(function.log().contains("does not exist"), "the log says why");
     }
 }
 
@@ -359,11 +359,7 @@ async fn a_bad_configuration_stops_the_start_with_a_line_that_names_the_variable
         let variables = [("DATABASE_URL", "postgres://u@localhost/db"), (variable, value)];
         let mut function = start_function("get-snapshot", &variables).await;
         assert_eq!(function.exit_code().await, Some(78), "{variable}");
-        // The reader of the log may still be a line behind.
-        while function.log().await.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        let log = function.log().await;
+        let log = function.log();
         assert!(log.lines().count() == 1 && log.contains(&format!("{variable}: ")), "{log}");
     }
 }

@@ -182,7 +182,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = config(&[URL, ("BATCH_ROWS", "")]).expect("defaults");
         assert_eq!(config.settings.retention_months, 3);
-        assert_eq!(config.settings, Settings::default());
+        assert_eq!(format!("{:?}", config.settings), format!("{:?}", Settings::default()));
         assert_eq!(config.settings.batch_rows, 100_000);
         assert_eq!(config.settings.statement_timeout, Duration::from_secs(8));
         assert_eq!(config.settings.lock_timeout, Duration::from_secs(2));

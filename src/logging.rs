@@ -52,8 +52,10 @@ fn current() -> std::sync::MutexGuard<'static, Option<Invocation>> {
 pub fn init(settings: &LogSettings) {
     let wanted: Targets = settings.filter.parse().unwrap_or_default();
     let level = wanted.default_level().unwrap_or(LevelFilter::INFO);
+    // What the client does that fetches events belongs to none: it is logged where somebody asks for it by name.
+    let filter = Targets::new().with_target("hyper_util", LevelFilter::INFO.min(level)).with_targets(wanted);
     // The span is needed whatever is logged.
-    let filter = wanted.with_default(level).with_target(SPAN_TARGET, LevelFilter::TRACE);
+    let filter = filter.with_default(level).with_target(SPAN_TARGET, LevelFilter::TRACE);
     let subscriber = tracing_subscriber::registry().with(filter).with(Invocations);
     let lines = tracing_subscriber::fmt::layer();
     if settings.json {

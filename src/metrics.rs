@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
-use metrics::{Unit, counter, describe_counter, gauge, histogram};
+use metrics::{Unit, counter, describe_counter, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 
 use crate::logging;
@@ -42,7 +42,8 @@ const UNITS: [(&str, Unit); 10] = [
     (RUNS_FAILED, Unit::Count),
 ];
 
-/// The crate writes what its global recorder has gathered; here that is gathered and written at once.
+/// The crate writes what its global recorder has gathered; here that is gathered and written at once. There are counters, and
+/// histograms, which are lists of values; no gauges: one that was set once is on all later lines.
 static COLLECTOR: LazyLock<Option<&'static Collector>> = LazyLock::new(|| {
     let collector = Builder::new().cloudwatch_namespace("SnapshotService").emit_zeros(true).init();
     for (name, unit) in UNITS {
@@ -66,7 +67,6 @@ fn emit_slice(report: &SliceReport) {
     for time in &report.batch_times {
         histogram!(BATCH_TIME).record(milliseconds(*time));
     }
-    // Not gauges: a gauge that was set once is on all later lines.
     if let Some(rate) = report.rows_per_second {
         histogram!(ROWS_PER_SECOND).record(rate);
     }
@@ -82,9 +82,13 @@ fn emit_slice(report: &SliceReport) {
 #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more")]
 pub fn emit_backlog(report: &BacklogReport) {
     let Some(collector) = *COLLECTOR else { return };
-    gauge!(HOURS_SINCE_LAST_SUCCESS).set(report.hours_since_last_success);
-    gauge!(BACKLOG_ROWS).set(report.backlog_rows as f64);
-    gauge!(BACKLOG_AGE).set(report.backlog_age_seconds);
+    histogram!(HOURS_SINCE_LAST_SUCCESS).record(report.hours_since_last_success);
+    if let Some(rows) = report.backlog_rows {
+        histogram!(BACKLOG_ROWS).record(rows as f64);
+    }
+    if let Some(age) = report.backlog_age_seconds {
+        histogram!(BACKLOG_AGE).record(age);
+    }
     counter!(HASH_FINDINGS).increment(report.verification_breaks);
     write(collector);
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Pool;
 use tokio_postgres::IsolationLevel;
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::maintenance::{Deadline, Plan, Settings, dry_run, dry_run_restore, run, verify};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
-    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamIds,
-    StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
+    ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
+    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
+    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition,
+    StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
 use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
@@ -140,16 +141,25 @@ impl SnapshotService {
         let standing = backlog::get_standing(&**client, day_end - TimeDelta::days(1), day_end);
         let Standing { now, last_success, breaks } = session::read(&client, &limits, standing).await?;
         let cutoff = Plan::starting_at(now.and_utc(), self.settings.retention_months).cutoff.naive_utc();
-        let oldest = session::read(&client, &limits, backlog::find_oldest_due(&**client, cutoff)).await?;
-        let estimate = session::read(&client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
         let seconds = |time: TimeDelta| time.num_milliseconds().max(0) as f64 / 1000.0;
-        Ok(BacklogReport {
-            hours_since_last_success: seconds(now - last_success) / 3600.0,
+        let look = async {
+            let oldest = session::read(&client, &limits, backlog::find_oldest_due(&**client, cutoff)).await?;
             // The planner never expects nothing.
-            backlog_rows: if oldest.is_some() { estimate } else { 0 },
-            backlog_age_seconds: oldest.map_or(0.0, |oldest| seconds(cutoff - oldest)),
-            verification_breaks: breaks,
-        })
+            let Some(oldest) = oldest else { return Ok((0, 0.0)) };
+            let rows = session::read(&client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
+            Ok((rows, seconds(cutoff - oldest)))
+        };
+        let (backlog_rows, backlog_age_seconds) = match look.await {
+            Ok((rows, age)) => (Some(rows), Some(age)),
+            // When maintenance last succeeded is worth knowing without it.
+            Err(error @ Error::Busy(_)) => {
+                warn!(error = chain(&error), "the backlog is not known");
+                (None, None)
+            }
+            Err(error) => return Err(error),
+        };
+        let hours_since_last_success = seconds(now - last_success) / 3600.0;
+        Ok(BacklogReport { hours_since_last_success, backlog_rows, backlog_age_seconds, verification_breaks: breaks })
     }
 
     /// All runs, newest first.

@@ -4,8 +4,7 @@ use crate::model::SliceReport;
 use crate::store::session::Limits;
 
 /// How the service works.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(unpredictable_function_pointer_comparisons, reason = "settings are compared without it")]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Logs older than this many calendar months are archived.
     pub retention_months: u32,

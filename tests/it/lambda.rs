@@ -9,21 +9,12 @@ use axum::routing::post;
 use serde_json::{Value, json};
 use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
-use crate::support::lambda::{sample_event, start_function};
+use crate::support::lambda::{FUNCTIONS, sample_event, start_function};
 use crate::support::{TestDatabase, time};
 use runtime_api::{Function, serve};
 
-const HTTP_FUNCTIONS: [&str; 9] = [
-    "list-snapshots",
-    "get-snapshot",
-    "list-archived-logs",
-    "list-stream-events",
-    "get-stream-state",
-    "trigger-maintenance",
-    "list-maintenance-runs",
-    "get-verification",
-    "get-maintenance-run",
-];
+/// Those behind the API.
+const HTTP_FUNCTIONS: &[&str] = FUNCTIONS.split_at(9).0;
 /// Those that read what a stream has.
 const READERS: [&str; 5] =
     ["list-snapshots", "get-snapshot", "list-archived-logs", "list-stream-events", "get-stream-state"];
@@ -51,7 +42,7 @@ async fn start(name: &str, database: &TestDatabase) -> Function {
 #[tokio::test]
 async fn each_http_function_answers_its_sample_event_in_the_envelope() {
     let database = with_history().await;
-    for name in HTTP_FUNCTIONS {
+    for &name in HTTP_FUNCTIONS {
         let outcome = start(name, &database).await.invoke(&sample_event(name)).await;
         assert_eq!(outcome.status(), 200, "{name}: {outcome:?}");
         assert_eq!(outcome.payload["headers"]["content-type"], "application/json");
@@ -257,7 +248,7 @@ async fn with_the_database_down_each_http_function_answers_503_and_when_to_retry
     };
     for address in [closed, silent.local_addr().unwrap()] {
         let url = format!("postgres://user:hunter2@{address}/db?sslmode=disable");
-        for name in HTTP_FUNCTIONS {
+        for &name in HTTP_FUNCTIONS {
             let mut function = start_function(name, &[("DATABASE_URL", &url)]).await;
             let outcome = function.invoke(&sample_event(name)).await;
             assert_eq!(outcome.status(), 503, "{name} {outcome:?}");
@@ -334,7 +325,7 @@ async fn no_answer_contains_what_the_database_said() {
 #[tokio::test]
 async fn a_malformed_event_fails_its_invocation_only() {
     let database = with_history().await;
-    for name in HTTP_FUNCTIONS.into_iter().chain(["run-maintenance", "migrate"]) {
+    for name in FUNCTIONS {
         let mut function = start(name, &database).await;
         for malformed in ["not JSON", "[]", r#"{"what": "is this"}"#, "null"] {
             let outcome = function.invoke(malformed).await;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -66,13 +66,18 @@ struct Stub {
     /// What the function writes to. A file, so that all it has written can be read at any moment.
     log: File,
     /// How long the log was when the last event was handed out.
-    logged_before: AtomicUsize,
+    logged_before: AtomicU64,
 }
 
 impl Stub {
-    fn log(&self) -> String {
-        let mut log = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];
-        self.log.read_exact_at(&mut log, 0).unwrap();
+    fn log_length(&self) -> u64 {
+        self.log.metadata().unwrap().len()
+    }
+
+    /// What was logged after so many bytes.
+    fn log_after(&self, length: u64) -> String {
+        let mut log = vec![0; usize::try_from(self.log_length() - length).unwrap()];
+        self.log.read_exact_at(&mut log, length).unwrap();
         String::from_utf8(log).unwrap()
     }
 }
@@ -82,7 +87,7 @@ const TRACE_ID: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f
 
 /// An empty file that goes with its last user.
 fn log_file() -> File {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("runtime-api-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = std::env::temp_dir().join(name);
     let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
@@ -102,7 +107,7 @@ impl Function {
             first_poll: watch::Sender::new(None),
             trace_id: Mutex::new(TRACE_ID.into()),
             log: log_file(),
-            logged_before: AtomicUsize::new(0),
+            logged_before: AtomicU64::new(0),
         });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
@@ -134,7 +139,12 @@ impl Function {
 
     /// Hands the function an event and waits for what comes of it, for as long as the function may take.
     pub async fn invoke(&mut self, event: &str) -> Outcome {
-        self.events.send(event.to_owned()).unwrap();
+        self.invoke_without_waiting(event);
+        self.outcome().await
+    }
+
+    /// Waits for what comes of an event that was handed over.
+    pub async fn outcome(&mut self) -> Outcome {
         let patience = Duration::from_mins(1).max(*self.stub.timeout.lock().await);
         let answer = tokio::time::timeout(patience, self.outcomes.recv()).await;
         answer.expect("the function neither answered nor failed").unwrap()
@@ -181,7 +191,7 @@ impl Function {
 
     /// All that it has logged, as JSON lines.
     pub fn log(&self) -> String {
-        self.stub.log()
+        self.stub.log_after(0)
     }
 }
 
@@ -210,12 +220,12 @@ async fn next(State(stub): State<Arc<Stub>>) -> impl IntoResponse {
     headers.insert("Lambda-Runtime-Deadline-Ms", deadline.as_millis().to_string().parse().unwrap());
     headers.insert("Lambda-Runtime-Trace-Id", stub.trace_id.lock().await.parse().unwrap());
     headers.insert("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:1:function:f".parse().unwrap());
-    stub.logged_before.store(stub.log().len(), Ordering::Relaxed);
+    stub.logged_before.store(stub.log_length(), Ordering::Relaxed);
     (headers, event)
 }
 
 async fn done(State(stub): State<Arc<Stub>>, Path((_, kind)): Path<(String, String)>, body: Bytes) -> StatusCode {
-    let log = stub.log().split_off(stub.logged_before.load(Ordering::Relaxed));
+    let log = stub.log_after(stub.logged_before.load(Ordering::Relaxed));
     let outcome = Outcome { failed: kind == "error", payload: serde_json::from_slice(&body).unwrap(), log };
     stub.outcomes.send(outcome).unwrap();
     StatusCode::ACCEPTED

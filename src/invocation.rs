@@ -68,8 +68,8 @@ pub async fn migrate(pool: &Pool, event: Value) -> Result<MigrationReport> {
     run.await.inspect_err(|error| log("migration failed", error))
 }
 
-/// Emits how far maintenance is behind, for a schedule's `event`. What verifications have found is counted by the day that
-/// ends with the event's time, so that each day is counted once.
+/// Emits how far maintenance is behind, for a schedule's `event`. What verifications have found is counted by the day
+/// that ends with the event's time, so that each day is counted once.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! What a function logs: JSON lines, each with the ids of the invocation during which it is logged. `lambda_runtime` opens a span
-//! with these around each invocation, but lines of tasks that were spawned, such as a connection's, are in no span, and where less
-//! than `info` is logged there is none. An execution environment handles one event at a time, so each line is of the one that is
-//! being handled.
+//! What a function logs: JSON lines, each with the ids of the invocation during which it is logged. `lambda_runtime`
+//! opens a span with these around each invocation, but lines of tasks that were spawned, such as a connection's, are in
+//! no span, and where less than `info` is logged there is none. An execution environment handles one event at a time,
+//! so each line is of the one that is being handled. (At `trace` the runtime also tells how it fetches events.)
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

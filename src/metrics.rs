@@ -1,8 +1,6 @@
-//! CloudWatch's metrics, as lines of its embedded metric format on stdout: what a function logs in that form CloudWatch counts.
-//! All are of the namespace `SnapshotService`, without dimensions, as the template's alarms look for them. `README.md` has the
-//! list.
-//!
-//! Lines have the run and the invocation's ids beside the metrics.
+//! CloudWatch's metrics, as lines of its embedded metric format on stdout: what a function logs in that form CloudWatch
+//! counts. All are of the namespace `SnapshotService`, without dimensions, as the template's alarms look for them.
+//! `README.md` has the list. Lines have the run and the invocation's ids beside the metrics.
 
 use std::io;
 use std::sync::LazyLock;
@@ -42,8 +40,8 @@ const UNITS: [(&str, Unit); 10] = [
     (RUNS_FAILED, Unit::Count),
 ];
 
-/// The crate writes what its global recorder has gathered; here that is gathered and written at once. There are counters, and
-/// histograms, which are lists of values; no gauges: one that was set once is on all later lines.
+/// The crate writes what its global recorder has gathered; here that is gathered and written at once. There are
+/// counters, and histograms, which are lists of values; no gauges: one that was set once is on all later lines.
 static COLLECTOR: LazyLock<Option<&'static Collector>> = LazyLock::new(|| {
     let collector = Builder::new().cloudwatch_namespace("SnapshotService").emit_zeros(true).init();
     for (name, unit) in UNITS {
@@ -100,8 +98,8 @@ fn write(collector: &Collector) {
             None => collector.remove_property(name),
         };
     }
-    // Lambda leaves out lines below the function's log level, and takes one that says none, or not when, for INFO. Metrics are
-    // wanted at every level.
+    // Lambda leaves out lines below the function's log level, and takes one that says none, or not when, for INFO.
+    // Metrics are wanted at every level.
     collector.set_property("level", "FATAL");
     collector.set_property("timestamp", Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true));
     // As a whole, so that no other line gets in between.

@@ -128,8 +128,8 @@ impl SnapshotService {
         session::read(&client, &self.read_limits(), verification::find_last_verification(&**client)).await
     }
 
-    /// How far maintenance is behind, by the database's clock. Verifications are those that last got further within the day
-    /// that ends at `day_end`. A look at indexes and estimates, whatever there is; reads only.
+    /// How far maintenance is behind, by the database's clock. Verifications are those that last got further within the
+    /// day that ends at `day_end`. A look at indexes and estimates, whatever there is; reads only.
     ///
     /// # Errors
     ///

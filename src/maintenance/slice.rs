@@ -18,8 +18,8 @@ use crate::store::session::{self, Limits};
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
 const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
 
-/// Batches after which a slice reports, though it goes on: a metric's line holds no more values, and what a slice that is killed
-/// has not reported nobody counts.
+/// Batches after which a slice reports, though it goes on: a metric's line holds no more values, and what a slice that
+/// is killed has not reported nobody counts.
 const MAX_REPORTED_TIMES: usize = 100;
 
 /// A run whose lease was just taken.

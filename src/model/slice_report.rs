@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-/// What a slice of a run has committed since it last reported: reports add up, also where the slice fails. What one that is
-/// killed has not yet reported is in the run's own counters only.
+/// What a slice of a run has committed since it last reported: reports add up, also where the slice fails. What one
+/// that is killed has not yet reported is in the run's own counters only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SliceReport {
     /// The run.

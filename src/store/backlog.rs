@@ -34,8 +34,8 @@ pub(crate) async fn get_standing(
     })
 }
 
-/// When the oldest log created before `cutoff` was created, or none. The first entry of an index: known at once, however many
-/// logs there are.
+/// When the oldest log created before `cutoff` was created, or none. The first entry of an index: known at once,
+/// however many logs there are.
 pub(crate) async fn find_oldest_due(
     client: &impl GenericClient,
     cutoff: NaiveDateTime,

@@ -279,7 +279,8 @@ async fn the_daily_report_tells_how_far_maintenance_is_behind() {
     database
         .execute(
             "UPDATE snapshot_service_migrations SET applied_on = to_char(
-                 clock_timestamp() AT TIME ZONE 'UTC' - version * interval '100 hours', 'YYYY-MM-DD\"T\"HH24:MI:SS.US123\"Z\"')",
+                 clock_timestamp() AT TIME ZONE 'UTC' - version * interval '100 hours',
+                 'YYYY-MM-DD\"T\"HH24:MI:SS.US123\"Z\"')",
         )
         .await;
     let first = report_as(&reader).await;
@@ -310,7 +311,8 @@ async fn the_daily_report_tells_how_far_maintenance_is_behind() {
     assert_eq!((&busy["backlogRows"], &busy["backlogAgeSeconds"]), (&Value::Null, &Value::Null));
     assert!(hours(&busy) > 99.0);
 
-    // What is not all of it is no success: a run of the archive alone, one that is not at its end, one that was cancelled.
+    // What is not all of it is no success: a run of the archive alone, one that is not at its end, one that was
+    // cancelled.
     let service = database.service();
     service.create_monthly_snapshots(Utc::now(), &Deadline::never()).await.unwrap();
     let mut function = start("run-maintenance", &database, "10").await;
@@ -354,7 +356,8 @@ async fn what_a_verification_finds_is_reported_on_the_day_after() {
     for (days, findings) in [(0, 2), (1, 0), (2, 0)] {
         database
             .execute(&format!(
-                r#"UPDATE "ArchiveVerification" SET "updatedAt" = timestamp '2026-06-01 01:00' - {days} * interval '1 day'"#
+                r#"UPDATE "ArchiveVerification"
+                   SET "updatedAt" = timestamp '2026-06-01 01:00' - {days} * interval '1 day'"#
             ))
             .await;
         for (time, findings) in [("2026-06-01T06:00:00Z", findings), ("2026-06-02T06:00:00Z", 0)] {

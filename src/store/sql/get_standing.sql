@@ -1,6 +1,6 @@
--- How maintenance has fared. $1 and $2: verifications are looked at that last got further after the one and up to the other.
--- One row: now, by the clock that "finishedAt" is of; last_success, or when the first migration was applied where no run has
--- succeeded; breaks that the verifications have found.
+-- How maintenance has fared. $1 and $2: verifications are looked at that last got further after the one and up to the
+-- other. One row: now, by the clock that "finishedAt" is of; last_success, or when the first migration was applied
+-- where no run has succeeded; breaks that the verifications have found.
 SELECT
     clock_timestamp() AT TIME ZONE 'UTC' AS now,
     COALESCE(

@@ -18,6 +18,7 @@
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
 //! | `STATE_MACHINE_ARN` | none | the Step Functions state machine that continues maintenance on request |
 //! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
+//! | `AWS_LAMBDA_LOG_FORMAT` | text | `JSON`: lines are JSON objects, each with the ids of its invocation |
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -38,6 +39,26 @@ pub struct Config {
     pub maintenance_budget: Duration,
     /// ARN of the state machine that continues it.
     pub state_machine: Option<String>,
+}
+
+/// How a function logs. Read before all else, so that what is wrong with the rest can be logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Whether lines are JSON.
+    pub json: bool,
+    /// The least level, or directives such as `tokio_postgres=debug`; empty for `info`.
+    pub filter: String,
+}
+
+impl LogSettings {
+    /// Reads the process's environment. What is wrong with it [`Config::from_env`] tells.
+    pub fn from_env() -> Self {
+        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            json: lookup("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json")),
+            filter: lookup("AWS_LAMBDA_LOG_LEVEL").or_else(|| lookup("RUST_LOG")).unwrap_or_default(),
+        }
+    }
 }
 
 /// A variable's value is not what it must be.
@@ -90,6 +111,7 @@ impl Config {
                 max_active_sessions: optional_number(lookup, "MAX_ACTIVE_SESSIONS", 0..=100_000)?,
                 statement_timeout: seconds(lookup, "STATEMENT_TIMEOUT_SECONDS", statement, 3600)?,
                 lock_timeout: seconds(lookup, "LOCK_TIMEOUT_SECONDS", lock, 3600)?,
+                on_slice: None,
             },
             maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
             state_machine: lookup("STATE_MACHINE_ARN"),
@@ -164,7 +186,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = config(&[URL, ("BATCH_ROWS", "")]).expect("defaults");
         assert_eq!(config.settings.retention_months, 3);
-        assert_eq!(config.settings, Settings::default());
+        assert_eq!(format!("{:?}", config.settings), format!("{:?}", Settings::default()));
         assert_eq!(config.settings.batch_rows, 100_000);
         assert_eq!(config.settings.statement_timeout, Duration::from_secs(8));
         assert_eq!(config.settings.lock_timeout, Duration::from_secs(2));

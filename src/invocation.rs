@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::database::{self, MigrationReport};
 use crate::error::{Error, Result, chain};
 use crate::maintenance::Deadline;
-use crate::model::{MaintenanceRun, Month, StepEvent, StepReport, Trigger};
+use crate::metrics;
+use crate::model::{BacklogReport, MaintenanceRun, Month, StepEvent, StepReport, Trigger};
 use crate::service::SnapshotService;
 
 /// How soon a scheduled run looks again whether another one has ended.
@@ -92,6 +93,22 @@ pub async fn migrate(pool: &Pool, event: Value) -> Result<MigrationReport> {
     run.await.inspect_err(|error| log("migration failed", error))
 }
 
+/// Emits how far maintenance is behind, for a schedule's `event`. What verifications have found is counted by the day
+/// that ends with the event's time, so that each day is counted once.
+///
+/// # Errors
+///
+/// [`Error::UnknownEvent`], and those of [`SnapshotService::get_backlog`].
+pub async fn report_metrics(service: &SnapshotService, event: Value, now: DateTime<Utc>) -> Result<BacklogReport> {
+    let report = async {
+        check_event(&event)?;
+        let report = service.get_backlog(time(&event, now)).await?;
+        metrics::emit_backlog(&report);
+        Ok(report)
+    };
+    report.await.inspect_err(|error| log("metrics are not reported", error))
+}
+
 /// Who sent an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sender {
@@ -113,11 +130,15 @@ fn check_event(event: &Value) -> Result<Sender> {
     }
 }
 
-/// The month that a schedule fired for: that of the event's time, which every delivery of it repeats; of `now` where it
-/// says none, or one to come.
+/// The month that a schedule fired for.
 fn period(event: &Value, now: DateTime<Utc>) -> Month {
+    Month::of(time(event, now))
+}
+
+/// The event's time, which every delivery of it repeats; `now` where it says none, or one to come.
+fn time(event: &Value, now: DateTime<Utc>) -> DateTime<Utc> {
     let time = event.get("time").and_then(Value::as_str).and_then(|time| DateTime::parse_from_rfc3339(time).ok());
-    Month::of(time.map_or(now, |time| time.to_utc().min(now)))
+    time.map_or(now, |time| time.to_utc().min(now))
 }
 
 fn log(what: &str, error: &Error) {

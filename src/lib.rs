@@ -5,7 +5,7 @@
 //! - [`http`] answers API Gateway's requests; the Lambda binaries in `src/bin` only wire it up.
 //! - [`invocation`] does what EventBridge and deployments ask for.
 //! - [`state_machine`] continues what one invocation cannot end.
-//! - [`config`] is what the environment may say.
+//! - [`config`] is what the environment may say; [`logging`] and [`metrics`] are what the functions write to stdout.
 //!
 //! # Example
 //!
@@ -58,21 +58,23 @@ pub mod database;
 mod error;
 pub mod http;
 pub mod invocation;
+pub mod logging;
 mod maintenance;
+pub mod metrics;
 mod model;
 mod service;
 pub mod state_machine;
 mod store;
 
-pub use config::Config;
+pub use config::{Config, LogSettings};
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition, HeldBack,
-    HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
-    PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
-    RunPosition, RunStatus, Scope, SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport,
-    StepRequest, StopReason, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind,
+    ArchiveFilter, ArchivePosition, BacklogReport, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition,
+    HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month,
+    Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest,
+    RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport, SnapshotPosition, StatePosition,
+    Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind,
     Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

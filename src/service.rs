@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::Pool;
 use tokio_postgres::IsolationLevel;
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_restore, run, verify};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent, MaintenancePause,
-    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest, RestoreDryRunReport, RestoreRequest,
-    RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step, StepEvent, StepReport, StreamEvent,
-    StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
+    ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
+    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
+    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition,
+    Step, StepEvent, StepReport, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
 };
+use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
-use crate::store::{events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification};
+use crate::store::{event_log, events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
@@ -147,6 +149,40 @@ impl SnapshotService {
     pub async fn get_last_verification(&self) -> Result<Option<Verification>> {
         let client = self.pool.get().await?;
         session::read(&client, &self.read_limits(), verification::find_last_verification(&**client)).await
+    }
+
+    /// How far maintenance is behind, by the database's clock. Verifications are those that last got further within the
+    /// day that ends at `day_end`. A look at indexes and estimates, whatever there is; reads only.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of centuries fit")]
+    pub async fn get_backlog(&self, day_end: DateTime<Utc>) -> Result<BacklogReport> {
+        let client = self.pool.get().await?;
+        let limits = self.settings.limits();
+        let standing = backlog::get_standing(&**client, day_end - TimeDelta::days(1), day_end);
+        let Standing { now, last_success, breaks } = session::read(&client, &limits, standing).await?;
+        let cutoff = Plan::starting_at(now.and_utc(), self.settings.retention_months).cutoff.naive_utc();
+        let seconds = |time: TimeDelta| time.num_milliseconds().max(0) as f64 / 1000.0;
+        let look = async {
+            let oldest = session::read(&client, &limits, backlog::find_oldest_due(&**client, cutoff)).await?;
+            // The planner never expects nothing.
+            let Some(oldest) = oldest else { return Ok((0, 0.0)) };
+            let rows = session::read(&client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
+            Ok((rows, seconds(cutoff - oldest)))
+        };
+        let (backlog_rows, backlog_age_seconds) = match look.await {
+            Ok((rows, age)) => (Some(rows), Some(age)),
+            // When maintenance last succeeded is worth knowing without it.
+            Err(error @ Error::Busy(_)) => {
+                warn!(error = chain(&error), "the backlog is not known");
+                (None, None)
+            }
+            Err(error) => return Err(error),
+        };
+        let hours_since_last_success = seconds(now - last_success) / 3600.0;
+        Ok(BacklogReport { hours_since_last_success, backlog_rows, backlog_age_seconds, verification_breaks: breaks })
     }
 
     /// All runs, newest first.

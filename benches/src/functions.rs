@@ -84,7 +84,8 @@ async fn compare(
     })
     .to_string();
     let url = server.url("warm");
-    let mut function = Function::start(binary(name), name, &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+    let mut function =
+        Function::start(binary(name), name, &[("DATABASE_URL", &url), ("AWS_LAMBDA_LOG_LEVEL", "ERROR")]).await;
     let (mut invocations, mut queries) = (Vec::new(), Vec::new());
     for _ in 0..INVOCATIONS {
         let started = Instant::now();

@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 
 use chrono::Utc;
-use lambda_http::{Request, run, service_fn, tracing};
+use lambda_http::{Request, run, service_fn};
 use snapshot_service::http::{Call, Endpoint, answer};
-use snapshot_service::{Config, SnapshotService, database, exit};
+use snapshot_service::{Config, LogSettings, SnapshotService, database, exit, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    tracing::init_default_subscriber();
+    logging::init(&LogSettings::from_env());
     let config = Config::from_env().unwrap_or_else(|error| exit(&error));
     // An environment handles one event at a time.
     let pool =

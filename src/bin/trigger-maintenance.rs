@@ -3,20 +3,18 @@
 use std::convert::Infallible;
 
 use chrono::Utc;
-use lambda_http::{Request, run, service_fn, tracing};
+use lambda_http::{Request, run, service_fn};
 use snapshot_service::http::{Call, Endpoint, answer};
-use snapshot_service::{Config, SnapshotService, database, exit, state_machine};
+use snapshot_service::{Config, LogSettings, SnapshotService, database, exit, logging, metrics, state_machine};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    tracing::init_default_subscriber();
+    logging::init(&LogSettings::from_env());
     let config = Config::from_env().unwrap_or_else(|error| exit(&error));
-    // Each worker has one, and one to keep the lease.
-    let connections = 2 * config.settings.workers + 1;
-    let pool = database::connect_pool(&config.database, "trigger-maintenance", connections)
+    let pool = database::connect_pool(&config.database, "trigger-maintenance", config.settings.connections())
         .await
         .unwrap_or_else(|error| exit(&error));
-    let service = SnapshotService::new(pool, config.settings);
+    let service = SnapshotService::new(pool, metrics::of_slices(config.settings));
     let continuation = state_machine::continuation(config.state_machine).await;
     run(service_fn(|request: Request| async {
         let call = Call::of_lambda(&request, Utc::now(), config.maintenance_budget);

@@ -341,7 +341,7 @@ impl Archiving<'_> {
                     }
                 }
             };
-            attempt.succeed(batch.seen);
+            slice.succeed(attempt, batch.seen);
             moved += batch.moved;
             if let Some(stop) = slice.stop() {
                 return Ok(Some(stop));

@@ -68,6 +68,11 @@ impl Attempt<'_> {
         self.size.rows
     }
 
+    /// How long it has taken so far.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The batch is done with `seen` rows. Returns whether it was full, so that there may be more.
     pub(super) fn succeed(self, seen: u64) -> bool {
         let full = seen >= u64::from(self.size.rows);

@@ -148,7 +148,7 @@ impl Restoring<'_> {
                     }
                 }
             };
-            attempt.succeed(batch.seen);
+            slice.succeed(attempt, batch.seen);
             moved += batch.moved;
             if let Some(stop) = slice.stop() {
                 return Ok(Some(stop));

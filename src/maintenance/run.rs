@@ -35,7 +35,7 @@ pub(crate) async fn run(
     match start(pool, settings, &wanted, None, deadline).await? {
         Start::Wanted(slice) => {
             let id = slice.run.id;
-            let result = work(slice).await;
+            let result = slice.reported(work(&slice)).await;
             if let Err(Error::NotRestorable { .. } | Error::RestoreRefused { .. }) = result {
                 // It would be refused again, and nothing else would run meanwhile.
                 give_up(pool, settings, id).await?;
@@ -85,7 +85,7 @@ pub(super) async fn start<'a>(
             return Ok(Start::Wanted(slice));
         }
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
-        match work(slice).await {
+        match slice.reported(work(&slice)).await {
             Ok(run) if !run.complete => return Ok(Start::Other(run)),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
@@ -219,8 +219,8 @@ async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) ->
 }
 
 /// Does what can be done of a run in one slice, and gives the lease back unless its execution keeps it.
-pub(super) async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
-    let result = do_phases(&slice).await;
+pub(super) async fn work(slice: &Slice<'_>) -> Result<MaintenanceRun> {
+    let result = do_phases(slice).await;
     let end = match &result {
         // It stays open until its tables are dropped: nothing else may run until then.
         Ok(None) if slice.run.scope == Scope::Rollback => {
@@ -238,7 +238,7 @@ pub(super) async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
         }),
     };
     let released = match &end {
-        Some(end) => release(&slice, end).await,
+        Some(end) => release(slice, end).await,
         None => Ok(()),
     };
     match (result, released) {
@@ -252,7 +252,7 @@ pub(super) async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
             }
             let cancelled = match error {
                 Error::LeaseLost { .. } => {
-                    find(&slice).await?.filter(|run| run.stop_reason == Some(StopReason::Cancelled))
+                    find(slice).await?.filter(|run| run.stop_reason == Some(StopReason::Cancelled))
                 }
                 _ => None,
             };
@@ -260,7 +260,7 @@ pub(super) async fn work(slice: Slice<'_>) -> Result<MaintenanceRun> {
         }
         (Ok(_), Ok(())) => {}
     }
-    let run = find(&slice).await?.ok_or(Error::LeaseLost { run: slice.run.id })?;
+    let run = find(slice).await?.ok_or(Error::LeaseLost { run: slice.run.id })?;
     info!(
         run = %run.id, status = run.status.as_str(), stop_reason = run.stop_reason.map(StopReason::as_str),
         snapshots_created = run.snapshots_created, logs_archived = run.logs_archived,

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use crate::model::SliceReport;
 use crate::store::session::Limits;
 
 /// How the service works.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Logs older than this many calendar months are archived.
     pub retention_months: u32,
@@ -27,6 +28,8 @@ pub struct Settings {
     pub max_replica_lag: Option<Duration>,
     /// A run pauses while more sessions of others than this execute a statement.
     pub max_active_sessions: Option<u32>,
+    /// What hears of each slice of a run: when it ends, and before, when there is much to tell.
+    pub on_slice: Option<fn(&SliceReport)>,
 }
 
 impl Default for Settings {
@@ -46,11 +49,17 @@ impl Default for Settings {
             max_archive_rows: None,
             max_replica_lag: None,
             max_active_sessions: None,
+            on_slice: None,
         }
     }
 }
 
 impl Settings {
+    /// Connections that maintenance takes at most: each worker has one, and one to keep the lease.
+    pub fn connections(&self) -> usize {
+        2 * self.workers + 1
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits { statement: self.statement_timeout, lock: self.lock_timeout }
     }

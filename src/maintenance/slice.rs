@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,12 +11,16 @@ use tracing::{info, warn};
 use super::batch_size::{Attempt, BatchSize};
 use super::{Deadline, Settings};
 use crate::error::{Error, Result, chain};
-use crate::model::{MaintenanceRun, StopReason};
+use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
 use crate::store::maintenance_runs::{Progress, RunState, Taken, renew_lease};
 use crate::store::session::{self, Limits};
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
 const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
+
+/// Batches after which a slice reports, though it goes on: a metric's line holds no more values, and what a slice that
+/// is killed has not reported nobody counts.
+const MAX_REPORTED_TIMES: usize = 100;
 
 /// A run whose lease was just taken.
 #[derive(Debug)]
@@ -57,6 +62,9 @@ pub(super) struct Slice<'a> {
     is_paused: AtomicBool,
     /// One of several workers failed.
     has_failed: AtomicBool,
+    began: Instant,
+    /// What is done and not reported yet.
+    unreported: Mutex<SliceReport>,
 }
 
 impl<'a> Slice<'a> {
@@ -69,6 +77,7 @@ impl<'a> Slice<'a> {
     ) -> Self {
         let Begun { run, state, lease } = begun;
         let flag = || AtomicBool::new(false);
+        let unreported = Mutex::new(SliceReport::of(run.id));
         Self {
             pool,
             settings,
@@ -81,6 +90,8 @@ impl<'a> Slice<'a> {
             has_worked: flag(),
             is_paused: flag(),
             has_failed: flag(),
+            began: Instant::now(),
+            unreported,
         }
     }
 
@@ -104,6 +115,45 @@ impl<'a> Slice<'a> {
     pub(super) fn batch_size_up_to(&self, max_rows: u32) -> BatchSize {
         let batch_rows = self.settings.batch_rows.min(max_rows);
         BatchSize::new(&Settings { batch_rows, ..self.settings.clone() }, self.state.batch_rows)
+    }
+
+    /// A batch is done with `seen` rows. Returns whether it was full, so that there may be more.
+    pub(super) fn succeed(&self, attempt: Attempt<'_>, seen: u64) -> bool {
+        if seen > 0 {
+            let mut unreported = self.unreported();
+            unreported.batch_times.push(attempt.elapsed());
+            if unreported.batch_times.len() == MAX_REPORTED_TIMES {
+                self.report(&mut unreported);
+            }
+        }
+        attempt.succeed(seen)
+    }
+
+    /// Does all the `work` of the slice, and reports how it ended.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`.
+    pub(super) async fn reported<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = work.await;
+        // Who lost the lease leaves the run to another holder, and an execution says itself when it gives up.
+        let failed = !self.keeps_lease && matches!(&result, Err(error) if !matches!(error, Error::LeaseLost { .. }));
+        let mut unreported = self.unreported();
+        unreported.outcome = Some(SliceOutcome { time: self.began.elapsed(), failed });
+        self.report(&mut unreported);
+        result
+    }
+
+    fn report(&self, unreported: &mut SliceReport) {
+        let report = std::mem::replace(unreported, SliceReport::of(self.run.id));
+        if let Some(on_slice) = self.settings.on_slice {
+            on_slice(&report);
+        }
+    }
+
+    fn unreported(&self) -> std::sync::MutexGuard<'_, SliceReport> {
+        // Counts are whole at any time.
+        self.unreported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A batch failed: returns when it is to be tried again, or why to stop instead.
@@ -149,7 +199,14 @@ impl<'a> Slice<'a> {
     /// [`Error::LeaseLost`], and then nothing is committed.
     pub(super) async fn commit_preparation(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
         self.renew(&transaction, progress).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        let mut unreported = self.unreported();
+        unreported.snapshots_created += progress.snapshots_created;
+        unreported.unparsed_amounts += progress.unparsed_amounts;
+        unreported.logs_archived += progress.logs_archived;
+        unreported.hash_mismatches += progress.hash_mismatches;
+        unreported.rows_per_second = progress.rows_per_second.or(unreported.rows_per_second);
+        Ok(())
     }
 
     /// Records `progress` that comes with no other change, and renews the lease.

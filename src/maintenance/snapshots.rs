@@ -146,7 +146,7 @@ impl PageOfStreams<'_> {
                     }
                 }
             };
-            let full = attempt.succeed(batch.seen);
+            let full = slice.succeed(attempt, batch.seen);
             warn_of_unparsed(&slice.run, &batch);
             seen += batch.seen;
             last_stream = batch.last_stream.or(last_stream);

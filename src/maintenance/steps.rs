@@ -12,7 +12,9 @@ use super::run::{self, Start};
 use super::slice::{Begun, Slice};
 use super::{Deadline, Plan, Settings, archive, snapshots};
 use crate::error::{Error, Result};
-use crate::model::{MaintenanceRun, Month, Phase, Scope, StepReport, StepRequest, StopReason};
+use crate::model::{
+    MaintenanceRun, Month, Phase, Scope, SliceOutcome, SliceReport, StepReport, StepRequest, StopReason,
+};
 use crate::store::maintenance_runs::{self, NewRun};
 use crate::store::session;
 
@@ -53,10 +55,13 @@ impl<'a> Steps<'a> {
         let id = slice.run.id;
         if slice.run.scope != Scope::Maintenance {
             // Its own execution's, or somebody's; whole, since it has no months to share.
-            let run = run::work(slice).await?;
+            let run = slice.reported(run::work(&slice)).await?;
             return Ok(if run.finished_at.is_some() { StepReport::ended(id) } else { StepReport::of(id, false) });
         }
-        let stopped = if slice.run.phase == Phase::Snapshots { snapshots::take_snapshots(&slice).await? } else { None };
+        if slice.run.phase != Phase::Snapshots {
+            return Ok(StepReport::of(id, true));
+        }
+        let stopped = slice.reported(snapshots::take_snapshots(&slice)).await?;
         Ok(StepReport::of(id, stopped.is_none()))
     }
 
@@ -73,7 +78,7 @@ impl<'a> Steps<'a> {
             _ => return Ok(StepReport::of(id, true)),
         }
         run::check_columns(&slice).await?;
-        match archive::plan(&slice).await? {
+        match slice.reported(archive::plan(&slice)).await? {
             Ok(months) => {
                 info!(run = %id, months = months.len(), "snapshot maintenance: months are planned");
                 Ok(StepReport { months, ..StepReport::of(id, true) })
@@ -91,14 +96,17 @@ impl<'a> Steps<'a> {
         if slice.run.phase != Phase::Archive {
             return Ok(StepReport::of(id, true));
         }
-        let stopped = archive::archive_one(&slice, month).await?;
+        let stopped = slice.reported(archive::archive_one(&slice, month)).await?;
         Ok(StepReport::of(id, stopped.is_none()))
     }
 
     /// Does what is left of the run, and ends it. Complete when that was the one that is asked for.
     pub(crate) async fn finish(self, id: Uuid, request: StepRequest) -> Result<StepReport> {
         let run = match self.take(id, None).await? {
-            Ok(begun) => run::work(self.slice(begun)).await?,
+            Ok(begun) => {
+                let slice = self.slice(begun);
+                slice.reported(run::work(&slice)).await?
+            }
             Err(run) => run,
         };
         let ended = run.finished_at.is_some();
@@ -113,10 +121,15 @@ impl<'a> Steps<'a> {
 
     /// Records that the execution failed, and why; the next trigger continues its run.
     pub(crate) async fn fail(self, error: &str) -> Result<()> {
+        let began = Instant::now();
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.settings.limits()).await?;
         let run = maintenance_runs::fail_execution(&transaction, &self.holder(), error).await?;
         transaction.commit().await?;
+        if let (Some(run), Some(on_slice)) = (run, self.settings.on_slice) {
+            let outcome = SliceOutcome { time: began.elapsed(), failed: true };
+            on_slice(&SliceReport { outcome: Some(outcome), ..SliceReport::of(run) });
+        }
         warn!(?run, execution = self.execution, error, "snapshot maintenance: the execution failed");
         Ok(())
     }

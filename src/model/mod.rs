@@ -1,5 +1,6 @@
 //! What the service speaks of: validated values, without I/O.
 
+mod backlog_report;
 mod cursor;
 mod event;
 mod held_back;
@@ -7,12 +8,14 @@ mod maintenance_run;
 mod month;
 mod page;
 mod restore;
+mod slice_report;
 mod snapshot;
 mod step;
 mod stream_id;
 mod time;
 mod verification;
 
+pub use backlog_report::BacklogReport;
 pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
 pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
 pub use held_back::{HeldBack, HeldBackReason};
@@ -23,6 +26,7 @@ pub use maintenance_run::{
 pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
+pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::StreamSnapshot;
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{StreamId, StreamIds};

@@ -2,6 +2,7 @@
 //! and outside a transaction. Statements are unnamed (`query_typed`): a named one would pin a pooler's connection.
 
 pub(crate) mod archive_columns;
+pub(crate) mod backlog;
 mod error;
 pub(crate) mod event_log;
 pub(crate) mod events;

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_norway::Value;
 use snapshot_service::http::ROUTES;
 
+use crate::support::lambda::{FUNCTIONS, sample_event};
+
 fn file_stems(folder: &str, extension: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -57,7 +59,7 @@ fn template_routes(template: &Value) -> BTreeSet<(String, String, String)> {
 fn each_binary_has_a_function_and_a_sample_event_of_its_name_and_the_other_way_round() {
     let template = yaml("template.yaml");
     let binaries = file_stems("src/bin", "rs");
-    assert_eq!(binaries.len(), 11);
+    assert_eq!(binaries, FUNCTIONS.map(str::to_owned).into());
     assert_eq!(file_stems("events", "json"), binaries);
     let built: BTreeSet<String> =
         functions(&template).iter().map(|(_, function)| binary(function).to_owned()).collect();
@@ -87,8 +89,7 @@ fn the_template_and_the_contract_have_the_routes_of_the_handlers() {
 #[test]
 fn each_sample_event_is_for_its_functions_route() {
     for route in ROUTES {
-        let event: serde_json::Value =
-            serde_json::from_str(&crate::support::lambda::sample_event(route.function)).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&sample_event(route.function)).unwrap();
         assert_eq!(event["routeKey"], format!("{} {}", route.method, route.path));
         assert_eq!(event["requestContext"]["http"]["method"], route.method);
         let parameters = event["pathParameters"].as_object().into_iter().flatten();
@@ -200,6 +201,8 @@ fn each_function_has_a_role_a_log_and_one_secret_and_no_others() {
         };
         let properties = &function["Properties"];
         assert_eq!(properties["Role"].as_str().unwrap(), format!("{stem}Role.Arn"));
+        let user = properties["Environment"]["Variables"]["PGUSER"].as_str().unwrap();
+        assert_eq!(user, format!("{database_role}DatabaseUser"));
         let secret = properties["Environment"]["Variables"]["DATABASE_SECRET_ID"].as_str().unwrap();
         assert_eq!(secret, format!("{database_role}DatabaseSecretArn"));
         let role = &template["Resources"][format!("{stem}Role")]["Properties"];
@@ -249,7 +252,7 @@ fn a_line_of_the_access_log_is_json_and_has_both_request_ids() {
 #[test]
 fn the_schedule_fires_on_the_first_at_two_utc_and_can_be_disabled() {
     let template = yaml("template.yaml");
-    let schedule = &template["Resources"]["RunMaintenanceFunction"]["Properties"]["Events"]["Monthly"];
+    let schedule = &template["Resources"]["MaintenanceStateMachine"]["Properties"]["Events"]["Monthly"];
     assert_eq!(schedule["Type"], "ScheduleV2");
     assert_eq!(schedule["Properties"]["ScheduleExpression"], "cron(0 2 1 * ? *)");
     assert_eq!(schedule["Properties"]["ScheduleExpressionTimezone"], "UTC");
@@ -259,10 +262,19 @@ fn the_schedule_fires_on_the_first_at_two_utc_and_can_be_disabled() {
     // What it gives up is kept.
     let queue = "SnapshotDeadLetterQueue.Arn";
     assert_eq!(schedule["Properties"]["DeadLetterConfig"]["Arn"].as_str(), Some(queue));
-    for function in ["RunMaintenanceFunction", "MigrateFunction"] {
+    for function in ["RunMaintenanceFunction", "ReportMetricsFunction", "MigrateFunction"] {
         let target = &template["Resources"][function]["Properties"]["DeadLetterQueue"]["TargetArn"];
         assert_eq!(target.as_str(), Some(queue));
     }
+}
+
+#[test]
+fn the_metrics_that_silence_must_not_hide_are_reported_daily() {
+    let template = yaml("template.yaml");
+    let schedule = &template["Resources"]["ReportMetricsFunction"]["Properties"]["Events"]["Daily"];
+    assert_eq!(schedule["Type"], "ScheduleV2");
+    assert_eq!(schedule["Properties"]["ScheduleExpression"], "cron(0 6 * * ? *)");
+    assert!(schedule["Properties"].get("State").is_none(), "it is on, whether or not maintenance is");
 }
 
 #[test]

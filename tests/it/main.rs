@@ -8,6 +8,8 @@ mod archive;
 mod faults;
 mod hosts;
 mod lambda;
+mod logging;
+mod metrics;
 mod migrations;
 mod proof;
 mod property;

@@ -1,7 +1,23 @@
 use runtime_api::Function;
 
+/// All functions.
+pub(crate) const FUNCTIONS: [&str; 12] = [
+    "list-snapshots",
+    "get-snapshot",
+    "list-archived-logs",
+    "list-stream-events",
+    "get-stream-state",
+    "trigger-maintenance",
+    "list-maintenance-runs",
+    "get-verification",
+    "get-maintenance-run",
+    "run-maintenance",
+    "report-metrics",
+    "migrate",
+];
+
 /// The path of a built binary.
-fn binary(name: &str) -> &'static str {
+pub(crate) fn binary(name: &str) -> &'static str {
     match name {
         "list-snapshots" => env!("CARGO_BIN_EXE_list-snapshots"),
         "get-snapshot" => env!("CARGO_BIN_EXE_get-snapshot"),
@@ -13,6 +29,7 @@ fn binary(name: &str) -> &'static str {
         "get-verification" => env!("CARGO_BIN_EXE_get-verification"),
         "get-maintenance-run" => env!("CARGO_BIN_EXE_get-maintenance-run"),
         "run-maintenance" => env!("CARGO_BIN_EXE_run-maintenance"),
+        "report-metrics" => env!("CARGO_BIN_EXE_report-metrics"),
         "migrate" => env!("CARGO_BIN_EXE_migrate"),
         _ => panic!("no binary is called {name}"),
     }

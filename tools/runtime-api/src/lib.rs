@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -16,7 +19,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -26,7 +28,6 @@ pub struct Function {
     stub: Arc<Stub>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     events: mpsc::UnboundedSender<String>,
-    log: Arc<Mutex<Vec<String>>>,
     started: Instant,
 }
 
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub failed: bool,
     /// What it answered, or how it failed.
     pub payload: Value,
+    /// What the function logged from the moment it was handed the event until it answered.
+    pub log: String,
 }
 
 impl Outcome {
@@ -59,6 +62,37 @@ struct Stub {
     timeout: Mutex<Duration>,
     /// When the function first asked for an event.
     first_poll: watch::Sender<Option<Instant>>,
+    trace_id: Mutex<String>,
+    /// What the function writes to. A file, so that all it has written can be read at any moment.
+    log: File,
+    /// How long the log was when the last event was handed out.
+    logged_before: AtomicU64,
+}
+
+impl Stub {
+    fn log_length(&self) -> u64 {
+        self.log.metadata().unwrap().len()
+    }
+
+    /// What was logged after so many bytes.
+    fn log_after(&self, length: u64) -> String {
+        let mut log = vec![0; usize::try_from(self.log_length() - length).unwrap()];
+        self.log.read_exact_at(&mut log, length).unwrap();
+        String::from_utf8(log).unwrap()
+    }
+}
+
+/// The X-Ray trace of all invocations, unless another is set.
+const TRACE_ID: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+
+/// An empty file that goes with its last user.
+fn log_file() -> File {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("runtime-api-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
 }
 
 impl Function {
@@ -71,6 +105,9 @@ impl Function {
             outcomes: outcome,
             timeout: Mutex::new(Duration::from_secs(30)),
             first_poll: watch::Sender::new(None),
+            trace_id: Mutex::new(TRACE_ID.into()),
+            log: log_file(),
+            logged_before: AtomicU64::new(0),
         });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
@@ -88,29 +125,26 @@ impl Function {
             ("AWS_LAMBDA_LOG_LEVEL", "INFO"),
         ]);
         let started = Instant::now();
-        let mut process = Command::new(program)
+        let process = Command::new(program)
             .env_clear()
             .envs(platform)
             .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
+            .stdout(stub.log.try_clone().unwrap())
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let log_copy = Arc::clone(&log);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                log_copy.lock().await.push(line);
-            }
-        });
-        Self { process, stub, outcomes, events, log, started }
+        Self { process, stub, outcomes, events, started }
     }
 
     /// Hands the function an event and waits for what comes of it, for as long as the function may take.
     pub async fn invoke(&mut self, event: &str) -> Outcome {
-        self.events.send(event.to_owned()).unwrap();
+        self.invoke_without_waiting(event);
+        self.outcome().await
+    }
+
+    /// Waits for what comes of an event that was handed over.
+    pub async fn outcome(&mut self) -> Outcome {
         let patience = Duration::from_mins(1).max(*self.stub.timeout.lock().await);
         let answer = tokio::time::timeout(patience, self.outcomes.recv()).await;
         answer.expect("the function neither answered nor failed").unwrap()
@@ -133,6 +167,11 @@ impl Function {
         *self.stub.timeout.lock().await = timeout;
     }
 
+    /// Gives later invocations another X-Ray trace.
+    pub async fn set_trace_id(&self, trace_id: &str) {
+        trace_id.clone_into(&mut *self.stub.trace_id.lock().await);
+    }
+
     /// Kills the process, as the platform does.
     pub async fn kill(&mut self) {
         self.process.kill().await.unwrap();
@@ -150,9 +189,9 @@ impl Function {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The log so far, as JSON lines.
-    pub async fn log(&self) -> String {
-        self.log.lock().await.join("\n")
+    /// All that it has logged, as JSON lines.
+    pub fn log(&self) -> String {
+        self.stub.log_after(0)
     }
 }
 
@@ -179,12 +218,15 @@ async fn next(State(stub): State<Arc<Stub>>) -> impl IntoResponse {
     let mut headers = HeaderMap::new();
     headers.insert("Lambda-Runtime-Aws-Request-Id", "invocation-1".parse().unwrap());
     headers.insert("Lambda-Runtime-Deadline-Ms", deadline.as_millis().to_string().parse().unwrap());
+    headers.insert("Lambda-Runtime-Trace-Id", stub.trace_id.lock().await.parse().unwrap());
     headers.insert("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:1:function:f".parse().unwrap());
+    stub.logged_before.store(stub.log_length(), Ordering::Relaxed);
     (headers, event)
 }
 
 async fn done(State(stub): State<Arc<Stub>>, Path((_, kind)): Path<(String, String)>, body: Bytes) -> StatusCode {
-    let outcome = Outcome { failed: kind == "error", payload: serde_json::from_slice(&body).unwrap() };
+    let log = stub.log_after(stub.logged_before.load(Ordering::Relaxed));
+    let outcome = Outcome { failed: kind == "error", payload: serde_json::from_slice(&body).unwrap(), log };
     stub.outcomes.send(outcome).unwrap();
     StatusCode::ACCEPTED
 }

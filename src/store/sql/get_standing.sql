@@ -1,0 +1,18 @@
+-- How maintenance has fared. $1 and $2: verifications are looked at that last got further after the one and up to the
+-- other. One row: now, by the clock that "finishedAt" is of; last_success, or when the first migration was applied
+-- where no run has succeeded; breaks that the verifications have found.
+SELECT
+    clock_timestamp() AT TIME ZONE 'UTC' AS now,
+    COALESCE(
+        (
+            SELECT max("finishedAt")
+            FROM "MaintenanceRun"
+            WHERE scope = 'maintenance' AND status IN ('succeeded', 'succeeded_with_findings')
+        ),
+        (SELECT min(applied_on::timestamptz) AT TIME ZONE 'UTC' FROM snapshot_service_migrations)
+    ) AS last_success,
+    (
+        SELECT COALESCE(sum("breakCount"), 0)::bigint
+        FROM "ArchiveVerification"
+        WHERE "updatedAt" > $1 AND "updatedAt" <= $2
+    ) AS breaks

@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 ENV ?= dev
-.PHONY: help run test check bench build deploy
+.PHONY: help run test check sam-test bench build deploy
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -13,6 +13,9 @@ test: ## Run all tests, on a private PostgreSQL
 
 check: ## Check formatting, lints and documentation
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- --deny warnings && RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
+
+sam-test: ## Build the Lambda functions and run each one in Docker with the SAM CLI, on a private PostgreSQL
+	@tools/sam-test/run
 
 bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 15 minutes)
 	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks

@@ -39,7 +39,8 @@ pub struct Options {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// A running server. It listens on 127.0.0.1 only and asks for a password that is made up when the folder is.
+/// A running server. It listens on 127.0.0.1 only, unless the settings say otherwise, and asks for a password that is
+/// made up when the folder is.
 #[derive(Debug)]
 pub struct Server {
     binaries: Binaries,

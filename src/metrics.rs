@@ -52,8 +52,9 @@ static COLLECTOR: LazyLock<Option<&'static Collector>> = LazyLock::new(|| {
 
 /// `settings` with which maintenance emits what each slice has done.
 #[must_use]
-pub fn of_slices(settings: Settings) -> Settings {
-    Settings { on_slice: Some(emit_slice), ..settings }
+pub fn of_slices(mut settings: Settings) -> Settings {
+    settings.on_slice = Some(emit_slice);
+    settings
 }
 
 fn emit_slice(report: &SliceReport) {

@@ -13,12 +13,15 @@ use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_resto
 use crate::model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
-    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition,
-    Step, StepEvent, StepReport, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification, VerificationRequest,
+    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step,
+    StepEvent, StepReport, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification,
+    VerificationRequest,
 };
 use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
-use crate::store::{event_log, events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification};
+use crate::store::{
+    event_log, events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
+};
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);

@@ -6,6 +6,7 @@ use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::DisplayErrorContext;
+use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use serde_json::json;
 
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ async fn start(client: Client, arn: String, run: MaintenanceRun) -> Result<()> {
     let input = json!({ "runId": run.id }).to_string();
     match client.start_execution().state_machine_arn(arn).name(&name).input(input).send().await {
         Ok(_) => {}
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_execution_already_exists()) => {}
+        Err(error) if error.as_service_error().is_some_and(StartExecutionError::is_execution_already_exists) => {}
         Err(error) => {
             return Err(Error::NotContinued { run: run.id, source: format!("{}", DisplayErrorContext(&error)).into() });
         }

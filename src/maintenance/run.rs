@@ -35,7 +35,7 @@ pub(crate) async fn run(
     match start(pool, settings, &wanted, None, deadline).await? {
         Start::Wanted(slice) => {
             let id = slice.run.id;
-            let result = slice.reported(work(&slice)).await;
+            let result = slice.reported(Box::pin(work(&slice))).await;
             if let Err(Error::NotRestorable { .. } | Error::RestoreRefused { .. }) = result {
                 // It would be refused again, and nothing else would run meanwhile.
                 give_up(pool, settings, id).await?;
@@ -49,7 +49,7 @@ pub(crate) async fn run(
 /// What is there to be worked on.
 pub(super) enum Start<'a> {
     /// What was asked for.
-    Wanted(Slice<'a>),
+    Wanted(Box<Slice<'a>>),
     /// It has been done already.
     Ended(MaintenanceRun),
     /// There was no time to finish the run that goes first.
@@ -82,10 +82,10 @@ pub(super) async fn start<'a>(
         }
         is_first = false;
         if does(&slice.run, wanted) {
-            return Ok(Start::Wanted(slice));
+            return Ok(Start::Wanted(Box::new(slice)));
         }
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
-        match slice.reported(work(&slice)).await {
+        match slice.reported(Box::pin(work(&slice))).await {
             Ok(run) if !run.complete => return Ok(Start::Other(run)),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}

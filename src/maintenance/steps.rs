@@ -35,7 +35,7 @@ impl<'a> Steps<'a> {
     pub(crate) async fn take_snapshots(self, request: StepRequest) -> Result<StepReport> {
         let slice = if let Some(id) = request.run_id {
             match self.take(id, None).await? {
-                Ok(begun) => self.slice(begun),
+                Ok(begun) => Box::new(self.slice(begun)),
                 Err(run) => return Ok(StepReport::ended(run.id)),
             }
         } else {
@@ -55,13 +55,13 @@ impl<'a> Steps<'a> {
         let id = slice.run.id;
         if slice.run.scope != Scope::Maintenance {
             // Its own execution's, or somebody's; whole, since it has no months to share.
-            let run = slice.reported(run::work(&slice)).await?;
+            let run = slice.reported(Box::pin(run::work(&slice))).await?;
             return Ok(if run.finished_at.is_some() { StepReport::ended(id) } else { StepReport::of(id, false) });
         }
         if slice.run.phase != Phase::Snapshots {
             return Ok(StepReport::of(id, true));
         }
-        let stopped = slice.reported(snapshots::take_snapshots(&slice)).await?;
+        let stopped = slice.reported(Box::pin(snapshots::take_snapshots(&slice))).await?;
         Ok(StepReport::of(id, stopped.is_none()))
     }
 
@@ -78,7 +78,7 @@ impl<'a> Steps<'a> {
             _ => return Ok(StepReport::of(id, true)),
         }
         run::check_columns(&slice).await?;
-        match slice.reported(archive::plan(&slice)).await? {
+        match slice.reported(Box::pin(archive::plan(&slice))).await? {
             Ok(months) => {
                 info!(run = %id, months = months.len(), "snapshot maintenance: months are planned");
                 Ok(StepReport { months, ..StepReport::of(id, true) })
@@ -96,7 +96,7 @@ impl<'a> Steps<'a> {
         if slice.run.phase != Phase::Archive {
             return Ok(StepReport::of(id, true));
         }
-        let stopped = slice.reported(archive::archive_one(&slice, month)).await?;
+        let stopped = slice.reported(Box::pin(archive::archive_one(&slice, month))).await?;
         Ok(StepReport::of(id, stopped.is_none()))
     }
 
@@ -105,7 +105,7 @@ impl<'a> Steps<'a> {
         let run = match self.take(id, None).await? {
             Ok(begun) => {
                 let slice = self.slice(begun);
-                slice.reported(run::work(&slice)).await?
+                slice.reported(Box::pin(run::work(&slice))).await?
             }
             Err(run) => run,
         };

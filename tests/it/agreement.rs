@@ -120,7 +120,7 @@ fn open_ways(template: &Value) -> Vec<String> {
                 && matches!(&route["ApiId"], Value::Tagged(api) if api.tag == "!Ref" && api.value == "SnapshotApi");
             let own = &route["Auth"]["Authorizer"];
             let authorizer = if own.is_null() { &auth["DefaultAuthorizer"] } else { own };
-            let authorized = match authorizer.as_str() {
+            let is_asked_for = match authorizer.as_str() {
                 Some("AWS_IAM") => auth["EnableIamAuthorizer"].as_bool() == Some(true),
                 Some(token) => {
                     let issuer = &auth["Authorizers"][token]["JwtConfiguration"]["issuer"];
@@ -128,7 +128,7 @@ fn open_ways(template: &Value) -> Vec<String> {
                 }
                 None => false,
             };
-            if !(ours && authorized) {
+            if !(ours && is_asked_for) {
                 open.push(format!("{name}: {:?} {:?}", route["Method"].as_str(), route["Path"].as_str()));
             }
         }
@@ -290,4 +290,14 @@ fn the_template_sets_only_variables_that_the_service_reads() {
             );
         }
     }
+}
+
+#[test]
+fn the_state_machine_gets_what_its_definition_names() {
+    let definition = include_str!("../../statemachine/maintenance.asl.json");
+    let template = yaml("template.yaml");
+    let substitutions = &template["Resources"]["MaintenanceStateMachine"]["Properties"]["DefinitionSubstitutions"];
+    let given: BTreeSet<&str> = substitutions.as_mapping().unwrap().keys().map(|name| name.as_str().unwrap()).collect();
+    let named = definition.split("${").skip(1).map(|rest| rest.split_once('}').unwrap().0);
+    assert_eq!(named.collect::<BTreeSet<_>>(), given);
 }

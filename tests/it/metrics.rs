@@ -232,13 +232,13 @@ async fn reader_url(database: &TestDatabase) -> String {
     let name = database.value::<String>("SELECT current_database()::text").await;
     database
         .execute(&format!(
-            r#"DO $$ BEGIN
+            r"DO $$ BEGIN
                    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reads_{name}') THEN
                        CREATE ROLE reads_{name} LOGIN PASSWORD 'reads';
                    END IF;
                END $$;
                ALTER ROLE reads_{name} SET default_transaction_read_only = on;
-               GRANT SELECT ON ALL TABLES IN SCHEMA public TO reads_{name}"#
+               GRANT SELECT ON ALL TABLES IN SCHEMA public TO reads_{name}"
         ))
         .await;
     let (_, place) = database.url.split_once('@').unwrap();

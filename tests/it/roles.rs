@@ -359,7 +359,7 @@ async fn each_function_does_its_work_with_the_login_that_it_needs_and_says_what_
     let reader = login(&database, "reader", READ).await;
     let maintainer = login(&database, "maintainer", MAINTAIN).await;
     let nobody = login(&database, "nobody", "").await;
-    for name in HTTP_FUNCTIONS {
+    for &name in HTTP_FUNCTIONS {
         let (able, unable) = if name == "trigger-maintenance" { (&maintainer, &reader) } else { (&reader, &nobody) };
         let mut function = start_function(name, &[("DATABASE_URL", &able.url)]).await;
         let outcome = function.invoke(&sample_event(name)).await;
@@ -490,7 +490,7 @@ async fn what_is_not_the_migrating_logins_to_do_is_named_with_its_sql() {
     )
     .await;
     insert_events(&host, 100).await;
-    host.execute(r#"DROP TABLE remembered"#).await;
+    host.execute("DROP TABLE remembered").await;
     let before = grants(&host).await;
 
     let migrator = TestDatabase::adopt(url_of(&server.url("app"), "migrator")).await;

@@ -122,6 +122,8 @@ async fn an_error_that_does_not_pass_marks_the_run_and_the_next_execution_contin
     let error = failed["error"].as_str().unwrap();
     assert!(error.starts_with("archive_columns_differ: ") && error.contains("memo"), "{error}");
     assert_eq!(database.count(r#""StreamSnapshot""#).await, 12, "what was done stays");
+    // The step whose error is caught is not yet the run's failure.
+    assert_eq!(machine.log().await.matches(r#""RunsFailed":1"#).count(), 1);
 
     snapshot_service::database::migrate(&database.pool).await.unwrap();
     database.execute("DROP TABLE remembered").await;

@@ -57,6 +57,7 @@ struct Lambda {
     months_at_once: AtomicUsize,
     most_months_at_once: AtomicUsize,
     events: Mutex<Vec<Value>>,
+    log: Mutex<String>,
 }
 
 impl StateMachine {
@@ -72,6 +73,7 @@ impl StateMachine {
             months_at_once: AtomicUsize::new(0),
             most_months_at_once: AtomicUsize::new(0),
             events: Mutex::default(),
+            log: Mutex::default(),
         });
         let routes = Router::new()
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
@@ -157,6 +159,11 @@ impl StateMachine {
         events.iter().filter(|event| event["step"] == step).cloned().collect()
     }
 
+    /// What the functions have logged.
+    pub(crate) async fn log(&self) -> String {
+        self.lambda.log.lock().await.clone()
+    }
+
     /// How many months were archived at the same time, at most.
     pub(crate) fn most_months_at_once(&self) -> usize {
         self.lambda.most_months_at_once.load(Ordering::SeqCst)
@@ -200,7 +207,7 @@ impl Lambda {
         function.set_timeout(self.timeout).await;
         if fate == Fate::IsKilled {
             function.invoke_without_waiting(event);
-            while !function.log().await.contains("snapshot maintenance: begins") {
+            while !function.log().contains("snapshot maintenance: begins") {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             function.kill().await;
@@ -209,19 +216,20 @@ impl Lambda {
             );
         }
         let outcome = function.invoke(event).await;
+        self.log.lock().await.push_str(&function.log());
         if outcome.failed { failed(&outcome.payload) } else { outcome.payload.to_string().into_response() }
     }
 
     /// Sends a request to moto; returns the status and what it answers.
     async fn ask_moto(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (StatusCode, Vec<u8>) {
         let moto = self.moto.get().unwrap();
-        let mut request = format!("POST {path} HTTP/1.1\r\nHost: {moto}\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
-        request += &format!("Content-Length: {}\r\n\r\n", body.len());
+        let headers: String = headers.iter().map(|(name, value)| [name, ": ", value, "\r\n"].concat()).collect();
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {moto}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
+        );
         let mut stream = TcpStream::connect(moto).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();

@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 ENV ?= dev
-.PHONY: help run test check sam-test bench build deploy
+.PHONY: help run test check sam-test bench footprint build deploy
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -19,6 +19,9 @@ sam-test: ## Build the Lambda functions and run each one in Docker with the SAM 
 
 bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 15 minutes)
 	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
+
+footprint: ## Measure the released functions: size, cold start, memory (their build takes about 10 minutes)
+	cargo build --release --package snapshot-service --package benchmarks --bins && target/release/benchmarks footprint
 
 build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda; ARGS="--parameter-overrides Architecture=x86_64")
 	sam build $(ARGS)

@@ -1,8 +1,10 @@
 //! `make bench`: the service's figures, each a ratio of two measurements of this very run, or a number of its own.
 //!
-//! Prints them, and writes them to `benches/RESULTS.md` with the machine's description.
+//! Prints them, and writes them to `benches/RESULTS.md` with the machine's description. With the argument `footprint`, what
+//! each function weighs and how fast it starts, instead.
 
 mod data;
+mod footprint;
 mod functions;
 mod maintenance;
 mod report;
@@ -20,7 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(report) if report.all_reached() => ExitCode::SUCCESS,
+        Ok(all_reached) if all_reached => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             report::say(&format!("error: {error:?}"));
@@ -29,13 +31,17 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<Report> {
+async fn run() -> Result<bool> {
     // Durable, as a real one is: fsync is on.
     let settings = ["shared_buffers = 512MB", "max_wal_size = 4GB", "max_connections = 50"];
     let options = Options { settings: settings.map(String::from).to_vec(), ..Options::default() };
     let folder = std::env::temp_dir().join(format!("snapshot-service-bench-{}", std::process::id()));
     let server = Server::start(&folder, &options)?;
-    let result = measure(&server, &settings).await;
+    let result = if std::env::args().any(|argument| argument == "footprint") {
+        footprint::measure(&server).await.map(|()| true)
+    } else {
+        measure(&server, &settings).await.map(|report| report.all_reached())
+    };
     drop(server);
     // Its supervisor is still taking it down.
     while std::fs::remove_dir_all(&folder).is_err() && folder.exists() {

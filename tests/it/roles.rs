@@ -371,6 +371,9 @@ async fn each_function_does_its_work_with_the_login_that_it_needs_and_says_what_
     let mut function = start_function("run-maintenance", &[("DATABASE_URL", &maintainer.url)]).await;
     let outcome = function.invoke(&sample_event("run-maintenance")).await;
     assert_eq!(outcome.payload["status"], "succeeded", "{outcome:?}");
+    let mut function = start_function("report-metrics", &[("DATABASE_URL", &reader.url)]).await;
+    let outcome = function.invoke(&sample_event("report-metrics")).await;
+    assert!(!outcome.failed && outcome.payload["backlogRows"].is_number(), "{outcome:?}");
 }
 
 /// What the roles and everybody else have been granted, as text.

@@ -3,10 +3,11 @@
 -- $1 whether the roles are to have anything; if not, only the host's objects are looked at: the service's are dropped.
 -- Columns: is_grant, statement, object (as SQL writes it), owner, is_possible (for the role of this session). In order.
 WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
-    -- list, get. Of "Stream" both ids, to find one by the other.
+    -- list, get, report. Of "Stream" both ids, to find one by the other.
     ('snapshot_service_read', 'SELECT', '{
         EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
-        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
+        snapshot_service_migrations
     }'::name[], NULL::name[]),
     ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId}'),
     -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.

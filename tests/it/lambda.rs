@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::routing::post;
 use serde_json::{Value, json};
 use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
 use crate::support::lambda::{sample_event, start_function};
+use crate::support::moto::Moto;
 use crate::support::{TestDatabase, time};
-use runtime_api::{Function, serve};
+use runtime_api::Function;
 
 const HTTP_FUNCTIONS: [&str; 9] = [
     "list-snapshots",
@@ -377,14 +374,9 @@ async fn the_credentials_may_come_from_secrets_manager() {
         "password": std::str::from_utf8(url.get_password().unwrap()).unwrap(),
         "host": "127.0.0.1", "port": url.get_ports()[0], "dbname": url.get_dbname().unwrap(),
     });
-    let stub = Router::new().route("/", post(get_secret_value)).with_state(secret.to_string());
-    let endpoint = format!("http://{}", serve(stub).await);
-    let aws = [
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_REGION", "eu-west-1"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
+    let moto = Moto::start(&[]).await;
+    moto.secrets().create_secret().name("the-database").secret_string(secret.to_string()).send().await.unwrap();
+    let aws = moto.variables();
     let named = [aws.as_slice(), &[("DATABASE_SECRET_ID", "the-database")]].concat();
     let outcome = start_function("get-snapshot", &named).await.invoke(&sample_event("get-snapshot")).await;
     assert_eq!(outcome.status(), 200, "{outcome:?}");
@@ -392,18 +384,4 @@ async fn the_credentials_may_come_from_secrets_manager() {
     let unknown = [aws.as_slice(), &[("DATABASE_SECRET_ID", "unknown")]].concat();
     let mut function = start_function("get-snapshot", &unknown).await;
     assert_eq!(function.exit_code().await, Some(78));
-}
-
-async fn get_secret_value(
-    State(secret): State<String>,
-    headers: HeaderMap,
-    body: String,
-) -> (axum::http::StatusCode, String) {
-    assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
-    let request: Value = serde_json::from_str(&body).unwrap();
-    if request["SecretId"] == "the-database" {
-        (axum::http::StatusCode::OK, json!({"Name": "the-database", "SecretString": secret}).to_string())
-    } else {
-        (axum::http::StatusCode::BAD_REQUEST, json!({"__type": "ResourceNotFoundException"}).to_string())
-    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod database;
 pub(crate) mod lambda;
+pub(crate) mod moto;
 
 use chrono::{DateTime, Utc};
 use snapshot_service::{ArchiveFilter, LoggedEvent, PageRequest, SnapshotService, StreamId};

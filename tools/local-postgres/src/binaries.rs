@@ -1,10 +1,8 @@
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::unistd::Uid;
-
-use crate::{Error, Result, last_lines};
+use crate::packages::install_package;
+use crate::{Error, Result};
 
 /// Oldest major version that the service works with.
 const MIN_VERSION: u32 = 14;
@@ -59,16 +57,9 @@ impl Binaries {
     /// [`Error::NoBinaries`], saying what to install; [`Error::Program`] when the installation fails.
     pub fn find_or_install() -> Result<Self> {
         Self::find().or_else(|missing| {
-            if pg_bin().is_some() || which::which("apt-get").is_err() {
+            if pg_bin().is_some() || !install_package("postgresql")? {
                 return Err(missing);
             }
-            let root = Uid::effective().is_root();
-            if !root && which::which("sudo").is_err() {
-                return Err(missing);
-            }
-            tracing::info!("no PostgreSQL found; installing the distribution's package");
-            apt_get(root, &["update"])?;
-            apt_get(root, &["install", "-y", "--no-install-recommends", "postgresql"])?;
             Self::find()
         })
     }
@@ -114,26 +105,6 @@ fn usual_folders() -> Vec<PathBuf> {
             .collect::<Vec<_>>()
     });
     folders.collect()
-}
-
-fn apt_get(root: bool, arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new(if root { "env" } else { "sudo" });
-    if !root && !std::io::stdin().is_terminal() {
-        // Nobody is there to type a password.
-        command.arg("-n");
-    }
-    if !root {
-        command.arg("env");
-    }
-    // Another installation may be under way on a machine that has just come up.
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
-    let failed = |output: String| Error::Program { program: format!("apt-get {}", arguments.join(" ")), output };
-    let output = command.output().map_err(|error| failed(error.to_string()))?;
-    // A third-party list that cannot be reached makes `update` fail, though the package may be had all the same.
-    if output.status.success() || arguments == ["update"] {
-        return Ok(());
-    }
-    Err(failed(last_lines(&output.stderr)))
 }
 
 #[cfg(test)]

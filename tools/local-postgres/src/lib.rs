@@ -3,14 +3,17 @@
 //! - [`Binaries`] finds PostgreSQL 14 or newer, or installs the distribution's package.
 //! - [`Server`] runs a server on a free loopback port. Processes that start a server on the same folder share it; the
 //!   last one to end, in whatever way, takes it down.
+//! - [`install_package`] is how the former gets what the machine lacks; tests install with it, too.
 
 mod account;
 mod binaries;
+mod packages;
 mod server;
 
 use std::path::PathBuf;
 
 pub use binaries::Binaries;
+pub use packages::install_package;
 pub use server::{Options, Server};
 
 /// Why there is no server.

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` or `host=... user=...` |
 //! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it |
-//! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape; its `host`, `port`, `username`, `password` and `dbname` win over the above |
+//! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape; its `host`, `port`, `username`, `password` and `dbname` win over the above; fetched again, once, when the database refuses it |
+//! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS or RDS Proxy, signed with the function's own role |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
 //! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |

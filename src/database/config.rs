@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
+use super::credentials::CredentialsConfig;
 use super::tls::TlsMode;
 use crate::config::ConfigError;
 
@@ -12,7 +13,7 @@ use crate::config::ConfigError;
 pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
     pub(super) tls: TlsConfig,
-    pub(super) secret_id: Option<String>,
+    pub(super) credentials: CredentialsConfig,
 }
 
 /// How connections are encrypted, as libpq's `sslmode` and `sslrootcert`.
@@ -26,11 +27,11 @@ pub(super) struct TlsConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // tokio_postgres hides the password.
-        let Self { postgres, tls, secret_id } = self;
+        let Self { postgres, tls, credentials } = self;
         f.debug_struct("DatabaseConfig")
             .field("postgres", postgres)
             .field("tls", tls)
-            .field("secret_id", secret_id)
+            .field("credentials", credentials)
             .finish()
     }
 }
@@ -80,8 +81,18 @@ impl DatabaseConfig {
         {
             postgres.dbname(database);
         }
-        let secret_id = lookup("DATABASE_SECRET_ID");
-        if postgres.get_hosts().is_empty() && secret_id.is_none() {
+        let credentials = match (lookup("DATABASE_SECRET_ID"), lookup("DATABASE_IAM_AUTH").as_deref()) {
+            (Some(id), None | Some("false")) => CredentialsConfig::Secret(id),
+            (None, None | Some("false")) => CredentialsConfig::Given,
+            (None, Some("true")) => CredentialsConfig::Iam,
+            (Some(_), Some("true")) => {
+                return Err(ConfigError::new("DATABASE_IAM_AUTH", "leave it out, or DATABASE_SECRET_ID"));
+            }
+            (_, Some(other)) => {
+                return Err(ConfigError::new("DATABASE_IAM_AUTH", format!("{other:?} is neither true nor false")));
+            }
+        };
+        if postgres.get_hosts().is_empty() && !matches!(credentials, CredentialsConfig::Secret(_)) {
             return Err(bad_url("set it to postgres://user:password@host:port/database, or set PGHOST".into()));
         }
 
@@ -98,7 +109,7 @@ impl DatabaseConfig {
         };
         let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());
-        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, secret_id })
+        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, credentials })
     }
 }
 

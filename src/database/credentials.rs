@@ -1,29 +1,31 @@
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use deadpool_postgres::Connect;
+use deadpool_postgres::{ConfigConnectImpl, Connect};
+use futures_util::stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::io::StreamReader;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
-/// How long RDS takes a token, at most. It is asked for when a connection begins, and never again.
+/// Longest that Secrets Manager may take, with retries; it is asked before the first connection, within Lambda's 10 s for
+/// a start. A connection under way waits no longer than for the database.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// RDS takes no token that is valid for longer. It looks at it once, when a connection begins.
 const TOKEN_VALIDITY: Duration = Duration::from_mins(15);
-
 /// What a URL's query says as it is (RFC 3986).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -34,21 +36,23 @@ pub(super) enum CredentialsConfig {
     Given,
     /// A secret in Secrets Manager, by its name or ARN.
     Secret(String),
-    /// A token that the process's own AWS identity signs.
-    Iam,
+    /// A token for this host, port and user, which the process's own AWS identity signs.
+    Iam { host: String, port: u16, user: String },
 }
 
 /// Opens the pool's connections, each with the credentials of its moment.
 pub(super) struct Connector {
-    tls: MakeRustlsConnect,
+    direct: ConfigConnectImpl<MakeRustlsConnect>,
     credentials: Credentials,
 }
 
 enum Credentials {
     Given,
     Secret(StoredSecret),
-    Iam(Identity),
+    Iam(Signer),
 }
+
+type Opened = std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
 
 impl Connector {
     /// # Errors
@@ -57,68 +61,49 @@ impl Connector {
     pub(super) async fn new(config: &CredentialsConfig, tls: MakeRustlsConnect) -> Result<Self> {
         let credentials = match config {
             CredentialsConfig::Given => Credentials::Given,
-            CredentialsConfig::Secret(id) => Credentials::Secret(StoredSecret::fetch_first(id).await?),
-            CredentialsConfig::Iam => Credentials::Iam(Identity::load().await?),
+            CredentialsConfig::Secret(id) => Credentials::Secret(StoredSecret::fetch(&load_aws().await, id).await?),
+            CredentialsConfig::Iam { host, port, user } => Credentials::Iam(Signer::new(host, *port, user).await?),
         };
-        Ok(Self { tls, credentials })
+        Ok(Self { direct: ConfigConnectImpl { tls }, credentials })
     }
 
-    async fn connect(&self, mut config: Config) -> std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    async fn open(&self, mut config: Config) -> Opened {
         match &self.credentials {
-            Credentials::Given => self.open(&config).await,
-            Credentials::Iam(identity) => {
-                match identity.sign_token(&config, SystemTime::now()).await {
-                    Ok(token) => config.password(token),
-                    Err(error) => return Err(as_database_error(error).await),
-                };
-                self.open(&config).await
-            }
+            Credentials::Given => self.direct.connect(&config).await,
             Credentials::Secret(stored) => {
-                let known = stored.get();
-                match self.open(&known.over(&config)).await {
+                let known = stored.known().await;
+                match self.direct.connect(&known.complete(&config)).await {
                     // It was rotated.
-                    Err(refused) if is_refusal(&refused) => match stored.fetch_after(&known).await {
+                    Err(refused) if is_refusal(&refused) => match stored.fetch_again(&known).await {
                         Ok(fresh) if fresh == known => Err(refused),
-                        Ok(fresh) => self.open(&fresh.over(&config)).await,
+                        Ok(fresh) => self.direct.connect(&fresh.complete(&config)).await,
                         Err(error) => Err(as_database_error(error).await),
                     },
                     result => result,
                 }
             }
+            Credentials::Iam(signer) => match signer.sign_token(SystemTime::now()).await {
+                Ok(token) => self.direct.connect(config.password(token)).await,
+                Err(error) => Err(as_database_error(error).await),
+            },
         }
-    }
-
-    async fn open(&self, config: &Config) -> std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-        let (client, connection) = config.connect(self.tls.clone()).await?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
-            }
-        });
-        Ok((client, task))
     }
 }
 
 impl Connect for Connector {
-    fn connect(
-        &self,
-        config: &Config,
-    ) -> Pin<Box<dyn Future<Output = std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>>
-    {
-        Box::pin(self.connect(config.clone()))
+    fn connect(&self, config: &Config) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>> {
+        Box::pin(self.open(config.clone()))
     }
 }
 
 /// Whether the server does not take the user or the password.
 fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    matches!(
-        error.code(),
-        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
-    )
+    let refusals = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    error.code().is_some_and(|code| refusals.contains(code))
 }
 
-/// A database secret in the shape that RDS gives it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// A database's secret in the shape that RDS gives it.
+#[derive(PartialEq, Eq, Deserialize)]
 struct Secret {
     username: String,
     password: String,
@@ -128,125 +113,92 @@ struct Secret {
 }
 
 impl Secret {
-    /// `named`, with what the secret says in its place.
-    fn over(&self, named: &Config) -> Config {
-        // host() and port() add to a list; a secret's host replaces what the environment named.
-        let mut config = if self.host.is_some() { without_hosts(named) } else { named.clone() };
+    /// `config` with the secret's user and password, and the place that it leaves open.
+    fn complete(&self, config: &Config) -> Config {
+        let mut config = config.clone();
         config.user(&self.username).password(&self.password);
-        if let Some(host) = &self.host {
+        if config.get_hosts().is_empty()
+            && let Some(host) = &self.host
+        {
             config.host(host).port(self.port.unwrap_or(5432));
         }
-        if let Some(dbname) = &self.dbname {
+        if config.get_dbname().is_none()
+            && let Some(dbname) = &self.dbname
+        {
             config.dbname(dbname);
         }
         config
     }
 }
 
-/// What is left of a configuration without its hosts.
-fn without_hosts(named: &Config) -> Config {
-    let mut config = Config::new();
-    config
-        .ssl_mode(named.get_ssl_mode())
-        .keepalives_idle(named.get_keepalives_idle())
-        .keepalives(named.get_keepalives());
-    if let Some(dbname) = named.get_dbname() {
-        config.dbname(dbname);
-    }
-    if let Some(name) = named.get_application_name() {
-        config.application_name(name);
-    }
-    if let Some(timeout) = named.get_connect_timeout() {
-        config.connect_timeout(*timeout);
-    }
-    if let Some(timeout) = named.get_tcp_user_timeout() {
-        config.tcp_user_timeout(*timeout);
-    }
-    if let Some(interval) = named.get_keepalives_interval() {
-        config.keepalives_interval(interval);
-    }
-    if let Some(retries) = named.get_keepalives_retries() {
-        config.keepalives_retries(retries);
-    }
-    config
-}
-
 /// A secret, as it was when it was last fetched.
 struct StoredSecret {
     id: String,
     client: aws_sdk_secretsmanager::Client,
-    last: Mutex<Secret>,
-    /// One fetches at a time: what is then known is what the others wanted.
-    fetching: tokio::sync::Mutex<()>,
+    /// Locked while it is fetched: connections that begin meanwhile wait for it.
+    last: Mutex<Arc<Secret>>,
 }
 
 impl StoredSecret {
-    async fn fetch_first(id: &str) -> Result<Self> {
-        let client = aws_sdk_secretsmanager::Client::new(&load_aws().await);
-        let last = fetch(&client, id).await?;
-        Ok(Self { id: id.to_owned(), client, last: Mutex::new(last), fetching: tokio::sync::Mutex::default() })
+    async fn fetch(aws: &SdkConfig, id: &str) -> Result<Self> {
+        let client = aws_sdk_secretsmanager::Client::new(aws);
+        let last = Mutex::new(Arc::new(fetch(&client, id).await?));
+        Ok(Self { id: id.to_owned(), client, last })
     }
 
-    fn get(&self) -> Secret {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    async fn known(&self) -> Arc<Secret> {
+        Arc::clone(&*self.last.lock().await)
     }
 
-    /// The secret that came after `refused`; that one, if there is none.
-    async fn fetch_after(&self, refused: &Secret) -> Result<Secret> {
-        let _fetching = self.fetching.lock().await;
-        let last = self.get();
-        if last != *refused {
-            return Ok(last);
+    /// What was fetched after `refused`: by somebody else meanwhile, or now.
+    async fn fetch_again(&self, refused: &Arc<Secret>) -> Result<Arc<Secret>> {
+        let mut last = self.last.lock().await;
+        if Arc::ptr_eq(&last, refused) {
+            *last = Arc::new(fetch(&self.client, &self.id).await?);
         }
-        let fresh = fetch(&self.client, &self.id).await?;
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
-        Ok(fresh)
+        Ok(Arc::clone(&last))
     }
 }
 
 async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> Result<Secret> {
     let answer = client.get_secret_value().secret_id(id).send().await;
-    // The SDK's errors say next to nothing without their context.
-    let answer = answer.map_err(|error| Error::Secret(DisplayErrorContext(error).to_string().into()))?;
+    // In words: the debug form of the SDK's errors has the answer, and so may have the secret.
+    let answer = answer.map_err(|error| Error::Secret(chain(&error).into()))?;
     // The parser's own words may have a part of the text.
     serde_json::from_str(answer.secret_string().unwrap_or_default())
-        .map_err(|_| Error::Secret("not a JSON object with username and password".into()))
+        .map_err(|_| Error::Secret(format!("{id} is not a JSON object with username and password").into()))
 }
 
 async fn load_aws() -> SdkConfig {
-    aws_config::load_defaults(BehaviorVersion::latest()).await
+    let timeouts = TimeoutConfig::builder().operation_timeout(FETCH_TIMEOUT).build();
+    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await
 }
 
-/// The process's own AWS identity, which signs the tokens that RDS takes for a password.
-struct Identity {
-    provider: SharedCredentialsProvider,
+/// Signs the tokens that RDS takes for a user's password.
+struct Signer {
+    identity: SharedCredentialsProvider,
     region: Region,
+    url: String,
 }
 
-impl Identity {
-    async fn load() -> Result<Self> {
+impl Signer {
+    async fn new(host: &str, port: u16, user: &str) -> Result<Self> {
         let aws = load_aws().await;
-        let missing = |what: &str| Error::Secret(format!("DATABASE_IAM_AUTH: there is no {what}").into());
-        let provider = aws.credentials_provider().ok_or_else(|| missing("AWS identity"))?;
+        let missing = |what: &str| Error::Secret(format!("no {what} to sign the database's tokens").into());
+        let identity = aws.credentials_provider().ok_or_else(|| missing("AWS identity"))?;
         let region = aws.region().cloned().ok_or_else(|| missing("AWS_REGION"))?;
-        Ok(Self { provider, region })
+        Ok(Self { identity, region, url: connect_url(host, port, user) })
     }
 
-    /// A token for the host and the user of `config`.
-    async fn sign_token(&self, config: &Config, now: SystemTime) -> Result<String> {
-        let identity = self.provider.provide_credentials().await;
-        let identity = identity.map_err(|error| Error::Secret(DisplayErrorContext(error).to_string().into()))?;
-        let Some(Host::Tcp(host)) = config.get_hosts().first() else {
-            return Err(Error::Secret("DATABASE_IAM_AUTH: the database has no host name".into()));
-        };
-        let port = config.get_ports().first().copied().unwrap_or(5432);
-        let user = config.get_user().unwrap_or_default();
-        let url = format!("https://{host}:{port}/?Action=connect&DBUser={}", encode(user));
+    /// A token for one connection.
+    async fn sign_token(&self, now: SystemTime) -> Result<String> {
+        let credentials = self.identity.provide_credentials().await;
+        let credentials = credentials.map_err(|error| Error::Secret(chain(&error).into()))?;
+        let unsigned = |error: &dyn std::error::Error| Error::Secret(format!("no token was signed: {error}").into());
         let mut settings = SigningSettings::default();
         settings.expires_in = Some(TOKEN_VALIDITY);
         settings.signature_location = SignatureLocation::QueryParams;
-        let identity = identity.into();
-        let unsignable = |error: &dyn std::error::Error| Error::Secret(format!("a token cannot be signed: {error}").into());
+        let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(self.region.as_ref())
@@ -254,106 +206,131 @@ impl Identity {
             .time(now)
             .settings(settings)
             .build()
-            .map_err(|error| unsignable(&error))?;
-        let request = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::Bytes(&[]));
-        let request = request.map_err(|error| unsignable(&error))?;
-        let signed = sign(request, &parameters.into()).map_err(|error| unsignable(&error))?;
-        let (instructions, _) = signed.into_parts();
-        let added = instructions.params().iter().map(|(name, value)| format!("&{name}={}", encode(value)));
+            .map_err(|error| unsigned(&error))?;
+        let request = SignableRequest::new("GET", &self.url, std::iter::empty(), SignableBody::Bytes(&[]));
+        let request = request.map_err(|error| unsigned(&error))?;
+        let (signature, _) = sign(request, &parameters.into()).map_err(|error| unsigned(&error))?.into_parts();
+        let parameters = signature.params().iter().map(|(name, value)| format!("&{name}={}", encode(value)));
         // The token is the address without its scheme.
-        Ok(added.fold(url, |url, parameter| url + &parameter).split_off("https://".len()))
+        Ok(parameters.fold(self.url.clone(), |url, parameter| url + &parameter).split_off("https://".len()))
     }
+}
+
+fn connect_url(host: &str, port: u16, user: &str) -> String {
+    format!("https://{host}:{port}/?Action=connect&DBUser={}", encode(user))
 }
 
 fn encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// The pool hands on errors of tokio_postgres alone, which only that makes: here of a connection that fails with `error`.
+/// The pool passes on tokio_postgres's errors only, which nobody else can make: so here of a connection that `error` breaks.
 async fn as_database_error(error: Error) -> tokio_postgres::Error {
-    let failing = Failing(Some(io::Error::other(error)));
-    let Err(error) = Config::new().user("nobody").connect_raw(failing, NoTls).await else {
-        unreachable!("it never answers")
-    };
-    error
-}
-
-/// A connection that fails with this.
-struct Failing(Option<io::Error>);
-
-impl Failing {
-    fn fail<T>(&mut self) -> Poll<io::Result<T>> {
-        Poll::Ready(Err(self.0.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into())))
-    }
-}
-
-impl AsyncRead for Failing {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.fail()
-    }
-}
-
-impl AsyncWrite for Failing {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        self.fail()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fail()
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fail()
-    }
+    let broken = StreamReader::new(stream::iter([Err::<&[u8], _>(io::Error::other(error))]));
+    let connection = Config::new().user("nobody").connect_raw(tokio::io::join(broken, tokio::io::sink()), NoTls).await;
+    connection.err().expect("the server's first word is missing")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_sdk_secretsmanager::config::Credentials;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::routing::post;
+    use futures_util::future::join_all;
+    use serde_json::json;
+    use tokio_postgres::config::Host;
+
     use super::*;
 
     #[tokio::test]
     async fn a_token_is_what_the_official_client_library_signs() {
         let key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-        let credentials =
-            aws_credential_types::Credentials::new("AKIDEXAMPLE", key, Some("a/token+with=signs".into()), None, "test");
-        let identity =
-            Identity { provider: SharedCredentialsProvider::new(credentials), region: Region::from_static("eu-west-1") };
-        let mut config = Config::new();
-        config.host("db.example.eu-west-1.rds.amazonaws.com").user("snapshot_read");
+        let credentials = Credentials::new("AKIDEXAMPLE", key, Some("a/token+with=signs".into()), None, "test");
         let now = chrono::DateTime::parse_from_rfc3339("2026-11-23T13:09:15Z").expect("a time");
-        // As boto3's generate_db_auth_token gave it.
-        let expected = "db.example.eu-west-1.rds.amazonaws.com:5432/?Action=connect&DBUser=snapshot_read\
-            &X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20261123%2Feu-west-1%2Frds-db%2Faws4_request\
-            &X-Amz-Date=20261123T130915Z&X-Amz-SignedHeaders=host&X-Amz-Expires=900\
-            &X-Amz-Security-Token=a%2Ftoken%2Bwith%3Dsigns\
-            &X-Amz-Signature=e96dc1529feb2537d1b24e612dc12433a003f27776be5ef1619608375bb4e3fb";
-        let token = identity.sign_token(&config, now.into()).await.expect("a token");
-        let parts = |token: &str| token.split('&').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(parts(&token), parts(expected));
+        // As boto3's generate_db_auth_token gave it, which has its parameters in another order.
+        for (user, signature) in [
+            ("snapshot_read", "e96dc1529feb2537d1b24e612dc12433a003f27776be5ef1619608375bb4e3fb"),
+            ("a b&c", "15a67460f7db7ce7ebada03d2179864e8003afa511d307a6f907c7c26098fd33"),
+        ] {
+            let host = "db.example.eu-west-1.rds.amazonaws.com";
+            let signer = Signer {
+                identity: SharedCredentialsProvider::new(credentials.clone()),
+                region: Region::from_static("eu-west-1"),
+                url: connect_url(host, 5432, user),
+            };
+            let expected = format!(
+                "{host}:5432/?Action=connect&DBUser={}&X-Amz-Algorithm=AWS4-HMAC-SHA256\
+                 &X-Amz-Credential=AKIDEXAMPLE%2F20261123%2Feu-west-1%2Frds-db%2Faws4_request\
+                 &X-Amz-Date=20261123T130915Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host\
+                 &X-Amz-Security-Token=a%2Ftoken%2Bwith%3Dsigns&X-Amz-Signature={signature}",
+                encode(user)
+            );
+            let token = signer.sign_token(now.into()).await.expect("a token");
+            let parts = |token: &str| token.split('&').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(parts(&token), parts(&expected));
+        }
+    }
+
+    /// A secret in a Secrets Manager that gives `answer` with the number of times that it was asked before.
+    async fn versions_of(answer: fn(usize) -> String) -> (StoredSecret, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let next = async move |State(count): State<Arc<AtomicUsize>>| answer(count.fetch_add(1, Ordering::SeqCst));
+        let address = runtime_api::serve(Router::new().route("/", post(next)).with_state(Arc::clone(&count))).await;
+        let aws = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test")))
+            .endpoint_url(format!("http://{address}"))
+            .build();
+        let stored = StoredSecret::fetch(&aws, "db").await.expect("the first version");
+        (stored, count)
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_refused_at_once_share_one_fetch() {
+        let version = |number| {
+            let secret = json!({"username": "me", "password": number.to_string()}).to_string();
+            json!({"Name": "db", "SecretString": secret}).to_string()
+        };
+        let (stored, count) = versions_of(version).await;
+        let known = stored.known().await;
+        assert_eq!(known.password, "0");
+        let fetched = join_all((0..8).map(|_| stored.fetch_again(&known))).await;
+        assert!(fetched.into_iter().all(|secret| secret.expect("the second version").password == "1"));
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_cut_off_is_not_told() {
+        let version = |number| {
+            let whole = json!({"SecretString": r#"{"username": "me", "password": "hunter2"}"#}).to_string();
+            if number == 0 { whole } else { whole.trim_end_matches('}').into() }
+        };
+        let (stored, _) = versions_of(version).await;
+        let error = stored.fetch_again(&stored.known().await).await.err().expect("cut off");
+        assert!(!format!("{error:?} {}", chain(&error)).contains("hunter2"), "{error:?}");
     }
 
     #[tokio::test]
     async fn what_keeps_a_secret_away_is_told_by_the_pool() {
         let error = as_database_error(Error::Secret("no such secret".into())).await;
-        assert!(crate::error::chain(&error).contains("no such secret"), "{}", crate::error::chain(&error));
+        assert!(chain(&error).contains("no such secret"), "{}", chain(&error));
     }
 
     #[test]
-    fn a_secrets_host_replaces_what_was_named_and_the_rest_stays() {
-        let mut named = Config::new();
-        named.host("old").port(1).user("u").password("p").dbname("app").application_name("a");
-        named.connect_timeout(Duration::from_secs(2)).keepalives_retries(2);
-        let secret = Secret {
-            username: "me".into(),
-            password: "new".into(),
-            host: Some("db".into()),
-            port: None,
-            dbname: None,
-        };
-        let config = secret.over(&named);
-        let hosts = [Host::Tcp("db".into())];
-        assert_eq!((config.get_hosts(), config.get_ports(), config.get_user()), (&hosts[..], &[5432][..], Some("me")));
+    fn a_secret_fills_in_the_place_that_the_environment_leaves_open() {
+        let secret = r#"{"engine": "postgres", "username": "me", "password": "new", "host": "db", "port": 6000, "dbname": "app"}"#;
+        let secret: Secret = serde_json::from_str(secret).expect("RDS's shape");
+        let config = secret.complete(Config::new().user("u").application_name("a"));
+        assert_eq!((config.get_hosts(), config.get_ports()), (&[Host::Tcp("db".into())][..], &[6000][..]));
+        assert_eq!((config.get_user(), config.get_password()), (Some("me"), Some(b"new".as_slice())));
         assert_eq!((config.get_dbname(), config.get_application_name()), (Some("app"), Some("a")));
-        assert_eq!((config.get_connect_timeout(), config.get_keepalives_retries()), (named.get_connect_timeout(), Some(2)));
+
+        let config = secret.complete(Config::new().host("proxy").dbname("other"));
+        assert_eq!((config.get_hosts().len(), config.get_ports().len()), (1, 0));
+        assert_eq!((config.get_user(), config.get_dbname()), (Some("me"), Some("other")));
     }
 }

@@ -5,10 +5,12 @@
 mod adoption;
 mod agreement;
 mod archive;
+mod credentials;
 mod faults;
 mod hosts;
 mod lambda;
 mod migrations;
+mod pinning;
 mod proof;
 mod property;
 mod reading;

@@ -291,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_that_are_refused_at_once_share_one_fetch() {
-        let version = |number| {
+        let version = |number: usize| {
             let secret = json!({"username": "me", "password": number.to_string()}).to_string();
             json!({"Name": "db", "SecretString": secret}).to_string()
         };
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_cut_off_is_not_told() {
-        let version = |number| {
+        let version = |number: usize| {
             let whole = json!({"SecretString": r#"{"username": "me", "password": "hunter2"}"#}).to_string();
             if number == 0 { whole } else { whole.trim_end_matches('}').into() }
         };

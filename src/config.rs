@@ -3,8 +3,9 @@
 //! | variable | default | meaning |
 //! |---|---|---|
 //! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` or `host=... user=...` |
-//! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it |
-//! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape; its `host`, `port`, `username`, `password` and `dbname` win over the above |
+//! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it; `PGSSLMODE` is `verify-full` with one of the next two |
+//! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape: the user and the password, and the place that the above leave open. Fetched again, once, when the database refuses it |
+//! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS, which the AWS identity signs. Needs a host, a user and TLS |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
 //! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |

@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
+use tokio_postgres::config::Host;
 
+use super::credentials::CredentialsConfig;
 use super::tls::TlsMode;
 use crate::config::ConfigError;
 
@@ -12,7 +14,7 @@ use crate::config::ConfigError;
 pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
     pub(super) tls: TlsConfig,
-    pub(super) secret_id: Option<String>,
+    pub(super) credentials: CredentialsConfig,
 }
 
 /// How connections are encrypted, as libpq's `sslmode` and `sslrootcert`.
@@ -26,11 +28,11 @@ pub(super) struct TlsConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // tokio_postgres hides the password.
-        let Self { postgres, tls, secret_id } = self;
+        let Self { postgres, tls, credentials } = self;
         f.debug_struct("DatabaseConfig")
             .field("postgres", postgres)
             .field("tls", tls)
-            .field("secret_id", secret_id)
+            .field("credentials", credentials)
             .finish()
     }
 }
@@ -53,12 +55,16 @@ impl DatabaseConfig {
             bad_url(format!("not a PostgreSQL connection text: {cause}"))
         })?;
 
+        let secret_id = lookup("DATABASE_SECRET_ID");
         if postgres.get_hosts().is_empty()
             && let Some(host) = lookup("PGHOST")
         {
             postgres.host(host);
         }
+        // A secret that says the host says the port, too.
+        let says_secret_where = postgres.get_hosts().is_empty() && secret_id.is_some();
         if postgres.get_ports().is_empty()
+            && !says_secret_where
             && let Some(port) = lookup("PGPORT")
         {
             let port: u16 =
@@ -80,10 +86,16 @@ impl DatabaseConfig {
         {
             postgres.dbname(database);
         }
-        let secret_id = lookup("DATABASE_SECRET_ID");
-        if postgres.get_hosts().is_empty() && secret_id.is_none() {
+        if postgres.get_hosts().is_empty() && !says_secret_where {
             return Err(bad_url("set it to postgres://user:password@host:port/database, or set PGHOST".into()));
         }
+        let credentials = match (secret_id, lookup("DATABASE_IAM_AUTH").as_deref()) {
+            (Some(id), None | Some("false")) => CredentialsConfig::Secret(id),
+            (None, None | Some("false")) => CredentialsConfig::Given,
+            (None, Some("true")) => iam(&postgres)?,
+            (Some(_), Some("true")) => return Err(bad_iam("leave out this or DATABASE_SECRET_ID")),
+            (_, Some(other)) => return Err(bad_iam(format!("{other:?} is neither true nor false"))),
+        };
 
         if let Some(schema) = own.schema.filter(|schema| schema != "public") {
             let wanted = "is not supported: set the role's search_path (ALTER ROLE ... SET search_path)";
@@ -93,12 +105,32 @@ impl DatabaseConfig {
             Some(mode) => mode.parse().map_err(bad_url)?,
             None => match lookup("PGSSLMODE") {
                 Some(mode) => mode.parse().map_err(|problem: String| ConfigError::new("PGSSLMODE", problem))?,
+                // Credentials from AWS are for a server that is not on this machine.
+                None if credentials != CredentialsConfig::Given => TlsMode::VerifyFull,
                 None => TlsMode::Prefer,
             },
         };
+        if matches!(credentials, CredentialsConfig::Iam { .. }) && matches!(mode, TlsMode::Disable | TlsMode::Prefer) {
+            return Err(bad_iam("a token must not travel in the clear: set sslmode to verify-full"));
+        }
         let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());
-        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, secret_id })
+        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, credentials })
+    }
+}
+
+fn bad_iam(problem: impl Into<String>) -> ConfigError {
+    ConfigError::new("DATABASE_IAM_AUTH", problem)
+}
+
+/// Whom and what a token is for.
+fn iam(postgres: &tokio_postgres::Config) -> Result<CredentialsConfig, ConfigError> {
+    match (postgres.get_hosts(), postgres.get_ports(), postgres.get_user()) {
+        ([Host::Tcp(host)], ports, Some(user)) => {
+            let port = ports.first().copied().unwrap_or(5432);
+            Ok(CredentialsConfig::Iam { host: host.clone(), port, user: user.into() })
+        }
+        _ => Err(bad_iam("needs the name of one host, and a user: set PGHOST and PGUSER")),
     }
 }
 
@@ -197,13 +229,60 @@ mod tests {
             ("PGDATABASE", "app"),
             ("PGSSLMODE", "require"),
         ];
-        let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
-        let config = DatabaseConfig::from_lookup(lookup).expect("whole");
+        let config = read(&variables).expect("whole");
         assert_eq!(config.postgres.get_hosts().len(), 1);
         assert_eq!(config.postgres.get_ports(), [6000]);
         assert_eq!(config.postgres.get_user(), Some("u"));
         assert_eq!(config.postgres.get_dbname(), Some("app"));
         assert_eq!(config.tls.mode, TlsMode::Require);
+    }
+
+    fn read(variables: &[(&str, &str)]) -> Result<DatabaseConfig, ConfigError> {
+        DatabaseConfig::from_lookup(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
+        })
+    }
+
+    #[test]
+    fn who_forgets_the_sslmode_of_a_server_on_aws_does_not_send_plain_text() {
+        let secret = ("DATABASE_SECRET_ID", "db");
+        let iam = [("DATABASE_IAM_AUTH", "true"), ("PGHOST", "db.example"), ("PGUSER", "reader")];
+        let mode = |variables: &[(&str, &str)]| read(variables).expect("whole").tls.mode;
+        assert_eq!(mode(&[("PGHOST", "localhost")]), TlsMode::Prefer);
+        assert_eq!(mode(&[secret]), TlsMode::VerifyFull);
+        assert_eq!(mode(&[secret, ("PGSSLMODE", "disable")]), TlsMode::Disable);
+        assert_eq!(mode(&iam), TlsMode::VerifyFull);
+        for plain in ["disable", "prefer"] {
+            let variables = [iam.as_slice(), &[("PGSSLMODE", plain)]].concat();
+            let error = read(&variables).expect_err(plain).to_string();
+            assert!(error.starts_with("DATABASE_IAM_AUTH: ") && error.contains("verify-full"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_for_one_host_and_user() {
+        let iam = ("DATABASE_IAM_AUTH", "true");
+        let config = read(&[iam, ("DATABASE_URL", "host=db.example port=6000 user=reader")]).expect("whole");
+        let (host, user) = ("db.example".into(), "reader".into());
+        assert_eq!(config.credentials, CredentialsConfig::Iam { host, port: 6000, user });
+        for variables in [
+            [iam, ("PGHOST", "db.example")].as_slice(),
+            &[iam, ("DATABASE_URL", "host=a,b user=reader")],
+            &[iam, ("DATABASE_URL", "host=/run user=reader")],
+            &[("DATABASE_IAM_AUTH", "yes"), ("PGHOST", "db.example")],
+            &[iam, ("DATABASE_SECRET_ID", "db")],
+        ] {
+            let error = read(variables).expect_err("refused").to_string();
+            assert!(error.starts_with("DATABASE_IAM_AUTH: ") || error.starts_with("DATABASE_URL: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_says_the_port_of_its_host_only() {
+        let secret = ("DATABASE_SECRET_ID", "db");
+        let ports = |variables: &[(&str, &str)]| read(variables).expect("whole").postgres.get_ports().to_vec();
+        assert!(ports(&[secret, ("PGPORT", "5432")]).is_empty());
+        assert_eq!(ports(&[secret, ("PGPORT", "6000"), ("PGHOST", "proxy.example")]), [6000]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Reaching PostgreSQL: where it is, TLS, credentials, the pool, and the migrations.
 
 mod config;
+mod credentials;
 mod migrations;
-mod secret;
 mod tls;
 
 use std::time::Duration;
@@ -13,6 +13,7 @@ pub use config::DatabaseConfig;
 pub use deadpool_postgres::Pool;
 pub use migrations::{MigrationReport, migrate};
 
+use self::credentials::Connector;
 use crate::error::{Error, Result};
 
 // A caller hears within 5 s that the database is down: what follows adds up to less.
@@ -36,9 +37,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// [`Error::Secret`] or [`Error::Tls`] when the credentials or the certificates cannot be had.
 pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_size: usize) -> Result<Pool> {
     let mut postgres = config.postgres.clone();
-    if let Some(id) = &config.secret_id {
-        secret::apply(id, &mut postgres).await?;
-    }
     postgres
         .application_name(format!("snapshot-service/{application_name}"))
         .connect_timeout(CREATE_TIMEOUT)
@@ -47,7 +45,8 @@ pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_s
         .keepalives_retries(2)
         .tcp_user_timeout(KEEPALIVE_IDLE + 2 * KEEPALIVE_INTERVAL);
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(postgres, tls::connector(&config.tls)?, manager_config);
+    let connector = Connector::new(&config.credentials, tls::connector(&config.tls)?).await?;
+    let manager = Manager::from_connect(postgres, connector, manager_config);
     Pool::builder(manager)
         .max_size(max_size)
         .timeouts(Timeouts { wait: Some(WAIT_TIMEOUT), create: Some(CREATE_TIMEOUT), recycle: None })

@@ -174,34 +174,50 @@ impl Call {
 
 /// Answers a request to `endpoint`, whose path parameters and query parameters are among the request's extensions.
 /// Never fails: what goes wrong is an answer too, and is logged here, once.
-pub async fn answer(endpoint: Endpoint, service: &SnapshotService, request: Request, call: Call) -> Response<Body> {
-    let handle = || async {
-        match endpoint {
-            Endpoint::ListSnapshots => handlers::list_snapshots(service, &request).await,
-            Endpoint::GetSnapshot => handlers::get_snapshot(service, &request).await,
-            Endpoint::ListArchivedLogs => handlers::list_archived_logs(service, &request).await,
-            Endpoint::ListStreamEvents => handlers::list_stream_events(service, &request).await,
-            Endpoint::GetStreamState => handlers::get_stream_state(service, &request).await,
-            Endpoint::TriggerMaintenance => Box::pin(handlers::trigger_maintenance(service, &request, &call)).await,
-            Endpoint::ListMaintenanceRuns => handlers::list_maintenance_runs(service, &request).await,
-            Endpoint::GetVerification => handlers::get_verification(service).await,
-            Endpoint::GetMaintenanceRun => handlers::get_maintenance_run(service, &request).await,
+pub fn answer(
+    endpoint: Endpoint,
+    service: &SnapshotService,
+    request: Request,
+    call: Call,
+) -> impl Future<Output = Response<Body>> {
+    // Looked up outside the future: a binary's endpoint is a constant here, and what the others need is left out of it.
+    let handle = handler(endpoint);
+    async move {
+        let read = async {
+            match handle(service, &request, &call).await {
+                // The connection may have been closed since it was last used; the next one is new.
+                Err(Error::Unavailable(_)) => handle(service, &request, &call).await,
+                result => result,
+            }
+        };
+        let result = if endpoint == Endpoint::TriggerMaintenance {
+            handle(service, &request, &call).await
+        } else {
+            let no_answer = |elapsed: tokio::time::error::Elapsed| Err(Error::Unavailable(elapsed.into()));
+            tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)
+        };
+        let response = result.unwrap_or_else(|error| response::error(&error, &call.request_id));
+        tracing::info!(?endpoint, status = response.status().as_u16(), request_id = call.request_id, "request");
+        response
+    }
+}
+
+type Handler = for<'a> fn(&'a SnapshotService, &'a Request, &'a Call) -> BoxFuture<'a, Result<Response<Body>>>;
+
+fn handler(endpoint: Endpoint) -> Handler {
+    match endpoint {
+        Endpoint::ListSnapshots => |service, request, _| Box::pin(handlers::list_snapshots(service, request)),
+        Endpoint::GetSnapshot => |service, request, _| Box::pin(handlers::get_snapshot(service, request)),
+        Endpoint::ListArchivedLogs => |service, request, _| Box::pin(handlers::list_archived_logs(service, request)),
+        Endpoint::ListStreamEvents => |service, request, _| Box::pin(handlers::list_stream_events(service, request)),
+        Endpoint::GetStreamState => |service, request, _| Box::pin(handlers::get_stream_state(service, request)),
+        Endpoint::TriggerMaintenance => {
+            |service, request, call| Box::pin(handlers::trigger_maintenance(service, request, call))
         }
-    };
-    let read = async {
-        match handle().await {
-            // The connection may have been closed since it was last used; the next one is new.
-            Err(Error::Unavailable(_)) => handle().await,
-            result => result,
+        Endpoint::ListMaintenanceRuns => {
+            |service, request, _| Box::pin(handlers::list_maintenance_runs(service, request))
         }
-    };
-    let result = if endpoint == Endpoint::TriggerMaintenance {
-        handle().await
-    } else {
-        let no_answer = |elapsed: tokio::time::error::Elapsed| Err(Error::Unavailable(elapsed.into()));
-        tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)
-    };
-    let response = result.unwrap_or_else(|error| response::error(&error, &call.request_id));
-    tracing::info!(?endpoint, status = response.status().as_u16(), request_id = call.request_id, "request");
-    response
+        Endpoint::GetVerification => |service, _, _| Box::pin(handlers::get_verification(service)),
+        Endpoint::GetMaintenanceRun => |service, request, _| Box::pin(handlers::get_maintenance_run(service, request)),
+    }
 }

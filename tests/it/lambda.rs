@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
 use crate::support::lambda::{FUNCTIONS, sample_event, start_function};
-use crate::support::moto::Moto;
 use crate::support::{TestDatabase, time};
 use runtime_api::Function;
 
@@ -353,25 +352,4 @@ async fn a_bad_configuration_stops_the_start_with_a_line_that_names_the_variable
         let log = function.log();
         assert!(log.lines().count() == 1 && log.contains(&format!("{variable}: ")), "{log}");
     }
-}
-
-#[tokio::test]
-async fn the_credentials_may_come_from_secrets_manager() {
-    let database = with_history().await;
-    let url: tokio_postgres::Config = database.url.parse().unwrap();
-    let secret = json!({
-        "engine": "postgres", "username": url.get_user().unwrap(),
-        "password": std::str::from_utf8(url.get_password().unwrap()).unwrap(),
-        "host": "127.0.0.1", "port": url.get_ports()[0], "dbname": url.get_dbname().unwrap(),
-    });
-    let moto = Moto::start(&[]).await;
-    moto.secrets().create_secret().name("the-database").secret_string(secret.to_string()).send().await.unwrap();
-    let aws = moto.variables();
-    let named = [aws.as_slice(), &[("DATABASE_SECRET_ID", "the-database")]].concat();
-    let outcome = start_function("get-snapshot", &named).await.invoke(&sample_event("get-snapshot")).await;
-    assert_eq!(outcome.status(), 200, "{outcome:?}");
-
-    let unknown = [aws.as_slice(), &[("DATABASE_SECRET_ID", "unknown")]].concat();
-    let mut function = start_function("get-snapshot", &unknown).await;
-    assert_eq!(function.exit_code().await, Some(78));
 }

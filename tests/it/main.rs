@@ -5,12 +5,14 @@
 mod adoption;
 mod agreement;
 mod archive;
+mod credentials;
 mod faults;
 mod hosts;
 mod lambda;
 mod logging;
 mod metrics;
 mod migrations;
+mod pinning;
 mod proof;
 mod property;
 mod reading;

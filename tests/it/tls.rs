@@ -1,33 +1,20 @@
-use local_postgres::{Options, Server};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
 use snapshot_service::database::connect_pool;
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
-    let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
-}
+use crate::support::TestDatabase;
+use crate::support::certificates::Authority;
+use crate::support::lambda::{sample_event, start_function};
+use crate::support::moto::Moto;
 
 #[tokio::test]
 async fn each_sslmode_checks_what_it_means_in_libpq() {
-    let (signer, stranger) = (authority(), authority());
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &signer).unwrap();
-    let options = Options {
-        settings: ["ssl = on", "ssl_cert_file = 'server.crt'", "ssl_key_file = 'server.key'"].map(String::from).into(),
-        files: vec![
-            ("server.crt".into(), certificate.pem().into_bytes()),
-            ("server.key".into(), key.serialize_pem().into_bytes()),
-        ],
-    };
-    let server = tokio::task::spawn_blocking(move || Server::start_ephemeral(&options)).await.unwrap().unwrap();
-
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (good, wrong, none) = (folder.join("good-ca.pem"), folder.join("wrong-ca.pem"), folder.join("no-ca.pem"));
-    std::fs::write(&good, signer.pem()).unwrap();
-    std::fs::write(&wrong, stranger.pem()).unwrap();
-    std::fs::write(&none, "nothing").unwrap();
+    let signer = Authority::new();
+    let server = signer.start_postgres().await;
+    let (good, wrong) = (signer.write_pem(), Authority::new().write_pem());
     let (good, wrong) = (good.display(), wrong.display());
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let none = folder.join("no-ca.pem");
+    std::fs::write(&none, "nothing").unwrap();
 
     for (host, parameters, encrypted) in [
         ("localhost", "sslmode=disable".to_owned(), Some(false)),
@@ -59,5 +46,43 @@ async fn each_sslmode_checks_what_it_means_in_libpq() {
         let url = format!("{}?sslmode=verify-full&sslrootcert={}", server.url("postgres"), unusable.display());
         let error = connect_pool(&url.parse().unwrap(), "tls", 1).await.unwrap_err();
         assert!(matches!(error, snapshot_service::Error::Tls(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_answers_only_from_the_database_that_its_authority_names() {
+    let signer = Authority::new();
+    let server = signer.start_postgres().await;
+    let database = TestDatabase::adopt_host(server.url("postgres")).await;
+    database.migrate().await;
+    let (good, wrong) = (signer.write_pem(), Authority::new().write_pem());
+    let (good, wrong) = (good.to_str().unwrap(), wrong.to_str().unwrap());
+    let url = database.config();
+    let (user, password) = (url.get_user().unwrap(), std::str::from_utf8(url.get_password().unwrap()).unwrap());
+    let port = server.port().to_string();
+    let moto = Moto::start(&[]).await;
+    moto.put_secret("the-database", &json!({"username": user, "password": password}).to_string()).await;
+
+    let given = [("PGUSER", user), ("PGPASSWORD", password), ("PGSSLMODE", "verify-full")];
+    // Without an sslmode.
+    let secret = [moto.variables().as_slice(), &[("DATABASE_SECRET_ID", "the-database")]].concat();
+    for credentials in [given.as_slice(), &secret] {
+        for (host, root, refusal) in [
+            ("localhost", Some(good), None),
+            ("127.0.0.1", Some(good), Some("not valid for name")),
+            ("localhost", Some(wrong), Some("UnknownIssuer")),
+            ("localhost", None, Some("UnknownIssuer")),
+        ] {
+            let place = [("PGHOST", host), ("PGPORT", &port), ("PGDATABASE", "postgres")];
+            let mut variables = [credentials, &place].concat();
+            variables.extend(root.map(|root| ("PGSSLROOTCERT", root)));
+            let mut function = start_function("get-snapshot", &variables).await;
+            let outcome = function.invoke(&sample_event("get-snapshot")).await;
+            // There is no snapshot.
+            let status = if refusal.is_some() { 503 } else { 404 };
+            assert_eq!(outcome.status(), status, "{host} {root:?} {outcome:?}");
+            let log = function.log();
+            assert!(log.contains(refusal.unwrap_or_default()), "{refusal:?}: {log}");
+        }
     }
 }

@@ -53,6 +53,23 @@ impl TestDatabase {
         Self { pool: pool(&url).await, url, name: None }
     }
 
+    /// The same, with the host's tables, which are made.
+    pub(crate) async fn adopt_host(url: String) -> Self {
+        let database = Self::adopt(url).await;
+        database.execute(HOST_SCHEMA).await;
+        database
+    }
+
+    /// Its URL, taken apart.
+    pub(crate) fn config(&self) -> tokio_postgres::Config {
+        self.url.parse().unwrap()
+    }
+
+    /// Adds the service's tables.
+    pub(crate) async fn migrate(&self) {
+        migrate(&self.pool).await.unwrap();
+    }
+
     pub(crate) fn service(&self) -> SnapshotService {
         self.service_with_batches_of(20_000)
     }

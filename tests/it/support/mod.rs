@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod database;
 pub(crate) mod lambda;
 pub(crate) mod moto;

@@ -1,7 +1,8 @@
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Config, Credentials, Region};
@@ -18,7 +19,7 @@ main(['--host', '127.0.0.1', '--port', '0'])
 pub(crate) struct Moto {
     process: Child,
     url: String,
-    _lifeline: ChildStdin,
+    log: PathBuf,
 }
 
 impl Moto {
@@ -34,6 +35,11 @@ impl Moto {
         &self.url
     }
 
+    /// How many calls of services it has answered. It counts before it answers.
+    pub(crate) fn calls(&self) -> usize {
+        fs::read_to_string(&self.log).unwrap().matches("\"POST / HTTP").count()
+    }
+
     /// What a function needs to use it.
     pub(crate) fn variables(&self) -> [(&str, &str); 4] {
         [
@@ -44,8 +50,15 @@ impl Moto {
         ]
     }
 
-    /// Its Secrets Manager.
-    pub(crate) fn secrets(&self) -> Client {
+    /// Stores a secret, or its next version.
+    pub(crate) async fn put_secret(&self, name: &str, value: &str) {
+        let put = self.secrets().put_secret_value().secret_id(name).secret_string(value).send().await;
+        if put.is_err_and(|error| error.into_service_error().is_resource_not_found_exception()) {
+            self.secrets().create_secret().name(name).secret_string(value).send().await.unwrap();
+        }
+    }
+
+    fn secrets(&self) -> Client {
         Client::from_conf(
             Config::builder()
                 .behavior_version(BehaviorVersion::latest())
@@ -62,25 +75,27 @@ impl Drop for Moto {
         // It may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = fs::remove_file(&self.log);
     }
 }
 
 fn start(variables: Vec<(String, String)>) -> Moto {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let name = format!("moto-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut command = Command::new(install().join("bin/python"));
-    command.args(["-c", PROGRAM]).envs(variables).env("PYTHONUNBUFFERED", "1");
-    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let mut said = Vec::new();
-    let url = lines.by_ref().find_map(|line| {
-        let url = line.split_once("Running on ").map(|(_, url)| url.trim().to_owned());
-        said.push(line);
-        url
-    });
-    let url = url.unwrap_or_else(|| panic!("moto does not start:\n{}", said.join("\n")));
-    // Its log would fill the pipe.
-    std::thread::spawn(|| lines.for_each(drop));
-    let _lifeline = process.stdin.take().unwrap();
-    Moto { process, url, _lifeline }
+    command.args(["-c", PROGRAM]).envs(variables);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let mut process = command.spawn().unwrap();
+    loop {
+        let said = fs::read_to_string(&log).unwrap();
+        let url = said.split_once("Running on ").and_then(|(_, rest)| rest.split_once('\n'));
+        if let Some((url, _)) = url {
+            return Moto { process, url: url.into(), log };
+        }
+        assert!(process.try_wait().unwrap().is_none(), "moto does not start:\n{said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The virtual environment that has moto, under the checkout's `.local`. Made when it is not there; other test processes

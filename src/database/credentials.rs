@@ -163,7 +163,7 @@ impl StoredSecret {
 async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> Result<Secret> {
     let answer = client.get_secret_value().secret_id(id).send().await;
     // In words: the debug form of the SDK's errors has the answer, and so may have the secret.
-    let answer = answer.map_err(|error| Error::Secret(chain(&error).into()))?;
+    let answer = answer.map_err(|error| Error::Secret(format!("{id}: {}", chain(&error)).into()))?;
     // The parser's own words may have a part of the text.
     serde_json::from_str(answer.secret_string().unwrap_or_default())
         .map_err(|_| Error::Secret(format!("{id} is not a JSON object with username and password").into()))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use deadpool_postgres::PoolError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lambda_http::{Body, Request, RequestExt, Response};
@@ -185,8 +186,9 @@ pub fn answer(
     async move {
         let read = async {
             match handle(service, &request, &call).await {
-                // The connection may have been closed since it was last used; the next one is new.
-                Err(Error::Unavailable(_)) => handle(service, &request, &call).await,
+                // The connection may have been closed since it was last used; the next one is new. One that cannot be opened
+                // is not tried again.
+                Err(Error::Unavailable(cause)) if !cause.is::<PoolError>() => handle(service, &request, &call).await,
                 result => result,
             }
         };

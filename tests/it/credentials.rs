@@ -143,8 +143,8 @@ async fn a_secret_that_cannot_be_used_stops_the_start_with_a_line_that_names_it(
 async fn each_connection_has_a_token_of_its_own() {
     // As RDS does, the front asks for a token in clear text within TLS; behind it is a server that trusts everybody.
     let options = Options {
-        settings: vec!["hba_file = 'open.conf'".into()],
-        files: vec![("open.conf".into(), b"host all all 127.0.0.1/32 trust\n".to_vec())],
+        settings: Vec::new(),
+        files: vec![("pg_hba.conf".into(), b"host all all 127.0.0.1/32 trust\n".to_vec())],
     };
     let server = start_postgres(options).await;
     let database = TestDatabase::adopt_host(server.url("postgres")).await;

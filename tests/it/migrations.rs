@@ -80,3 +80,16 @@ async fn a_type_that_would_alter_archived_values_is_refused_by_name() {
     assert!(matches!(&error, Error::ArchiveColumnNotConvertible { column, .. } if column == "ledger"), "{error:?}");
     assert_eq!(database.count(r#""StreamArchive" WHERE ledger IN (1, 2, 3)"#).await, 3);
 }
+
+#[tokio::test]
+async fn a_release_refuses_a_database_with_migrations_of_a_later_one() {
+    let database = TestDatabase::migrated().await;
+    database
+        .execute(
+            "INSERT INTO snapshot_service_migrations (version, name, applied_on, checksum)
+             SELECT 999, 'of_a_later_release', applied_on, '1' FROM snapshot_service_migrations LIMIT 1",
+        )
+        .await;
+    let error = migrate(&database.pool).await.unwrap_err();
+    assert!(matches!(error, Error::Migration(_)), "{error:?}");
+}

@@ -118,6 +118,11 @@ async fn no_session_is_pinned_nameless_or_without_limits() {
     assert_eq!(outcome.payload["complete"], json!(true), "{outcome:?}");
     // As the state machine does it.
     database.insert_events(50, "2026-01-20 00:00:00").await;
+    database
+        .execute(
+            r#"UPDATE "EventLog" SET id = 'f' || id, "txHash" = 'f' || "txHash" WHERE "createdAt" >= '2026-01-20'"#,
+        )
+        .await;
     let mut function = start_function("run-maintenance", &variables).await;
     let mut step = async |step: &str, more: serde_json::Value| {
         let mut event = json!({"step": step, "execution": "e"});

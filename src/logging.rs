@@ -56,6 +56,8 @@ pub fn init(settings: &LogSettings) {
     let filter = Targets::new().with_target("hyper_util", LevelFilter::INFO.min(level)).with_targets(wanted);
     // The span is needed whatever is logged.
     let filter = filter.with_default(level).with_target(SPAN_TARGET, LevelFilter::TRACE);
+    // What is signed has the session's token in it, which nobody may read.
+    let filter = filter.with_target("aws_sigv4", LevelFilter::INFO.min(level));
     let subscriber = tracing_subscriber::registry().with(filter).with(Invocations);
     let lines = tracing_subscriber::fmt::layer();
     if settings.json {

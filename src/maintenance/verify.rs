@@ -232,9 +232,10 @@ impl Verifying<'_> {
             _ => Position::first(),
         };
         loop {
-            let client = self.pool.get().await?;
-            let recompute = verification::recompute_logs(&**client, &after, stream, LOG_BATCH_ROWS);
-            let batch = session::read(&client, &self.limits(), recompute).await?;
+            let mut client = self.pool.get().await?;
+            let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+            let batch = verification::recompute_logs(&transaction, &after, stream, LOG_BATCH_ROWS).await?;
+            transaction.commit().await?;
             drop(client);
             let Some(last) = batch.last else { break };
             after = last;

@@ -17,6 +17,7 @@
 //! | `STATEMENT_TIMEOUT_SECONDS` | 8 | longest that a statement of maintenance may take; 1 to 3600 |
 //! | `LOCK_TIMEOUT_SECONDS` | 2 | longest that it waits for a lock; 1 to 3600 |
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
+//! | `METRICS_NAMESPACE` | SnapshotService | namespace of the metrics in CloudWatch; a stack has its own |
 //! | `STATE_MACHINE_ARN` | none | the Step Functions state machine that continues maintenance on request |
 //! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
 //! | `AWS_LAMBDA_LOG_FORMAT` | text | `JSON`: lines are JSON objects, each with the ids of its invocation |
@@ -40,6 +41,8 @@ pub struct Config {
     pub maintenance_budget: Duration,
     /// ARN of the state machine that continues it.
     pub state_machine: Option<String>,
+    /// Where in CloudWatch the metrics are.
+    pub metrics_namespace: String,
 }
 
 /// How a function logs. Read before all else, so that what is wrong with the rest can be logged.
@@ -116,6 +119,7 @@ impl Config {
             },
             maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
             state_machine: lookup("STATE_MACHINE_ARN"),
+            metrics_namespace: lookup("METRICS_NAMESPACE").unwrap_or_else(|| "SnapshotService".into()),
         })
     }
 }

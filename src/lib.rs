@@ -53,6 +53,7 @@
 //! # }
 //! ```
 
+mod aws;
 pub mod config;
 pub mod database;
 mod error;

@@ -1,9 +1,9 @@
 //! CloudWatch's metrics, as lines of its embedded metric format on stdout: what a function logs in that form CloudWatch
-//! counts. All are of the namespace `SnapshotService`, without dimensions, as the template's alarms look for them.
+//! counts. All are of one namespace, the stack's, without dimensions, as the template's alarms look for them.
 //! `README.md` has the list. Lines have the run and the invocation's ids beside the metrics.
 
 use std::io;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
@@ -42,23 +42,31 @@ const UNITS: [(&str, Unit); 10] = [
 
 /// The crate writes what its global recorder has gathered; here that is gathered and written at once. There are
 /// counters, and histograms, which are lists of values; no gauges: one that was set once is on all later lines.
-static COLLECTOR: LazyLock<Option<&'static Collector>> = LazyLock::new(|| {
-    let collector = Builder::new().cloudwatch_namespace("SnapshotService").emit_zeros(true).init();
+static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
+
+/// Emits metrics in `namespace` from here on; before, there are none. To be called once.
+pub fn init(namespace: &str) {
+    match Builder::new().cloudwatch_namespace(namespace.to_owned()).emit_zeros(true).init() {
+        Ok(collector) => {
+            COLLECTOR.get_or_init(|| collector);
+        }
+        Err(error) => tracing::error!(%error, "there will be no metrics"),
+    }
     for (name, unit) in UNITS {
         describe_counter!(name, unit, "");
     }
-    collector.inspect_err(|error| tracing::error!(%error, "there will be no metrics")).ok()
-});
+}
 
-/// `settings` with which maintenance emits what each slice has done.
+/// `settings` with which maintenance emits what each slice has done, in `namespace`.
 #[must_use]
-pub fn of_slices(mut settings: Settings) -> Settings {
+pub fn of_slices(mut settings: Settings, namespace: &str) -> Settings {
+    init(namespace);
     settings.on_slice = Some(emit_slice);
     settings
 }
 
 fn emit_slice(report: &SliceReport) {
-    let Some(collector) = *COLLECTOR else { return };
+    let Some(collector) = COLLECTOR.get() else { return };
     counter!(SNAPSHOTS_CREATED).increment(report.snapshots_created);
     counter!(UNPARSED_AMOUNTS).increment(report.unparsed_amounts);
     counter!(LOGS_ARCHIVED).increment(report.logs_archived);
@@ -80,7 +88,7 @@ fn emit_slice(report: &SliceReport) {
 /// Emits how far maintenance is behind.
 #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more")]
 pub fn emit_backlog(report: &BacklogReport) {
-    let Some(collector) = *COLLECTOR else { return };
+    let Some(collector) = COLLECTOR.get() else { return };
     histogram!(HOURS_SINCE_LAST_SUCCESS).record(report.hours_since_last_success);
     if let Some(rows) = report.backlog_rows {
         histogram!(BACKLOG_ROWS).record(rows as f64);

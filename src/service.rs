@@ -14,8 +14,8 @@ use crate::model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
     RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step,
-    StepEvent, StepReport, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger, Verification,
-    VerificationRequest,
+    StepEvent, StepReport, StepRequest, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger,
+    Verification, VerificationRequest,
 };
 use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
@@ -104,14 +104,23 @@ impl SnapshotService {
         deadline: &Deadline,
     ) -> Result<Option<StepReport>> {
         let steps = Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
-        let report = match &event.step {
+        let (report, request) = match &event.step {
             Step::Fail { error } => return steps.fail(&error.message()).await.map(|()| None),
-            Step::TakeSnapshots { request } => steps.take_snapshots(*request).await,
-            Step::PlanArchive { run_id } => steps.plan_archive(*run_id).await,
-            Step::ArchiveMonth { run_id, month } => steps.archive_month(*run_id, *month).await,
-            Step::Finish { run_id, request } => steps.finish(*run_id, *request).await,
+            Step::TakeSnapshots { request } => (steps.take_snapshots(*request).await, *request),
+            Step::PlanArchive { run_id } => (steps.plan_archive(*run_id).await, StepRequest::continuing(*run_id)),
+            Step::ArchiveMonth { run_id, month } => {
+                (steps.archive_month(*run_id, *month).await, StepRequest::continuing(*run_id))
+            }
+            Step::Finish { run_id } => (steps.finish(*run_id).await, StepRequest::continuing(*run_id)),
         };
-        report.map(Some)
+        match report {
+            // No error: the state machine looks again later.
+            Err(error @ (Error::UnderWay { .. } | Error::Paused { .. })) => {
+                tracing::info!(%error, "snapshot maintenance: the step waits");
+                Ok(Some(StepReport::of(request).waiting()))
+            }
+            report => report.map(Some),
+        }
     }
 
     /// What [`run_maintenance`](Self::run_maintenance) would do at `now`; `refresh` as there. Writes nothing.

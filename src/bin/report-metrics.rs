@@ -2,12 +2,13 @@
 
 use chrono::Utc;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use snapshot_service::{Config, LogSettings, SnapshotService, database, exit, invocation, logging};
+use snapshot_service::{Config, LogSettings, SnapshotService, database, exit, invocation, logging, metrics};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     logging::init(&LogSettings::from_env());
     let config = Config::from_env().unwrap_or_else(|error| exit(&error));
+    metrics::init(&config.metrics_namespace);
     let pool = database::connect_pool(&config.database, "report-metrics", 1).await.unwrap_or_else(|error| exit(&error));
     let service = SnapshotService::new(pool, config.settings);
     run(service_fn(|event: LambdaEvent<serde_json::Value>| {

@@ -1,4 +1,4 @@
-//! Lambda function: the monthly maintenance, started by a schedule or by hand.
+//! Lambda function: maintenance, step by step for the state machine, or whole by hand.
 
 use chrono::Utc;
 use lambda_runtime::{LambdaEvent, run, service_fn};
@@ -11,7 +11,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let pool = database::connect_pool(&config.database, "run-maintenance", config.settings.connections())
         .await
         .unwrap_or_else(|error| exit(&error));
-    let service = SnapshotService::new(pool, metrics::of_slices(config.settings));
+    let service = SnapshotService::new(pool, metrics::of_slices(config.settings, &config.metrics_namespace));
     run(service_fn(|event: LambdaEvent<serde_json::Value>| {
         invocation::run_maintenance(&service, event.payload, event.context.deadline, Utc::now())
     }))

@@ -14,7 +14,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     let pool = database::connect_pool(&config.database, "trigger-maintenance", config.settings.connections())
         .await
         .unwrap_or_else(|error| exit(&error));
-    let service = SnapshotService::new(pool, metrics::of_slices(config.settings));
+    let service = SnapshotService::new(pool, metrics::of_slices(config.settings, &config.metrics_namespace));
     let continuation = state_machine::continuation(config.state_machine).await;
     run(service_fn(|request: Request| async {
         let call = Call::of_lambda(&request, Utc::now(), config.maintenance_budget);

@@ -110,8 +110,8 @@ impl DatabaseConfig {
                 None => TlsMode::Prefer,
             },
         };
-        if matches!(credentials, CredentialsConfig::Iam { .. }) && matches!(mode, TlsMode::Disable | TlsMode::Prefer) {
-            return Err(bad_iam("a token must not travel in the clear: set sslmode to verify-full"));
+        if matches!(credentials, CredentialsConfig::Iam { .. }) && mode != TlsMode::VerifyFull {
+            return Err(bad_iam("a token goes to a server that is verified only: set sslmode to verify-full"));
         }
         let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());

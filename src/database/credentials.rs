@@ -3,8 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -19,6 +18,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::io::StreamReader;
 
+use crate::aws;
 use crate::error::{Error, Result, chain};
 
 /// Longest that Secrets Manager may take, with retries; it is asked before the first connection, within Lambda's 10 s for
@@ -61,7 +61,9 @@ impl Connector {
     pub(super) async fn new(config: &CredentialsConfig, tls: MakeRustlsConnect) -> Result<Self> {
         let credentials = match config {
             CredentialsConfig::Given => Credentials::Given,
-            CredentialsConfig::Secret(id) => Credentials::Secret(StoredSecret::fetch(&load_aws().await, id).await?),
+            CredentialsConfig::Secret(id) => {
+                Credentials::Secret(StoredSecret::fetch(&aws::load_from_environment(FETCH_TIMEOUT).await, id).await?)
+            }
             CredentialsConfig::Iam { host, port, user } => Credentials::Iam(Signer::new(host, *port, user).await?),
         };
         Ok(Self { direct: ConfigConnectImpl { tls }, credentials })
@@ -169,11 +171,6 @@ async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> Result<Secr
         .map_err(|_| Error::Secret(format!("{id} is not a JSON object with username and password").into()))
 }
 
-async fn load_aws() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().operation_timeout(FETCH_TIMEOUT).build();
-    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await
-}
-
 /// Signs the tokens that RDS takes for a user's password.
 struct Signer {
     identity: SharedCredentialsProvider,
@@ -183,7 +180,7 @@ struct Signer {
 
 impl Signer {
     async fn new(host: &str, port: u16, user: &str) -> Result<Self> {
-        let aws = load_aws().await;
+        let aws = aws::load_from_environment(FETCH_TIMEOUT).await;
         let missing = |what: &str| Error::Secret(format!("no {what} to sign the database's tokens").into());
         let identity = aws.credentials_provider().ok_or_else(|| missing("AWS identity"))?;
         let region = aws.region().cloned().ok_or_else(|| missing("AWS_REGION"))?;
@@ -235,6 +232,7 @@ async fn as_database_error(error: Error) -> tokio_postgres::Error {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use aws_config::BehaviorVersion;
     use aws_sdk_secretsmanager::config::Credentials;
     use axum::Router;
     use axum::extract::State;

@@ -4,7 +4,7 @@ use lambda_http::{Body, Request, Response};
 use super::request::MaintenanceBody;
 use super::{Call, request, response};
 use crate::error::{Error, Result};
-use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, StopReason, Trigger, wire_bytes};
+use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, Month, Scope, StepRequest, StopReason, Trigger, wire_bytes};
 use crate::service::SnapshotService;
 
 /// `GET /api/v1/snapshots/{streamId}`
@@ -72,7 +72,12 @@ pub(super) async fn trigger_maintenance(
     if run.stop_reason == Some(StopReason::Deadline)
         && let Some(continuation) = &call.continuation
     {
-        continuation.start(&run).await?;
+        // An older run, which goes first, is not all that is asked for.
+        let is_wanted =
+            run.scope == Scope::Maintenance && run.snapshot_month >= Month::of(call.now) && (run.refresh || !refresh);
+        let request =
+            if is_wanted { StepRequest::continuing(run.id) } else { StepRequest { refresh, ..StepRequest::default() } };
+        continuation.start(&run, request).await?;
     }
     response::accepted(&run)
 }

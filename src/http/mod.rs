@@ -17,7 +17,7 @@ use lambda_http::{Body, Request, RequestExt, Response};
 
 use crate::error::{Error, Result};
 use crate::maintenance::Deadline;
-use crate::model::MaintenanceRun;
+use crate::model::{MaintenanceRun, StepRequest};
 use crate::service::SnapshotService;
 
 pub use response::not_found;
@@ -136,18 +136,18 @@ pub struct Call {
 #[derive(Clone)]
 pub struct Continuation(Arc<Continue>);
 
-type Continue = dyn Fn(MaintenanceRun) -> BoxFuture<'static, Result<()>> + Send + Sync;
+type Continue = dyn Fn(MaintenanceRun, StepRequest) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 impl Continuation {
-    /// One that is arranged by `start`.
+    /// One that is arranged by `start`, which gets the run that was worked on and what is left to do.
     pub fn new<F: Future<Output = Result<()>> + Send + 'static>(
-        start: impl Fn(MaintenanceRun) -> F + Send + Sync + 'static,
+        start: impl Fn(MaintenanceRun, StepRequest) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(move |run| start(run).boxed()))
+        Self(Arc::new(move |run, request| start(run, request).boxed()))
     }
 
-    async fn start(&self, run: &MaintenanceRun) -> Result<()> {
-        (self.0)(run.clone()).await
+    async fn start(&self, run: &MaintenanceRun, request: StepRequest) -> Result<()> {
+        (self.0)(run.clone(), request).await
     }
 }
 

@@ -79,7 +79,8 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     Ok(stopped)
 }
 
-/// Prepares the archive and returns the months that have due rows, oldest first; or why it stopped before.
+/// Prepares the archive and returns the months that are left to archive, oldest first; or why it stopped before. They are
+/// recorded: that one of them was never begun must not be overlooked because later ones are done.
 pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Month>, StopReason>> {
     if let Some(stop) = prepare(slice).await? {
         return Ok(Err(stop));
@@ -88,6 +89,7 @@ pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Mo
     let client = slice.pool.get().await?;
     let mut months = Vec::new();
     while let Some(month) = archiving.take_month(&client).await? {
+        slice.record(&Progress { month: Some((month, archiving.month(month))), ..Progress::default() }).await?;
         months.push(month);
     }
     Ok(Ok(months))

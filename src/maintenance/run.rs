@@ -52,7 +52,7 @@ pub(super) enum Start<'a> {
     Wanted(Box<Slice<'a>>),
     /// It has been done already.
     Ended(MaintenanceRun),
-    /// There was no time to finish the run that goes first.
+    /// The run that goes first is not finished: there was no time, or it was paused or cancelled.
     Other(MaintenanceRun),
 }
 
@@ -75,13 +75,14 @@ pub(super) async fn start<'a>(
             // What was in the way ended just now.
             continue;
         };
+        let is_wanted = does(&begun.run, wanted);
         let mut slice = Slice::new(pool, settings, deadline, clock, begun);
-        slice.keeps_lease = execution.is_some();
+        slice.keeps_lease = execution.is_some() && is_wanted;
         if !is_first {
             slice.set_worked();
         }
         is_first = false;
-        if does(&slice.run, wanted) {
+        if is_wanted {
             return Ok(Start::Wanted(Box::new(slice)));
         }
         let (id, month) = (slice.run.id, slice.run.snapshot_month);
@@ -109,8 +110,10 @@ pub(super) async fn start<'a>(
 async fn give_up(pool: &Pool, settings: &Settings, run: Uuid) -> Result<()> {
     let mut client = pool.get().await?;
     let transaction = session::begin(&mut client, &settings.limits()).await?;
-    maintenance_runs::give_up_run(&transaction, run).await?;
-    Ok(transaction.commit().await?)
+    let given_up = maintenance_runs::give_up_run(&transaction, run).await?;
+    transaction.commit().await?;
+    // Somebody has taken it meanwhile, or it was not released.
+    if given_up { Ok(()) } else { Err(Error::LeaseLost { run }) }
 }
 
 /// Whether a run, once it is complete, has done what is wanted.
@@ -270,7 +273,7 @@ pub(super) async fn work(slice: &Slice<'_>) -> Result<MaintenanceRun> {
     Ok(run)
 }
 
-async fn release(slice: &Slice<'_>, end: &SliceEnd) -> Result<()> {
+pub(super) async fn release(slice: &Slice<'_>, end: &SliceEnd) -> Result<()> {
     let mut client = slice.pool.get().await?;
     let transaction = session::begin(&mut client, &slice.settings.limits()).await?;
     maintenance_runs::release_lease(&transaction, slice.lease(), end).await?;

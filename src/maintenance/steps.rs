@@ -13,9 +13,9 @@ use super::slice::{Begun, Slice};
 use super::{Deadline, Plan, Settings, archive, snapshots};
 use crate::error::{Error, Result};
 use crate::model::{
-    MaintenanceRun, Month, Phase, Scope, SliceOutcome, SliceReport, StepReport, StepRequest, StopReason,
+    MaintenanceRun, Month, Phase, RunStatus, Scope, SliceOutcome, SliceReport, StepReport, StepRequest, StopReason,
 };
-use crate::store::maintenance_runs::{self, NewRun};
+use crate::store::maintenance_runs::{self, NewRun, SliceEnd};
 use crate::store::session;
 
 /// One invocation of an execution: what it works with.
@@ -30,78 +30,73 @@ pub(crate) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Takes the snapshots of the run that is asked for; another one that is open is finished first. A period that was
-    /// run, or that somebody else runs, has ended as far as this execution is concerned.
+    /// Takes the snapshots of the run that is asked for; another one that is open is finished first. Ended when there is
+    /// nothing to do: the period was run, or the run has ended.
     pub(crate) async fn take_snapshots(self, request: StepRequest) -> Result<StepReport> {
+        let report = StepReport::of(request);
         let slice = if let Some(id) = request.run_id {
             match self.take(id, None).await? {
                 Ok(begun) => Box::new(self.slice(begun)),
-                Err(run) => return Ok(StepReport::ended(run.id)),
+                Err(run) => return Ok(report.about(run.id).ended()),
             }
         } else {
             let wanted = self.wanted(request);
-            match run::start(self.pool, self.settings, &wanted, Some(&self.holder()), self.deadline).await {
-                Ok(Start::Wanted(slice)) => slice,
-                Ok(Start::Ended(run)) => return Ok(StepReport::ended(run.id)),
-                Ok(Start::Other(run)) => return Ok(StepReport::of(run.id, false)),
-                // A duplicate delivery: the first one is at it.
-                Err(Error::UnderWay { run }) if run.period.is_some() && run.period == request.period => {
-                    info!(run = %run.id, "snapshot maintenance: is under way already");
-                    return Ok(StepReport::ended(run.id));
-                }
-                Err(error) => return Err(error),
+            match run::start(self.pool, self.settings, &wanted, Some(&self.holder()), self.deadline).await? {
+                Start::Wanted(slice) => slice,
+                Start::Ended(run) => return Ok(report.about(run.id).ended()),
+                Start::Other(run) => return Ok(report.about(run.id)),
             }
         };
-        let id = slice.run.id;
-        if slice.run.scope != Scope::Maintenance {
-            // Its own execution's, or somebody's; whole, since it has no months to share.
-            let run = slice.reported(Box::pin(run::work(&slice))).await?;
-            return Ok(if run.finished_at.is_some() { StepReport::ended(id) } else { StepReport::of(id, false) });
-        }
+        // From here on it is about this run: when it is cancelled, none is begun in its place.
+        let report = StepReport::of(StepRequest::continuing(slice.run.id)).about(slice.run.id);
         if slice.run.phase != Phase::Snapshots {
-            return Ok(StepReport::of(id, true));
+            return Ok(report.completed());
         }
         let stopped = slice.reported(Box::pin(snapshots::take_snapshots(&slice))).await?;
-        Ok(StepReport::of(id, stopped.is_none()))
+        self.after(&slice, stopped, report).await
     }
 
-    /// Finds the months that the run is to archive.
+    /// Finds the months that are left to archive. Ended when there are none.
     pub(crate) async fn plan_archive(self, id: Uuid) -> Result<StepReport> {
+        let report = StepReport::of(StepRequest::continuing(id)).about(id);
         let slice = match self.take(id, None).await? {
             Ok(begun) => self.slice(begun),
-            Err(run) => return Ok(StepReport::of(run.id, true)),
+            Err(_) => return Ok(report.ended()),
         };
         match slice.run.phase {
             Phase::Archive => {}
             Phase::Snapshots => return Err(Error::SnapshotsIncomplete { month: slice.run.snapshot_month }),
             // The last step is left.
-            _ => return Ok(StepReport::of(id, true)),
+            _ => return Ok(report.ended()),
         }
         run::check_columns(&slice).await?;
         match slice.reported(Box::pin(archive::plan(&slice))).await? {
+            Ok(months) if months.is_empty() => Ok(report.ended()),
             Ok(months) => {
                 info!(run = %id, months = months.len(), "snapshot maintenance: months are planned");
-                Ok(StepReport { months, ..StepReport::of(id, true) })
+                Ok(StepReport { months, ..report.completed() })
             }
-            Err(_) => Ok(StepReport::of(id, false)),
+            Err(stop) => self.after(&slice, Some(stop), report).await,
         }
     }
 
     /// Archives one month of the run, beside slices that archive others.
     pub(crate) async fn archive_month(self, id: Uuid, month: Month) -> Result<StepReport> {
+        let report = StepReport::of(StepRequest::continuing(id)).about(id);
         let slice = match self.take(id, Some(month)).await? {
             Ok(begun) => self.slice(begun),
-            Err(run) => return Ok(StepReport::of(run.id, true)),
+            Err(_) => return Ok(report.completed()),
         };
         if slice.run.phase != Phase::Archive {
-            return Ok(StepReport::of(id, true));
+            return Ok(report.completed());
         }
         let stopped = slice.reported(Box::pin(archive::archive_one(&slice, month))).await?;
-        Ok(StepReport::of(id, stopped.is_none()))
+        Ok(if stopped.is_none() { report.completed() } else { report })
     }
 
-    /// Does what is left of the run, and ends it. Complete when that was the one that is asked for.
-    pub(crate) async fn finish(self, id: Uuid, request: StepRequest) -> Result<StepReport> {
+    /// Does what is left of the run. Complete when it has ended.
+    pub(crate) async fn finish(self, id: Uuid) -> Result<StepReport> {
+        let report = StepReport::of(StepRequest::continuing(id)).about(id);
         let run = match self.take(id, None).await? {
             Ok(begun) => {
                 let slice = self.slice(begun);
@@ -109,14 +104,16 @@ impl<'a> Steps<'a> {
             }
             Err(run) => run,
         };
-        let ended = run.finished_at.is_some();
-        let is_wanted = match request.run_id {
-            Some(wanted) => wanted == run.id,
-            None => run::does(&run, &self.wanted(request)),
-        };
-        // A run that was cancelled is what was asked for, too: nobody wants it continued.
-        let cancelled = run.stop_reason == Some(StopReason::Cancelled);
-        Ok(StepReport { ended, ..StepReport::of(run.id, ended && (is_wanted || cancelled)) })
+        Ok(if run.finished_at.is_some() { report.completed() } else { report })
+    }
+
+    /// How far a step is that stopped for this reason, if for any. One that an operator paused gives the lease back.
+    async fn after(self, slice: &Slice<'_>, stopped: Option<StopReason>, report: StepReport) -> Result<StepReport> {
+        if stopped == Some(StopReason::Paused) {
+            let end = SliceEnd { status: RunStatus::Interrupted, stop_reason: stopped, error: None };
+            run::release(slice, &end).await?;
+        }
+        Ok(if stopped.is_none() { report.completed() } else { report })
     }
 
     /// Records that the execution failed, and why; the next trigger continues its run.
@@ -141,8 +138,14 @@ impl<'a> Steps<'a> {
 
     fn wanted(self, request: StepRequest) -> NewRun {
         let Plan { snapshot_month, cutoff, .. } = Plan::starting_at(self.now, self.settings.retention_months);
-        let request = request.trigger().request();
-        NewRun { request, scope: Scope::Maintenance, target: None, snapshot_month, cutoff, started_at: self.now }
+        NewRun {
+            request: request.maintenance(),
+            scope: Scope::Maintenance,
+            target: None,
+            snapshot_month,
+            cutoff,
+            started_at: self.now,
+        }
     }
 
     fn slice(self, begun: Begun) -> Slice<'a> {
@@ -158,6 +161,9 @@ impl<'a> Steps<'a> {
         loop {
             let run = session::read(&client, &limits, maintenance_runs::find_run(&**client, id)).await?;
             let run = run.ok_or(Error::NotFound { what: "Run" })?;
+            if run.scope != Scope::Maintenance {
+                return Err(Error::invalid("runId", "must be of a run of scope maintenance"));
+            }
             if run.finished_at.is_some() {
                 return Ok(Err(run));
             }

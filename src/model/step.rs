@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Month, Trigger};
+use super::{MaintenanceRequest, Month, Trigger};
 
 /// One step of an execution of the state machine, `statemachine/maintenance.asl.json`: what its event says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -38,8 +38,6 @@ pub enum Step {
     Finish {
         /// The run.
         run_id: Uuid,
-        /// Which run was asked for.
-        request: StepRequest,
     },
     /// Record that the execution failed.
     Fail {
@@ -48,19 +46,30 @@ pub enum Step {
     },
 }
 
-/// Which run an execution is for: with neither field, one by hand.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// Which run an execution is for: with no field, one by hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct StepRequest {
     /// The month that the schedule fired for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub period: Option<Month>,
-    /// A run that was begun by a request, and is to be continued.
+    /// A run that was begun, and is to be continued.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<Uuid>,
+    /// Whether one by hand is to retake this month's snapshots.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refresh: bool,
 }
 
 impl StepRequest {
-    pub(crate) fn trigger(self) -> Trigger {
-        self.period.map_or(Trigger::Api, |period| Trigger::Schedule { period })
+    /// The remainder of a run.
+    pub(crate) fn continuing(run_id: Uuid) -> Self {
+        Self { run_id: Some(run_id), ..Self::default() }
+    }
+
+    pub(crate) fn maintenance(self) -> MaintenanceRequest {
+        let trigger = self.period.map_or(Trigger::Api, |period| Trigger::Schedule { period });
+        MaintenanceRequest { refresh: self.refresh, ..trigger.request() }
     }
 }
 
@@ -94,23 +103,40 @@ impl StepError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReport {
-    /// The run.
-    pub run_id: Uuid,
+    /// The run; none while it has not begun.
+    pub run_id: Option<Uuid>,
     /// Whether the step is done, or must be asked for again.
     pub complete: bool,
-    /// Whether the run has ended, or is somebody else's: the execution has nothing more to do for it.
+    /// Whether there is nothing more of its kind to do.
     pub ended: bool,
+    /// Whether it can do nothing at present: somebody else works on a run, or maintenance is paused.
+    pub waiting: bool,
+    /// What to ask for from now on.
+    pub request: StepRequest,
     /// The months to archive, oldest first.
     pub months: Vec<Month>,
 }
 
 impl StepReport {
-    pub(crate) fn of(run_id: Uuid, complete: bool) -> Self {
-        Self { run_id, complete, ended: false, months: Vec::new() }
+    /// Nothing is done yet.
+    pub(crate) fn of(request: StepRequest) -> Self {
+        Self { run_id: None, complete: false, ended: false, waiting: false, request, months: Vec::new() }
     }
 
-    pub(crate) fn ended(run_id: Uuid) -> Self {
-        Self { ended: true, ..Self::of(run_id, true) }
+    pub(crate) fn about(self, run_id: Uuid) -> Self {
+        Self { run_id: Some(run_id), ..self }
+    }
+
+    pub(crate) fn completed(self) -> Self {
+        Self { complete: true, ..self }
+    }
+
+    pub(crate) fn ended(self) -> Self {
+        Self { complete: true, ended: true, ..self }
+    }
+
+    pub(crate) fn waiting(self) -> Self {
+        Self { waiting: true, ..self }
     }
 }
 

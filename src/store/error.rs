@@ -17,9 +17,11 @@ impl From<tokio_postgres::Error> for Error {
             &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
             &SqlState::INSUFFICIENT_PRIVILEGE => Self::NotPermitted(error.into()),
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnlyDatabase,
-            &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {
-                Self::Unavailable(error.into())
-            }
+            &SqlState::ADMIN_SHUTDOWN
+            | &SqlState::CRASH_SHUTDOWN
+            | &SqlState::CANNOT_CONNECT_NOW
+            | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+            | &SqlState::IDLE_SESSION_TIMEOUT => Self::Unavailable(error.into()),
             // 08 connection exceptions, 53 insufficient resources.
             code if code.code().starts_with("08") || code.code().starts_with("53") => Self::Unavailable(error.into()),
             _ => Self::Database(error),

@@ -376,15 +376,15 @@ pub(crate) async fn find_last_rate(client: &impl GenericClient) -> Result<Option
 }
 
 /// Ends an open run that nobody holds, so that a later one can start. What it has not done, the later one will.
-pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result<()> {
-    client
+pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result<bool> {
+    let rows = client
         .execute_typed(
             r#"UPDATE "MaintenanceRun" SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC'
                WHERE id = $1 AND "finishedAt" IS NULL AND "leaseHolder" IS NULL"#,
             &[(&id, Type::UUID)],
         )
         .await?;
-    Ok(())
+    Ok(rows > 0)
 }
 
 /// The last period whose run has ended.

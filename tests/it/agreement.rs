@@ -221,6 +221,20 @@ fn each_function_has_a_role_a_log_and_one_secret_and_no_others() {
 }
 
 #[test]
+fn no_function_connects_without_tls_or_with_a_password_in_a_variable() {
+    let template = yaml("template.yaml");
+    let variables = &template["Globals"]["Function"]["Environment"]["Variables"];
+    assert_eq!((&variables["PGSSLMODE"], &variables["DATABASE_URL"]), (&"verify-full".into(), &"".into()));
+    for (name, function) in functions(&template) {
+        let own = function["Properties"]["Environment"]["Variables"].as_mapping().unwrap();
+        for variable in ["PGSSLMODE", "DATABASE_URL", "PGPASSWORD"] {
+            assert!(!own.contains_key(variable), "{name} has {variable}");
+        }
+    }
+    assert!(!include_str!("../../template.yaml").contains("PGPASSWORD"));
+}
+
+#[test]
 fn each_alarm_is_sent_and_shown_and_has_a_section_in_the_runbook() {
     let template = yaml("template.yaml");
     let runbook = include_str!("../../docs/RUNBOOK.md");

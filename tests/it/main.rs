@@ -20,6 +20,7 @@ mod roles;
 mod runs;
 mod snapshots;
 mod state_machine;
+mod steps;
 mod support;
 mod timeline;
 mod tls;

@@ -27,7 +27,7 @@ async fn run_one_batch(service: &SnapshotService, request: MaintenanceRequest, n
 }
 
 /// Batches of ten, one worker, and patience with locks.
-fn small() -> Settings {
+pub(crate) fn small() -> Settings {
     Settings {
         batch_rows: 10,
         workers: 1,
@@ -38,7 +38,7 @@ fn small() -> Settings {
 }
 
 /// The same, with a lease that has expired as soon as it is looked at.
-fn short_lease() -> Settings {
+pub(crate) fn short_lease() -> Settings {
     Settings { lease: Duration::from_millis(1), ..small() }
 }
 
@@ -49,12 +49,12 @@ async fn wait_until(database: &TestDatabase, condition: &str) {
 }
 
 /// Holds up the move of one row until it is opened.
-struct Gate {
+pub(crate) struct Gate {
     keeper: tokio_postgres::Client,
 }
 
 impl Gate {
-    async fn before(database: &TestDatabase, id: &str) -> Self {
+    pub(crate) async fn before(database: &TestDatabase, id: &str) -> Self {
         let (keeper, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         keeper
@@ -71,7 +71,7 @@ impl Gate {
     }
 
     /// Until somebody stands before it.
-    async fn reached(&self) {
+    pub(crate) async fn reached(&self) {
         let waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         while self.keeper.query_opt(waiting, &[]).await.unwrap().is_none() {
@@ -79,7 +79,7 @@ impl Gate {
         }
     }
 
-    async fn open(&self) {
+    pub(crate) async fn open(&self) {
         self.keeper.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
     }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use aws_sdk_sfn::types::ExecutionStatus;
+use chrono::Utc;
 use serde_json::{Value, json};
+use snapshot_service::{Deadline, Trigger};
 
-use crate::support::TestDatabase;
 use crate::support::lambda::{sample_event, start_function};
 use crate::support::step_functions::{Fate, StateMachine};
+use crate::support::{TestDatabase, time};
 
 /// What an invocation keeps of its time: given no more, it does one batch.
 const ONE_BATCH: Duration = Duration::from_secs(10);
@@ -33,6 +35,12 @@ async fn with_due_logs() -> TestDatabase {
 async fn deploy(database: &TestDatabase) -> StateMachine {
     let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "5"), ("WORKERS", "1")];
     StateMachine::deploy(&variables, ONE_BATCH).await
+}
+
+async fn wait_until(database: &TestDatabase, condition: &str) {
+    while !database.value::<bool>(&format!("SELECT {condition}")).await {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// The one run that there is, as it is told of.
@@ -94,19 +102,71 @@ async fn slices_that_fail_or_are_killed_are_repeated_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn an_execution_leaves_a_period_that_another_one_runs_to_it() {
+async fn an_execution_leaves_a_period_that_another_one_runs_to_it_and_waits_for_its_end() {
     let database = with_due_logs().await;
     let machine = deploy(&database).await;
     // It has begun the run, and waits to be continued.
     machine.destine("take-snapshots", &[Fate::Works, Fate::HasNoDatabase]).await;
     let first = machine.start(Some("first"), &json!({"period": "2026-11"})).await;
-    while database.count(r#""MaintenanceRun""#).await == 0 {
+    wait_until(&database, r#"EXISTS (SELECT FROM "MaintenanceRun")"#).await;
+    machine.succeeds(&machine.start(Some("second"), &json!({"period": "2026-11"})).await).await;
+    assert_all_done(&database).await;
+    assert_eq!(database.count(r#""MaintenanceRun""#).await, 1);
+    machine.succeeds(&first).await;
+    for step in ["plan-archive", "archive-month", "finish"] {
+        let events = machine.events(step).await;
+        assert!(events.iter().all(|event| event["execution"] == "first"), "{events:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_paused_execution_goes_on_when_maintenance_is_resumed() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let execution = machine.start(None, &json!({})).await;
+    wait_until(&database, r#"EXISTS (SELECT FROM "StreamArchive")"#).await;
+    database.service().pause_maintenance("failover", "test").await.unwrap();
+    while !machine.log().await.contains("the step waits") {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    machine.succeeds(&machine.start(Some("second"), &json!({"period": "2026-11"})).await).await;
-    assert_eq!(database.count(r#""EventLog""#).await, 32, "the second one has left the run alone");
-    machine.succeeds(&first).await;
+    database.service().resume_maintenance().await.unwrap();
+    machine.succeeds(&execution).await;
     assert_all_done(&database).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_is_not_begun_anew_by_its_execution() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let execution = machine.start(None, &json!({})).await;
+    wait_until(&database, r#"EXISTS (SELECT FROM "StreamSnapshot")"#).await;
+    database.service().cancel_maintenance().await.unwrap();
+    machine.succeeds(&execution).await;
+    let runs: String =
+        database.value(r#"SELECT string_agg(status || ' ' || "stopReason", ', ') FROM "MaintenanceRun""#).await;
+    assert_eq!(runs, "interrupted cancelled");
+}
+
+#[tokio::test]
+async fn an_older_run_that_cannot_be_finished_does_not_keep_the_months_snapshots_from_being_taken() {
+    let database = with_due_logs().await;
+    database.execute(r#"ALTER TABLE "EventLog" ADD COLUMN memo text DEFAULT 'm'"#).await;
+    let may = Trigger::Schedule { period: "2026-05".parse().unwrap() }.request();
+    let older = database.service().run_maintenance(may, time("2026-05-01T02:00:00Z"), &Deadline::never()).await;
+    assert_eq!(older.unwrap_err().code(), "archive_columns_differ");
+    database.execute(r#"DELETE FROM "StreamSnapshot""#).await;
+
+    let machine = deploy(&database).await;
+    let end = machine.end_of(&machine.start(None, &json!({"period": "2026-11"})).await).await;
+    assert_eq!(end, (ExecutionStatus::Failed, Some("archive_columns_differ".into())));
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 12);
+    let runs: String = database
+        .value(
+            r#"SELECT string_agg(period || ' ' || status || ' ' || ("finishedAt" IS NULL), ', ' ORDER BY period)
+               FROM "MaintenanceRun""#,
+        )
+        .await;
+    assert_eq!(runs, "2026-05 failed false, 2026-11 failed true", "the older one is given up");
 }
 
 #[tokio::test]
@@ -173,6 +233,11 @@ async fn a_request_whose_run_cannot_be_handed_on_says_so() {
     let body = answer.body();
     assert_eq!(body["code"], "not_continued");
     assert!(body["error"].as_str().unwrap().contains("ask again"), "{body}");
+    // Asked again, it goes on, as anybody may.
+    let run = run(&database).await;
+    assert_eq!((&run["status"], &run["holder"]), (&json!("interrupted"), &Value::Null), "{run}");
+    database.service().run_maintenance(Trigger::Cli.request(), Utc::now(), &Deadline::never()).await.unwrap();
+    assert_all_done(&database).await;
 }
 
 #[tokio::test]

@@ -41,12 +41,13 @@ impl Moto {
     }
 
     /// What a function needs to use it.
-    pub(crate) fn variables(&self) -> [(&str, &str); 4] {
+    pub(crate) fn variables(&self) -> [(&str, &str); 5] {
         [
             ("AWS_ENDPOINT_URL", self.url()),
             ("AWS_REGION", "eu-west-1"),
             ("AWS_ACCESS_KEY_ID", "key"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_SESSION_TOKEN", "hunter2-session"),
         ]
     }
 

@@ -97,7 +97,10 @@ impl StateMachine {
         );
         let definition = DEFINITION
             .replace("${RunMaintenanceFunctionArn}", "arn:aws:lambda:eu-west-1:123456789012:function:run-maintenance")
-            .replace("${ArchiveConcurrency}", "2");
+            .replace("${Partition}", "aws")
+            .replace("${ArchiveConcurrency}", "2")
+            // Nobody waits that long here.
+            .replace("\"Seconds\": 300", "\"Seconds\": 1");
         let created = client
             .create_state_machine()
             .name("maintenance")

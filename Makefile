@@ -21,7 +21,7 @@ bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS
 	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
 
 footprint: ## Measure the released functions: size, cold start, memory (their build takes about 10 minutes)
-	cargo build --release --package snapshot-service --package benchmarks --bins && target/release/benchmarks footprint
+	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks footprint
 
 build: ## Build the Lambda functions for deployment (needs the SAM CLI and cargo-lambda; ARGS="--parameter-overrides Architecture=x86_64")
 	sam build $(ARGS)

@@ -5,7 +5,7 @@
 //! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` or `host=... user=...` |
 //! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it; `PGSSLMODE` is `verify-full` with one of the next two |
 //! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape: the user and the password, and the place that the above leave open. Fetched again, once, when the database refuses it |
-//! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS, which the AWS identity signs. Needs a host, a user and TLS |
+//! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS, which the AWS identity signs. Needs a host, a user and `verify-full` |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
 //! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |
@@ -19,6 +19,8 @@
 //! | `MAINTENANCE_BUDGET_SECONDS` | 20 | how long maintenance on request works before it answers `complete: false`; 1 to 900 |
 //! | `METRICS_NAMESPACE` | SnapshotService | namespace of the metrics in CloudWatch; a stack has its own |
 //! | `STATE_MACHINE_ARN` | none | the Step Functions state machine that continues maintenance on request |
+//! | `AWS_REGION` `AWS_ACCESS_KEY_ID` `AWS_SECRET_ACCESS_KEY` `AWS_SESSION_TOKEN` | | who asks AWS for the above, as Lambda sets it |
+//! | `AWS_ENDPOINT_URL` | | where all of AWS is, instead of at its own addresses |
 //! | `AWS_LAMBDA_LOG_LEVEL`, else `RUST_LOG` | info | `error`, `warn`, `info`, `debug` or `trace` |
 //! | `AWS_LAMBDA_LOG_FORMAT` | text | `JSON`: lines are JSON objects, each with the ids of its invocation |
 
@@ -27,6 +29,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::aws::AwsConfig;
 use crate::database::DatabaseConfig;
 use crate::maintenance::Settings;
 
@@ -39,6 +42,8 @@ pub struct Config {
     pub settings: Settings,
     /// How long maintenance on request may work.
     pub maintenance_budget: Duration,
+    /// Who asks AWS.
+    pub aws: AwsConfig,
     /// ARN of the state machine that continues it.
     pub state_machine: Option<String>,
     /// Where in CloudWatch the metrics are.
@@ -118,6 +123,7 @@ impl Config {
                 on_slice: None,
             },
             maintenance_budget: seconds(lookup, "MAINTENANCE_BUDGET_SECONDS", DEFAULT_MAINTENANCE_BUDGET, 900)?,
+            aws: AwsConfig::from_lookup(lookup),
             state_machine: lookup("STATE_MACHINE_ARN"),
             metrics_namespace: lookup("METRICS_NAMESPACE").unwrap_or_else(|| "SnapshotService".into()),
         })

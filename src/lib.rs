@@ -67,6 +67,7 @@ mod service;
 pub mod state_machine;
 mod store;
 
+pub use aws::AwsConfig;
 pub use config::{Config, LogSettings};
 pub use error::{Error, Result, exit};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};

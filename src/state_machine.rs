@@ -6,7 +6,7 @@ use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::DisplayErrorContext;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 
-use crate::aws;
+use crate::aws::AwsConfig;
 use crate::error::{Error, Result};
 use crate::http::Continuation;
 use crate::model::{MaintenanceRun, StepRequest};
@@ -16,9 +16,9 @@ use crate::model::{MaintenanceRun, StepRequest};
 const START_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Continues runs by executions of the state machine with this ARN; nobody does where there is none.
-pub async fn continuation(arn: Option<String>) -> Option<Continuation> {
+pub fn continuation(arn: Option<String>, aws: &AwsConfig) -> Option<Continuation> {
     let arn = arn?;
-    let client = Client::new(&aws::load_from_environment(START_TIMEOUT).await);
+    let client = Client::new(&aws.for_calls_within(START_TIMEOUT));
     Some(Continuation::new(move |run, request| start(client.clone(), arn.clone(), run, request)))
 }
 

@@ -15,7 +15,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         .await
         .unwrap_or_else(|error| exit(&error));
     let service = SnapshotService::new(pool, metrics::of_slices(config.settings, &config.metrics_namespace));
-    let continuation = state_machine::continuation(config.state_machine).await;
+    let continuation = state_machine::continuation(config.state_machine, &config.aws);
     run(service_fn(|request: Request| async {
         let call = Call::of_lambda(&request, Utc::now(), config.maintenance_budget);
         let call = call.continued_by(continuation.clone());

@@ -7,6 +7,7 @@ use tokio_postgres::config::Host;
 
 use super::credentials::CredentialsConfig;
 use super::tls::TlsMode;
+use crate::aws::AwsConfig;
 use crate::config::ConfigError;
 
 /// Where the database is and how to reach it.
@@ -15,6 +16,8 @@ pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
     pub(super) tls: TlsConfig,
     pub(super) credentials: CredentialsConfig,
+    /// Who asks for them.
+    pub(super) aws: AwsConfig,
 }
 
 /// How connections are encrypted, as libpq's `sslmode` and `sslrootcert`.
@@ -28,11 +31,12 @@ pub(super) struct TlsConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // tokio_postgres hides the password.
-        let Self { postgres, tls, credentials } = self;
+        let Self { postgres, tls, credentials, aws } = self;
         f.debug_struct("DatabaseConfig")
             .field("postgres", postgres)
             .field("tls", tls)
             .field("credentials", credentials)
+            .field("aws", aws)
             .finish()
     }
 }
@@ -115,7 +119,7 @@ impl DatabaseConfig {
         }
         let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());
-        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, credentials })
+        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, credentials, aws: AwsConfig::from_lookup(lookup) })
     }
 }
 

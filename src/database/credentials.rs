@@ -3,10 +3,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::{Region, SdkConfig};
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_secretsmanager::config::Region;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use aws_types::SdkConfig;
 use deadpool_postgres::{ConfigConnectImpl, Connect};
 use futures_util::stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,7 +18,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::io::StreamReader;
 
-use crate::aws;
+use crate::aws::AwsConfig;
 use crate::error::{Error, Result, chain};
 
 /// Longest that Secrets Manager may take, with retries; it is asked before the first connection, within Lambda's 10 s for
@@ -58,13 +58,13 @@ impl Connector {
     /// # Errors
     ///
     /// [`Error::Secret`] when the secret, or the identity that is to sign, cannot be had.
-    pub(super) async fn new(config: &CredentialsConfig, tls: MakeRustlsConnect) -> Result<Self> {
+    pub(super) async fn new(config: &CredentialsConfig, aws: &AwsConfig, tls: MakeRustlsConnect) -> Result<Self> {
         let credentials = match config {
             CredentialsConfig::Given => Credentials::Given,
             CredentialsConfig::Secret(id) => {
-                Credentials::Secret(StoredSecret::fetch(&aws::load_from_environment(FETCH_TIMEOUT).await, id).await?)
+                Credentials::Secret(StoredSecret::fetch(&aws.for_calls_within(FETCH_TIMEOUT), id).await?)
             }
-            CredentialsConfig::Iam { host, port, user } => Credentials::Iam(Signer::new(host, *port, user).await?),
+            CredentialsConfig::Iam { host, port, user } => Credentials::Iam(Signer::new(aws, host, *port, user)?),
         };
         Ok(Self { direct: ConfigConnectImpl { tls }, credentials })
     }
@@ -84,7 +84,7 @@ impl Connector {
                     result => result,
                 }
             }
-            Credentials::Iam(signer) => match signer.sign_token(SystemTime::now()).await {
+            Credentials::Iam(signer) => match signer.sign_token(SystemTime::now()) {
                 Ok(token) => self.direct.connect(config.password(token)).await,
                 Err(error) => Err(as_database_error(error).await),
             },
@@ -173,29 +173,26 @@ async fn fetch(client: &aws_sdk_secretsmanager::Client, id: &str) -> Result<Secr
 
 /// Signs the tokens that RDS takes for a user's password.
 struct Signer {
-    identity: SharedCredentialsProvider,
+    credentials: aws_credential_types::Credentials,
     region: Region,
     url: String,
 }
 
 impl Signer {
-    async fn new(host: &str, port: u16, user: &str) -> Result<Self> {
-        let aws = aws::load_from_environment(FETCH_TIMEOUT).await;
+    fn new(aws: &AwsConfig, host: &str, port: u16, user: &str) -> Result<Self> {
         let missing = |what: &str| Error::Secret(format!("no {what} to sign the database's tokens").into());
-        let identity = aws.credentials_provider().ok_or_else(|| missing("AWS identity"))?;
-        let region = aws.region().cloned().ok_or_else(|| missing("AWS_REGION"))?;
-        Ok(Self { identity, region, url: connect_url(host, port, user) })
+        let credentials = aws.credentials.clone().ok_or_else(|| missing("AWS identity"))?;
+        let region = aws.region.clone().ok_or_else(|| missing("AWS_REGION"))?;
+        Ok(Self { credentials, region, url: connect_url(host, port, user) })
     }
 
     /// A token for one connection.
-    async fn sign_token(&self, now: SystemTime) -> Result<String> {
-        let credentials = self.identity.provide_credentials().await;
-        let credentials = credentials.map_err(|error| Error::Secret(chain(&error).into()))?;
+    fn sign_token(&self, now: SystemTime) -> Result<String> {
         let unsigned = |error: &dyn std::error::Error| Error::Secret(format!("no token was signed: {error}").into());
         let mut settings = SigningSettings::default();
         settings.expires_in = Some(TOKEN_VALIDITY);
         settings.signature_location = SignatureLocation::QueryParams;
-        let identity = credentials.into();
+        let identity = self.credentials.clone().into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(self.region.as_ref())
@@ -232,8 +229,8 @@ async fn as_database_error(error: Error) -> tokio_postgres::Error {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use aws_config::BehaviorVersion;
-    use aws_sdk_secretsmanager::config::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials};
     use axum::Router;
     use axum::extract::State;
     use axum::routing::post;
@@ -255,7 +252,7 @@ mod tests {
         ] {
             let host = "db.example.eu-west-1.rds.amazonaws.com";
             let signer = Signer {
-                identity: SharedCredentialsProvider::new(credentials.clone()),
+                credentials: credentials.clone(),
                 region: Region::from_static("eu-west-1"),
                 url: connect_url(host, 5432, user),
             };
@@ -266,7 +263,7 @@ mod tests {
                  &X-Amz-Security-Token=a%2Ftoken%2Bwith%3Dsigns&X-Amz-Signature={signature}",
                 encode(user)
             );
-            let token = signer.sign_token(now.into()).await.expect("a token");
+            let token = signer.sign_token(now.into()).expect("a token");
             let parts = |token: &str| token.split('&').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
             assert_eq!(parts(&token), parts(&expected));
         }

@@ -45,7 +45,7 @@ pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_s
         .keepalives_retries(2)
         .tcp_user_timeout(KEEPALIVE_IDLE + 2 * KEEPALIVE_INTERVAL);
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let connector = Connector::new(&config.credentials, tls::connector(&config.tls)?).await?;
+    let connector = Connector::new(&config.credentials, &config.aws, tls::connector(&config.tls)?).await?;
     let manager = Manager::from_connect(postgres, connector, manager_config);
     Pool::builder(manager)
         .max_size(max_size)

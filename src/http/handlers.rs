@@ -73,11 +73,12 @@ pub(super) async fn trigger_maintenance(
         && let Some(continuation) = &call.continuation
     {
         // An older run, which goes first, is not all that is asked for.
-        let is_wanted =
-            run.scope == Scope::Maintenance && run.snapshot_month >= Month::of(call.now) && (run.refresh || !refresh);
-        let request =
-            if is_wanted { StepRequest::continuing(run.id) } else { StepRequest { refresh, ..StepRequest::default() } };
-        continuation.start(&run, request).await?;
+        let remainder = if run.does(Scope::Maintenance, &request, Month::of(call.now)) {
+            StepRequest::continuing(run.id)
+        } else {
+            StepRequest { refresh, force, ..StepRequest::default() }
+        };
+        continuation.start(&run, remainder).await?;
     }
     response::accepted(&run)
 }

@@ -117,15 +117,11 @@ async fn give_up(pool: &Pool, settings: &Settings, run: Uuid) -> Result<()> {
 }
 
 /// Whether a run, once it is complete, has done what is wanted.
-pub(super) fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
+fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
     if wanted.target.is_some() {
         return run.scope == wanted.scope && run.target == wanted.target;
     }
-    let period = wanted.request.trigger.period();
-    (run.scope == wanted.scope || run.scope == Scope::Maintenance)
-        && run.snapshot_month >= wanted.snapshot_month
-        && (period.is_none() || run.period == period)
-        && (run.refresh || !wanted.request.refresh)
+    run.does(wanted.scope, &wanted.request, wanted.snapshot_month)
 }
 
 async fn check_guard_rails(pool: &Pool, settings: &Settings, cutoff: DateTime<Utc>) -> Result<()> {

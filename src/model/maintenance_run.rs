@@ -96,6 +96,15 @@ pub struct MaintenanceRun {
 }
 
 impl MaintenanceRun {
+    /// Whether it will have done, once it is complete, what `request` asks for in `month`.
+    pub(crate) fn does(&self, scope: Scope, request: &MaintenanceRequest, month: Month) -> bool {
+        let period = request.trigger.period();
+        (self.scope == scope || self.scope == Scope::Maintenance)
+            && self.snapshot_month >= month
+            && (period.is_none() || self.period == period)
+            && (self.refresh || !request.refresh)
+    }
+
     /// Rows that it has dealt with.
     pub fn rows(&self) -> u64 {
         self.logs_archived + self.already_archived + self.duplicates_dropped + self.logs_restored

@@ -59,6 +59,9 @@ pub struct StepRequest {
     /// Whether one by hand is to retake this month's snapshots.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refresh: bool,
+    /// Whether one by hand may archive more rows than the limit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl StepRequest {
@@ -69,7 +72,7 @@ impl StepRequest {
 
     pub(crate) fn maintenance(self) -> MaintenanceRequest {
         let trigger = self.period.map_or(Trigger::Api, |period| Trigger::Schedule { period });
-        MaintenanceRequest { refresh: self.refresh, ..trigger.request() }
+        MaintenanceRequest { trigger, refresh: self.refresh, force: self.force }
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn small() -> Settings {
 }
 
 /// The same, with a lease that has expired as soon as it is looked at.
-pub(crate) fn short_lease() -> Settings {
+fn short_lease() -> Settings {
     Settings { lease: Duration::from_millis(1), ..small() }
 }
 

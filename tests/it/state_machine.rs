@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_sfn::types::ExecutionStatus;
 use chrono::Utc;
+use runtime_api::Outcome;
 use serde_json::{Value, json};
 use snapshot_service::{Deadline, Trigger};
 
@@ -20,14 +21,7 @@ async fn with_due_logs() -> TestDatabase {
     for stream in 0..12 {
         database.insert_stream(&format!("s{stream:02}"), Some(&format!("4{stream:02}")), "1000").await;
     }
-    database
-        .execute(
-            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
-               SELECT 'e' || month || '-' || i, 'withdraw', '400', 't' || month || '-' || i, i, 'then',
-                      timestamp '2026-01-01' + (month || ' months')::interval + i * interval '1 hour'
-               FROM generate_series(0, 3) month, generate_series(1, 8) i"#,
-        )
-        .await;
+    database.insert_months("2026-01-01", 4, 8).await;
     database.remember_events().await;
     database
 }
@@ -196,16 +190,7 @@ async fn an_error_that_does_not_pass_marks_the_run_and_the_next_execution_contin
 async fn a_request_works_its_own_slice_and_an_execution_the_rest() {
     let database = with_due_logs().await;
     let machine = deploy(&database).await;
-    let mut variables = vec![
-        ("DATABASE_URL", database.url.as_str()),
-        ("BATCH_ROWS", "5"),
-        ("WORKERS", "1"),
-        ("STATE_MACHINE_ARN", &machine.arn),
-    ];
-    variables.extend(machine.moto.variables());
-    let mut function = start_function("trigger-maintenance", &variables).await;
-    function.set_timeout(ONE_BATCH).await;
-    let answer = function.invoke(&sample_event("trigger-maintenance")).await;
+    let answer = post(&database, &machine, &machine.arn).await;
     assert_eq!(answer.status(), 202);
     let run = answer.body()["data"].clone();
     assert_eq!((&run["complete"], &run["stopReason"]), (&json!(false), &json!("deadline")));
@@ -217,18 +202,41 @@ async fn a_request_works_its_own_slice_and_an_execution_the_rest() {
 }
 
 #[tokio::test]
-async fn a_request_whose_run_cannot_be_handed_on_says_so() {
+async fn a_request_that_finds_an_older_run_open_gets_its_own_after_it() {
     let database = with_due_logs().await;
     let machine = deploy(&database).await;
+    let small = database.service_with_batches_of(5);
+    let (then, one_batch) = (time("2026-05-01T02:00:00Z"), Deadline::after(Duration::ZERO));
+    let older = small.run_maintenance(Trigger::Cli.request(), then, &one_batch).await.unwrap();
+    let answer = post(&database, &machine, &machine.arn).await;
+    let run = answer.body()["data"].clone();
+    assert_eq!((answer.status(), &run["id"], &run["attempts"]), (202, &json!(older.id), &json!(2)));
+    machine.succeeds(&machine.execution(&format!("run-{}-2", older.id))).await;
+    assert_eq!(database.count(r#""MaintenanceRun" WHERE status = 'succeeded'"#).await, 2);
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 24, "of both months");
+    assert_eq!(database.count(r#""EventLog""#).await, 0);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+/// What `trigger-maintenance` answers in time for one batch, with this state machine.
+async fn post(database: &TestDatabase, machine: &StateMachine, arn: &str) -> Outcome {
     let mut variables = vec![
         ("DATABASE_URL", database.url.as_str()),
         ("BATCH_ROWS", "5"),
-        ("STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:123456789012:stateMachine:gone"),
+        ("WORKERS", "1"),
+        ("STATE_MACHINE_ARN", arn),
     ];
     variables.extend(machine.moto.variables());
     let mut function = start_function("trigger-maintenance", &variables).await;
     function.set_timeout(ONE_BATCH).await;
-    let answer = function.invoke(&sample_event("trigger-maintenance")).await;
+    function.invoke(&sample_event("trigger-maintenance")).await
+}
+
+#[tokio::test]
+async fn a_request_whose_run_cannot_be_handed_on_says_so() {
+    let database = with_due_logs().await;
+    let machine = deploy(&database).await;
+    let answer = post(&database, &machine, "arn:aws:states:eu-west-1:123456789012:stateMachine:gone").await;
     assert_eq!(answer.status(), 503);
     let body = answer.body();
     assert_eq!(body["code"], "not_continued");

@@ -132,6 +132,17 @@ impl TestDatabase {
         .await;
     }
 
+    /// Adds `rows` events `e0-1`, ... of stream `42` to each of `months` months from `first` (its first day) on.
+    pub(crate) async fn insert_months(&self, first: &str, months: u32, rows: u32) {
+        self.execute(&format!(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT 'e' || month || '-' || i, 'withdraw', '42', 't' || month || '-' || i, i, 'then',
+                      timestamp '{first}' + (month || ' months')::interval + i * interval '1 hour'
+               FROM generate_series(0, {months} - 1) month, generate_series(1, {rows}) i"#
+        ))
+        .await;
+    }
+
     /// Makes as if each snapshot had been taken when its run started.
     pub(crate) async fn stop_the_clock(&self) {
         self.execute(r#"UPDATE "StreamSnapshot" SET "createdAt" = date_trunc('minute', "createdAt")"#).await;

@@ -13,7 +13,7 @@ use crate::{Result, report};
 /// How often each is measured; the middle one counts.
 const REPETITIONS: usize = 3;
 /// The same of archiving with and without proof, whose difference is small beside a machine's moods.
-const ARCHIVE_REPETITIONS: usize = 5;
+const ARCHIVE_REPETITIONS: usize = 7;
 
 /// Rows per second of archiving.
 pub(crate) struct Archive {

@@ -106,7 +106,6 @@ impl<'a> Seal<'a> {
         let sql = include_str!("sql/seal_batch.sql")
             .replace("{source}", source)
             .replace("{kind}", self.kind.as_str())
-            .replace("{digest_rows}", &digest_rows("proof"))
             .replace("{removed}", &self.removed())
             .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
         names.enumerate().fold(sql, |sql, (index, name)| sql.replace(name, &format!("${}", first + index)))

@@ -1,10 +1,12 @@
 //! The archive's ledger, and its verification.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use snapshot_service::database::migrate;
 use snapshot_service::{
-    BreakKind, Deadline, MaintenanceRun, RunStatus, Settings, Trigger, Verification, VerificationRequest,
-    VerificationStatus,
+    BreakKind, Deadline, MaintenanceRun, RestoreRequest, RunStatus, Settings, Trigger, Verification,
+    VerificationRequest, VerificationStatus,
 };
 
 use crate::support::{TestDatabase, time};
@@ -549,6 +551,36 @@ async fn rows_without_hashes_and_hosts_without_them_are_verified_too() {
     assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
     database.execute(r#"UPDATE "StreamArchive" SET ledger = 99 WHERE id = 'e7'"#).await;
     assert_eq!(found(&verify(&database).await), [(BreakKind::RowAltered, Some(1), Some("e7"))]);
+}
+
+/// Digests are hashed 10,000 at a time: of what archiving seals in one way, and verification recomputes in another.
+#[tokio::test]
+async fn batches_of_many_rows_are_sealed_in_order_and_verified_as_they_come_and_go() {
+    let database = TestDatabase::migrated().await;
+    // Ids whose order by bytes is not that of a dictionary, in no order in the table, and ten to an instant.
+    database
+        .execute(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT CASE WHEN i % 2 = 0 THEN upper(md5(i::text)) ELSE md5(i::text) END, 'create', '42', 'tx' || i, i, 'then',
+                   timestamp '2026-01-10' + i / 10 * interval '1 second'
+               FROM generate_series(1, 45001) i ORDER BY md5(i::text)"#,
+        )
+        .await;
+    let service = database.service_with(Settings { batch_target: Duration::from_mins(1), ..Settings::default() });
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(run.logs_archived, 45_001);
+    let sizes = r#"SELECT string_agg(rows::text, ' ' ORDER BY sequence) FROM "ArchiveSeal""#;
+    assert_eq!(database.value::<String>(sizes).await, "20000 25000 1");
+    let misplaced = r#""ArchiveSeal" s CROSS JOIN LATERAL (
+        SELECT array_agg(id ORDER BY "createdAt", id COLLATE "C") AS ids FROM "StreamArchive" a WHERE a."archivedAt" = s."archivedAt"
+    ) a WHERE ("firstId", "lastId") IS DISTINCT FROM (ids[1], ids[cardinality(ids)])"#;
+    assert_eq!(database.count(misplaced).await, 0, "ids of the first and the last row");
+    assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
+
+    let request = RestoreRequest::new(None, None, None, Some(run.id)).unwrap();
+    let restored = service.restore(&request, time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(restored.logs_restored, 45_001);
+    assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
 }
 
 #[tokio::test]

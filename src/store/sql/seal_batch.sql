@@ -4,12 +4,27 @@ proof AS NOT MATERIALIZED (
     SELECT id, "createdAt", ledger, substr(proof, 1, 32) AS digest, proof{also} FROM {source}
 ),
 batch AS (
-{digest_rows}
-),
-edge AS (
-    SELECT first."createdAt" AS first_at, first.id AS first_id, newest."createdAt" AS last_at, newest.id AS last_id
-    FROM (SELECT "createdAt", id FROM proof ORDER BY "createdAt", id COLLATE "C" LIMIT 1) first
-    CROSS JOIN (SELECT "createdAt", id FROM proof ORDER BY "createdAt" DESC, id COLLATE "C" DESC LIMIT 1) newest
+    -- A batch has few enough rows for one value to hold all their digests: sorted once, which digest_rows.sql cannot.
+    SELECT
+        rows, min_ledger, max_ledger, first_at, last_at, leaves,
+        (SELECT min(id COLLATE "C") FROM proof WHERE "createdAt" = first_at) AS first_id,
+        (SELECT max(id COLLATE "C") FROM proof WHERE "createdAt" = last_at) AS last_id,
+        (
+            SELECT string_agg(sha256(substr(digests, 32 * 10000 * chunk + 1, 32 * 10000)), '' ORDER BY chunk)
+            FROM generate_series(0, (rows::int - 1) / 10000) chunk
+        ) AS digests
+    FROM (
+        SELECT
+            count(*) AS rows,
+            min(ledger)::bigint AS min_ledger,
+            max(ledger)::bigint AS max_ledger,
+            min("createdAt") AS first_at,
+            max("createdAt") AS last_at,
+            string_agg(digest, '') AS digests,
+            string_agg(substr(digest, 1, 8), '') AS leaves
+        FROM (SELECT digest, ledger, "createdAt" FROM proof ORDER BY "createdAt", id COLLATE "C") sorted
+        HAVING count(*) > 0
+    ) whole
 ),
 seal AS (
     INSERT INTO "ArchiveSeal" (
@@ -24,7 +39,7 @@ seal AS (
             {archived_at}, min_ledger, max_ledger, {columns}
         ) || digests{removed}),
         leaves
-    FROM batch CROSS JOIN edge
+    FROM batch
     RETURNING digest
 ),
 ledger_head AS (

@@ -17,8 +17,8 @@ check: ## Check formatting, lints and documentation
 sam-test: ## Build the Lambda functions and run each one in Docker with the SAM CLI, on a private PostgreSQL
 	@tools/sam-test/run
 
-bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 15 minutes)
-	cargo build --profile measured --package snapshot-service --package benchmarks --bins && target/measured/benchmarks
+bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 20 minutes, and 10 to build)
+	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks
 
 footprint: ## Measure the released functions: size, cold start, memory (their build takes about 10 minutes)
 	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks footprint

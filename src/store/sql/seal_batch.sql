@@ -3,7 +3,8 @@
 proof AS NOT MATERIALIZED (
     SELECT id, "createdAt", ledger, substr(proof, 1, 32) AS digest, proof{also} FROM {source}
 ),
-batch AS (
+-- Computed once, though what it has is named twice.
+batch AS MATERIALIZED (
     -- A batch has few enough rows for one value to hold all their digests: sorted once, which digest_rows.sql cannot.
     SELECT
         rows, min_ledger, max_ledger, first_at, last_at, leaves,

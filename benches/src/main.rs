@@ -94,7 +94,10 @@ async fn measure(server: &Server, settings: &[&str]) -> Result<Report> {
         "the same with seals and hash checks, against without",
         archive.proved_share,
         0.7,
-        format!("{:.0} rows/s against {:.0} rows/s", archive.ours, archive.unproved),
+        format!(
+            "{:.0} rows/s against {:.0} rows/s; the ratio is the median of the pairs'",
+            archive.ours, archive.unproved
+        ),
     ))?;
     let (ours, bare) = maintenance::verify(server).await?;
     report.add(Figure::at_least(

@@ -5,7 +5,8 @@ proof AS NOT MATERIALIZED (
 ),
 -- Computed once, though what it has is named twice.
 batch AS MATERIALIZED (
-    -- A batch has few enough rows for one value to hold all their digests: sorted once, which digest_rows.sql cannot.
+    -- As digest_rows.sql has it for any number of rows. A batch has few enough for one value to hold all their digests, and is
+    -- sorted once instead of twice.
     SELECT
         rows, min_ledger, max_ledger, first_at, last_at, leaves,
         (SELECT min(id COLLATE "C") FROM proof WHERE "createdAt" = first_at) AS first_id,

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
+use crate::host::HostFinding;
 use crate::model::{MaintenancePause, MaintenanceRun, Month};
 
 /// A result whose error is [`enum@Error`].
@@ -81,6 +82,12 @@ pub enum Error {
     RestoreRefused {
         /// How many, of one batch.
         rows: u64,
+    },
+    /// Something of the host's cannot be worked with.
+    #[error("{}{}", finding.message, finding.cure.as_ref().map_or_else(String::new, |cure| format!(": {cure}")))]
+    HostRefuses {
+        /// What, and the cure.
+        finding: Box<HostFinding>,
     },
     /// Something keeps the rollback from bringing everything back.
     #[error("{reason}: nothing was dropped")]
@@ -222,6 +229,11 @@ impl Error {
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
             Self::NotRestorable { .. } => "not_restorable",
             Self::RestoreRefused { .. } => "restore_refused",
+            Self::HostRefuses { finding } => match finding.code.as_str() {
+                "rows_hidden" => "rows_hidden",
+                "limits_hidden" => "limits_hidden",
+                _ => "host_refuses",
+            },
             Self::RollbackRefused { .. } => "rollback_refused",
             Self::UnderWay { .. } => "maintenance_under_way",
             Self::Paused { .. } => "maintenance_paused",

@@ -57,6 +57,7 @@ mod aws;
 pub mod config;
 pub mod database;
 mod error;
+mod host;
 pub mod http;
 pub mod invocation;
 pub mod logging;
@@ -70,6 +71,7 @@ mod store;
 pub use aws::AwsConfig;
 pub use config::{Config, LogSettings};
 pub use error::{Error, Result, exit};
+pub use host::{FindingEffect, HostFinding};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Break, BreakKind, Cursor, DryRunReport, DueMonth, EventPosition,

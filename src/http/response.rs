@@ -85,6 +85,7 @@ fn status(error: &Error) -> StatusCode {
         Error::ArchiveColumnsDiffer { .. }
         | Error::NotRestorable { .. }
         | Error::RestoreRefused { .. }
+        | Error::HostRefuses { .. }
         | Error::RollbackRefused { .. }
         | Error::UnderWay { .. }
         | Error::Paused { .. }

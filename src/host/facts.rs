@@ -1,0 +1,170 @@
+use serde::Deserialize;
+
+/// What the catalogue says of the host's two tables and of the session's role, at one instant.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostFacts {
+    /// The session's role.
+    pub(crate) role: String,
+    /// `Stream`; none where there is no such relation.
+    pub(crate) streams: Option<HostTable>,
+    /// `EventLog`; none where there is no such relation.
+    pub(crate) log: Option<HostTable>,
+    /// Keys of other tables to the log.
+    pub(crate) references: Vec<Reference>,
+    /// Publications that tell their subscribers of rows deleted from the log.
+    pub(crate) publications: Vec<String>,
+    /// Whether the role sees what other sessions do and how far replicas are.
+    pub(crate) sees_statistics: bool,
+    /// Physical replication slots that no standby uses.
+    pub(crate) gone_standbys: Vec<String>,
+}
+
+/// A table of the host, or what is in its place.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostTable {
+    /// Schema and name, as SQL writes them.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: RelationKind,
+    /// Whom it belongs to.
+    pub(crate) owner: String,
+    /// Whether it is an ordinary table that others inherit from.
+    pub(crate) is_inherited_from: bool,
+    /// Its partitions that are foreign tables.
+    pub(crate) foreign_partitions: Vec<String>,
+    /// Names of the plain columns that decide which partition has a row, at any level.
+    pub(crate) partition_keys: Vec<String>,
+    /// What row security filters for the role.
+    pub(crate) hidden_commands: Vec<Command>,
+    pub(crate) may_read: bool,
+    pub(crate) may_insert: bool,
+    pub(crate) may_delete: bool,
+    /// Whether the role may lock rows.
+    pub(crate) may_lock: bool,
+    /// Whether an index begins with `createdAt`.
+    pub(crate) has_time_index: bool,
+    /// Whether an index begins with `streamId`.
+    pub(crate) has_stream_index: bool,
+    /// Whether no two rows have the same `id`, `createdAt` and partition key.
+    pub(crate) has_id_key: bool,
+    /// Whether no two rows have the same `id`.
+    pub(crate) has_id_key_alone: bool,
+    /// Its columns, in order.
+    pub(crate) columns: Vec<HostColumn>,
+    /// Triggers that fire when rows are deleted or inserted.
+    pub(crate) triggers: Vec<HostTrigger>,
+    /// Rules that rewrite deletions or insertions.
+    pub(crate) rules: Vec<HostRule>,
+}
+
+impl HostTable {
+    /// Whether it has a column of this name.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+}
+
+/// `pg_class.relkind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum RelationKind {
+    #[serde(rename = "r")]
+    Table,
+    #[serde(rename = "p")]
+    Partitioned,
+    #[serde(rename = "v")]
+    View,
+    #[serde(rename = "m")]
+    MaterializedView,
+    #[serde(rename = "f")]
+    ForeignTable,
+    /// A sequence or a type, which holds no rows.
+    #[serde(other)]
+    Other,
+}
+
+/// What a statement does with rows, as `pg_policy.polcmd` writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum Command {
+    #[serde(rename = "r")]
+    Read,
+    #[serde(rename = "w")]
+    Lock,
+    #[serde(rename = "d")]
+    Delete,
+    #[serde(rename = "a")]
+    Insert,
+}
+
+/// A column of a table of the host.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct HostColumn {
+    pub(crate) name: String,
+    /// Its type, as SQL writes it.
+    #[serde(rename = "type")]
+    pub(crate) data_type: String,
+    /// How its values leave in JSON.
+    pub(crate) wire: WireForm,
+}
+
+/// How a column's values leave in JSON (domain rule 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WireForm {
+    /// As PostgreSQL writes them.
+    Plain,
+    /// Numbers that may exceed 2^53, as strings.
+    Number,
+    /// Times without a zone, which are UTC, as RFC 3339.
+    Timestamp,
+    /// Instants, as RFC 3339 in UTC.
+    Timestamptz,
+}
+
+/// A trigger of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostTrigger {
+    pub(crate) name: String,
+    /// The table that has it: the log, or one of its partitions.
+    pub(crate) table: String,
+    pub(crate) on_delete: bool,
+    pub(crate) on_insert: bool,
+    pub(crate) is_before: bool,
+}
+
+/// A rule of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostRule {
+    pub(crate) name: String,
+    /// The table that has it.
+    pub(crate) table: String,
+    pub(crate) on_delete: bool,
+    pub(crate) on_insert: bool,
+}
+
+/// A foreign key of another table to the log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Reference {
+    /// The constraint's name.
+    pub(crate) constraint: String,
+    /// The table that references the log, with its schema.
+    pub(crate) table: String,
+    /// Whether that is the log itself.
+    pub(crate) is_self: bool,
+    /// Names of the log's columns that are referenced, without quotes.
+    pub(crate) log_columns: Vec<String>,
+    /// The columns that reference them, in the same order.
+    pub(crate) columns: Vec<String>,
+    /// The operators that compare the two, the log's column on the left.
+    pub(crate) operators: Vec<String>,
+    /// Whether the role may read the columns.
+    pub(crate) may_read: bool,
+    /// Whether row security hides rows of the table.
+    pub(crate) is_hidden: bool,
+    /// Whether an index finds rows by one of the columns.
+    pub(crate) has_index: bool,
+}

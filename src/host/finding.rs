@@ -1,0 +1,297 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Command, HostFacts, HostTable, Reference, RelationKind};
+
+/// Something about the host's database that maintenance cannot work with, leaves alone, or tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFinding {
+    /// Its stable name; the runbook has an entry for each.
+    pub code: String,
+    /// What follows from it.
+    pub effect: FindingEffect,
+    /// The object that it is about: a table, a constraint, a trigger, a role.
+    pub object: String,
+    /// What is so, in one sentence.
+    pub message: String,
+    /// What to do about it, as SQL or a setting; none where there is nothing to do.
+    pub cure: Option<String>,
+}
+
+/// What follows from a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingEffect {
+    /// No snapshot is taken.
+    RefusesSnapshots,
+    /// No log is archived; snapshots are taken all the same.
+    RefusesArchive,
+    /// Neither is done.
+    RefusesBoth,
+    /// Some logs stay where they are.
+    Holds,
+    /// Nothing: somebody should know.
+    Warns,
+}
+
+impl FindingEffect {
+    /// Whether snapshots are refused.
+    pub fn refuses_snapshots(self) -> bool {
+        matches!(self, Self::RefusesSnapshots | Self::RefusesBoth)
+    }
+
+    /// Whether archiving is refused.
+    pub fn refuses_archive(self) -> bool {
+        matches!(self, Self::RefusesArchive | Self::RefusesBoth)
+    }
+}
+
+impl HostFinding {
+    fn new(code: &str, effect: FindingEffect, object: &str, message: String, cure: Option<String>) -> Self {
+        Self { code: code.into(), effect, object: object.into(), message, cure }
+    }
+
+    /// A trigger or rule of the log that kept `rows` logs from being deleted, found out by deleting them.
+    pub(crate) fn trigger_refuses(facts: &HostFacts, rows: Option<u64>) -> Self {
+        let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
+        let named: Vec<_> = triggers.map(|trigger| format!("trigger {} of {}", trigger.name, trigger.table)).collect();
+        let object = if named.is_empty() { "EventLog".into() } else { named.join(", ") };
+        let message = match rows {
+            Some(rows) => format!("{object} kept {rows} logs of one batch from being deleted"),
+            None => format!("{object} raised an error when logs were deleted"),
+        };
+        let cure = facts.log.iter().flat_map(|log| &log.triggers).find(|trigger| trigger.on_delete).map(|trigger| {
+            format!("ALTER TABLE {} DISABLE TRIGGER {}; or let its function return OLD", trigger.table, trigger.name)
+        });
+        Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, cure)
+    }
+}
+
+/// The limits of the settings that have to be seen to be kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HostLimits {
+    pub(crate) max_replica_lag: bool,
+    pub(crate) max_active_sessions: bool,
+}
+
+impl HostLimits {
+    fn named(self) -> Option<&'static str> {
+        match (self.max_replica_lag, self.max_active_sessions) {
+            (true, true) => Some("MAX_REPLICA_LAG_SECONDS and MAX_ACTIVE_SESSIONS"),
+            (true, false) => Some("MAX_REPLICA_LAG_SECONDS"),
+            (false, true) => Some("MAX_ACTIVE_SESSIONS"),
+            (false, false) => None,
+        }
+    }
+}
+
+/// What of the host refuses, holds or warns; refusals first.
+pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding> {
+    let mut found = Vec::new();
+    of_limits(facts, limits, &mut found);
+    if let Some(streams) = &facts.streams {
+        of_streams(facts, streams, &mut found);
+    }
+    if let Some(log) = &facts.log {
+        of_log(facts, log, &mut found);
+        of_indexes(log, &mut found);
+        of_triggers(log, &mut found);
+    }
+    for reference in &facts.references {
+        of_reference(facts, reference, &mut found);
+    }
+    for publication in &facts.publications {
+        let message = format!("subscribers of {publication} delete the logs that are archived, too");
+        let cure =
+            format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update'), if they are to keep them");
+        found.push(HostFinding::new("published", FindingEffect::Warns, publication, message, Some(cure)));
+    }
+    found.sort_by_key(|finding| match finding.effect {
+        FindingEffect::RefusesBoth => 0,
+        FindingEffect::RefusesSnapshots => 1,
+        FindingEffect::RefusesArchive => 2,
+        FindingEffect::Holds => 3,
+        FindingEffect::Warns => 4,
+    });
+    found
+}
+
+fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>) {
+    let Some(named) = limits.named() else { return };
+    if !facts.sees_statistics {
+        let message = format!("{named} cannot be kept: the role does not see what other sessions and replicas do");
+        let cure = format!("GRANT pg_monitor TO {};", quote(&facts.role));
+        found.push(HostFinding::new("limits_hidden", FindingEffect::RefusesBoth, &facts.role, message, Some(cure)));
+    }
+    if limits.max_replica_lag {
+        for slot in &facts.gone_standbys {
+            let message = format!("no standby uses the replication slot {slot}: its lag is not known");
+            let cure = format!("start the standby again, or SELECT pg_drop_replication_slot('{slot}');");
+            found.push(HostFinding::new("standby_gone", FindingEffect::Warns, slot, message, Some(cure)));
+        }
+    }
+}
+
+fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFinding>) {
+    let name = &streams.name;
+    if !streams.may_read {
+        let message = format!("the role may not read {name}");
+        found.push(grant_missing(FindingEffect::RefusesSnapshots, facts, name, "SELECT", message));
+    }
+    if streams.hidden_commands.contains(&Command::Read) {
+        found.push(rows_hidden(FindingEffect::RefusesSnapshots, facts, name));
+    }
+}
+
+fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+    let name = &log.name;
+    let mut refuse = |code: &str, object: &str, message: String, cure: String| {
+        found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
+    };
+    match log.kind {
+        RelationKind::Table | RelationKind::Partitioned => {}
+        RelationKind::View | RelationKind::MaterializedView => refuse(
+            "not_a_table",
+            name,
+            format!("{name} is a view: its rows cannot be locked and moved"),
+            "name the table beneath it \"EventLog\"".into(),
+        ),
+        RelationKind::ForeignTable | RelationKind::Other => refuse(
+            "not_a_table",
+            name,
+            format!("{name} is not a table of this database: its rows cannot be locked and moved"),
+            "run the service on the database that has the table".into(),
+        ),
+    }
+    if log.is_inherited_from {
+        refuse(
+            "inherited",
+            name,
+            format!("other tables inherit from {name}: one that is restored would lose its table"),
+            format!("make them partitions, or ALTER TABLE ... NO INHERIT {name};"),
+        );
+    }
+    for partition in &log.foreign_partitions {
+        refuse(
+            "foreign_partition",
+            partition,
+            format!("the partition {partition} of {name} is a foreign table: its rows cannot be locked"),
+            format!("ALTER TABLE {name} DETACH PARTITION {partition};"),
+        );
+    }
+    for rule in log.rules.iter().filter(|rule| rule.on_delete) {
+        let object = format!("rule {} of {}", rule.name, rule.table);
+        refuse(
+            "delete_rule",
+            &object,
+            format!("{object} rewrites deletions: logs cannot be moved by one statement"),
+            format!("DROP RULE {} ON {}; a trigger can do the same", rule.name, rule.table),
+        );
+    }
+    let is_table = matches!(log.kind, RelationKind::Table | RelationKind::Partitioned);
+    if is_table && !log.has_id_key {
+        refuse(
+            "no_key",
+            name,
+            format!("no unique index of {name} says that each id is there once"),
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (id);"),
+        );
+    }
+    let missing = [(log.may_read, "SELECT"), (log.may_delete, "DELETE"), (log.may_lock, "UPDATE (\"ledgerClosedAt\")")];
+    for (_, privilege) in missing.into_iter().filter(|(may, _)| is_table && !may) {
+        let message = format!("the role lacks {privilege} on {name}");
+        found.push(grant_missing(FindingEffect::RefusesArchive, facts, name, privilege, message));
+    }
+    if log.hidden_commands.iter().any(|command| *command != Command::Insert) {
+        found.push(rows_hidden(FindingEffect::RefusesArchive, facts, name));
+    }
+}
+
+fn of_indexes(log: &HostTable, found: &mut Vec<HostFinding>) {
+    let name = &log.name;
+    // An index of a partitioned table cannot be built concurrently.
+    let concurrently = if log.kind == RelationKind::Table { "CONCURRENTLY " } else { "" };
+    let mut warn = |code: &str, message: String, columns: &str| {
+        let cure = format!("CREATE INDEX {concurrently}ON {name} ({columns});");
+        found.push(HostFinding::new(code, FindingEffect::Warns, name, message, Some(cure)));
+    };
+    let is_table = matches!(log.kind, RelationKind::Table | RelationKind::Partitioned);
+    if is_table && !log.has_time_index {
+        let message = format!(
+            "no index of {name} begins with \"createdAt\": each batch reads the whole table, so archiving is slow"
+        );
+        warn("no_time_index", message, r#""createdAt""#);
+    }
+    if is_table && !log.has_stream_index {
+        let message = format!("no index of {name} begins with \"streamId\": a stream's timeline reads the whole table");
+        warn("no_stream_index", message, r#""streamId", "createdAt" DESC"#);
+    }
+}
+
+fn of_triggers(log: &HostTable, found: &mut Vec<HostFinding>) {
+    for trigger in &log.triggers {
+        let object = format!("trigger {} of {}", trigger.name, trigger.table);
+        let when = match (trigger.on_delete, trigger.on_insert) {
+            (true, true) => "archived or restored",
+            (true, false) => "archived",
+            _ => "restored",
+        };
+        let message = format!("{object} fires for each log that is {when}; what it does is the host's");
+        found.push(HostFinding::new("trigger_fires", FindingEffect::Warns, &object, message, None));
+    }
+    for rule in log.rules.iter().filter(|rule| rule.on_insert) {
+        let object = format!("rule {} of {}", rule.name, rule.table);
+        let message = format!("{object} rewrites insertions: archived logs cannot be restored while it is there");
+        let cure = Some(format!("DROP RULE {} ON {}; before a restore", rule.name, rule.table));
+        found.push(HostFinding::new("insert_rule", FindingEffect::Warns, &object, message, cure));
+    }
+}
+
+fn of_reference(facts: &HostFacts, reference: &Reference, found: &mut Vec<HostFinding>) {
+    let Reference { constraint, table, columns, .. } = reference;
+    let object = format!("constraint {constraint} of {table}");
+    if reference.is_self {
+        let message = format!("{object} makes logs reference other logs: the referenced ones could never leave");
+        let cure = Some(format!("ALTER TABLE {table} DROP CONSTRAINT {constraint};"));
+        found.push(HostFinding::new("self_reference", FindingEffect::RefusesArchive, &object, message, cure));
+        return;
+    }
+    let message = format!("{table} references logs by {constraint}: a log that it references stays where it is");
+    found.push(HostFinding::new("referenced", FindingEffect::Holds, &object, message, None));
+    if !reference.may_read {
+        let message = format!("the role may not read which logs {table} references by {constraint}");
+        let privilege = format!("SELECT ({})", columns.join(", "));
+        found.push(grant_missing(FindingEffect::RefusesArchive, facts, table, &privilege, message));
+    }
+    if reference.is_hidden {
+        found.push(rows_hidden(FindingEffect::RefusesArchive, facts, table));
+    }
+    if !reference.has_index {
+        let message =
+            format!("no index of {table} finds the rows that reference a log: each batch reads the whole table");
+        let cure = Some(format!("CREATE INDEX ON {table} ({});", columns.join(", ")));
+        found.push(HostFinding::new("reference_without_index", FindingEffect::Warns, table, message, cure));
+    }
+}
+
+fn grant_missing(
+    effect: FindingEffect,
+    facts: &HostFacts,
+    table: &str,
+    privilege: &str,
+    message: String,
+) -> HostFinding {
+    let cure = format!("GRANT {privilege} ON {table} TO {};", quote(&facts.role));
+    HostFinding::new("grant_missing", effect, table, message, Some(cure))
+}
+
+fn rows_hidden(effect: FindingEffect, facts: &HostFacts, table: &str) -> HostFinding {
+    let role = quote(&facts.role);
+    let message = format!("row security hides rows of {table} from the role {role}");
+    let cure = format!("CREATE POLICY {role} ON {table} TO {role} USING (true); or ALTER ROLE {role} BYPASSRLS;");
+    HostFinding::new("rows_hidden", effect, table, message, Some(cure))
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,10 @@
+//! What the host's database looks like, and what of it refuses, holds or warns: pure; the look itself is in `store`.
+
+mod facts;
+mod finding;
+
+pub(crate) use facts::{
+    Command, HostColumn, HostFacts, HostRule, HostTable, HostTrigger, Reference, RelationKind, WireForm,
+};
+pub use finding::{FindingEffect, HostFinding};
+pub(crate) use finding::{HostLimits, findings};

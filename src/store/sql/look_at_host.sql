@@ -1,0 +1,200 @@
+-- What the catalogue says of the host's two tables and of this session's role: all that decides what maintenance may do.
+-- Reads the catalogue alone, in one statement. Names are as SQL writes them, unless a field is called `name`.
+-- One row: facts, a JSON document of the form that host::HostFacts has.
+WITH RECURSIVE host AS MATERIALIZED (
+    SELECT to_regclass('"Stream"')::oid AS streams, to_regclass('"EventLog"')::oid AS log
+),
+-- Both tables with their partitions and the tables that inherit from them.
+tree (root, relation) AS (
+    SELECT oid, oid FROM host CROSS JOIN LATERAL (VALUES (streams), (log)) root (oid) WHERE oid IS NOT NULL
+    UNION ALL
+    SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.relation
+),
+member AS MATERIALIZED (
+    SELECT t.root, c.* FROM tree t JOIN pg_class c ON c.oid = t.relation
+),
+-- Plain columns that decide which partition has a row, at any level.
+partition_key AS MATERIALIZED (
+    SELECT DISTINCT m.root, a.attname
+    FROM member m
+    JOIN pg_partitioned_table p ON p.partrelid = m.oid
+    CROSS JOIN LATERAL unnest(p.partattrs::smallint[]) key (attnum)
+    JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = key.attnum
+),
+-- Tables that reference the log, once for each key; a key of partitions belongs to the key of their table.
+reference AS MATERIALIZED (
+    SELECT c.*, r.relname, r.relnamespace, n.nspname, c.conrelid IN (SELECT oid FROM member m WHERE m.root = host.log) AS is_self
+    FROM host
+    JOIN member log ON log.root = host.log
+    JOIN pg_constraint c ON c.confrelid = log.oid AND c.contype = 'f' AND c.conparentid = 0
+    JOIN pg_class r ON r.oid = c.conrelid
+    JOIN pg_namespace n ON n.oid = r.relnamespace
+),
+-- Where row security hides rows from this role: by what a statement does (r: reads, w: locks, d: deletes, a: inserts). A
+-- permissive policy that is simply true hides nothing, as long as no restrictive one is in force.
+hidden AS MATERIALIZED (
+    SELECT relation.oid, command.letter
+    FROM (SELECT oid FROM member WHERE oid = root UNION SELECT conrelid FROM reference) relation
+    CROSS JOIN unnest('{r,w,d,a}'::text[]) command (letter)
+    WHERE row_security_active(relation.oid)
+      AND NOT COALESCE((
+          SELECT
+              bool_or(p.polpermissive AND policy.is_true)
+              AND NOT bool_or(NOT p.polpermissive AND NOT policy.is_true)
+          FROM pg_policy p
+          CROSS JOIN LATERAL (
+              SELECT
+                  COALESCE(pg_get_expr(CASE WHEN command.letter = 'a' THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END,
+                      p.polrelid), 'true') = 'true' AS is_true
+          ) policy
+          WHERE p.polrelid = relation.oid
+            AND p.polcmd::text IN (command.letter, '*')
+            AND EXISTS (
+                SELECT FROM unnest(p.polroles) role (oid) WHERE role.oid = 0 OR pg_has_role(role.oid, 'USAGE')
+            )
+      ), false)
+),
+described AS (
+    SELECT
+        m.root,
+        json_build_object(
+            'name', format('%I.%I', n.nspname, m.relname),
+            'kind', m.relkind::text,
+            'owner', pg_get_userbyid(m.relowner),
+            'isInheritedFrom', m.relkind = 'r' AND EXISTS (SELECT FROM member k WHERE k.root = m.oid AND k.oid <> m.oid),
+            'foreignPartitions', ARRAY(
+                SELECT k.oid::regclass::text FROM member k WHERE k.root = m.oid AND k.oid <> m.oid AND k.relkind = 'f' ORDER BY 1
+            ),
+            'partitionKeys', ARRAY(SELECT k.attname FROM partition_key k WHERE k.root = m.oid ORDER BY 1),
+            'hiddenCommands', ARRAY(SELECT h.letter FROM hidden h WHERE h.oid = m.oid ORDER BY 1),
+            'mayRead', has_table_privilege(m.oid, 'SELECT') AND has_schema_privilege(m.relnamespace, 'USAGE'),
+            'mayInsert', has_table_privilege(m.oid, 'INSERT'),
+            'mayDelete', has_table_privilege(m.oid, 'DELETE'),
+            'mayLock', has_any_column_privilege(m.oid, 'UPDATE'),
+            'hasTimeIndex', indexes.has_time,
+            'hasStreamIndex', indexes.has_stream,
+            'hasIdKey', indexes.has_id_key,
+            'hasIdKeyAlone', indexes.has_id_key_alone,
+            'columns', ARRAY(
+                SELECT json_build_object(
+                    'name', a.attname,
+                    'type', format_type(a.atttypid, a.atttypmod),
+                    'wire', CASE
+                        WHEN base.oid IN ('bigint'::regtype, 'numeric'::regtype) THEN 'number'
+                        WHEN base.oid = 'timestamp'::regtype THEN 'timestamp'
+                        WHEN base.oid = 'timestamptz'::regtype THEN 'timestamptz'
+                        ELSE 'plain'
+                    END
+                )
+                FROM pg_attribute a
+                JOIN pg_type t ON t.oid = a.atttypid
+                CROSS JOIN LATERAL (
+                    -- A domain is written as the type that it is made of.
+                    SELECT CASE WHEN t.typtype = 'd' THEN (
+                        WITH RECURSIVE made_of (oid) AS (
+                            SELECT t.typbasetype
+                            UNION ALL
+                            SELECT d.typbasetype FROM made_of m JOIN pg_type d ON d.oid = m.oid AND d.typtype = 'd'
+                        )
+                        SELECT d.oid FROM made_of JOIN pg_type d USING (oid) WHERE d.typtype <> 'd'
+                    ) ELSE t.oid END AS oid
+                ) base
+                WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
+                ORDER BY a.attnum
+            ),
+            'triggers', ARRAY(
+                SELECT json_build_object(
+                    'name', quote_ident(t.tgname),
+                    'table', t.tgrelid::regclass::text,
+                    'onDelete', t.tgtype & 8 <> 0,
+                    'onInsert', t.tgtype & 4 <> 0,
+                    'isBefore', t.tgtype & 2 <> 0
+                )
+                FROM pg_trigger t
+                JOIN member k ON k.root = m.oid AND k.oid = t.tgrelid
+                WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+                ORDER BY t.tgname, t.tgrelid
+            ),
+            'rules', ARRAY(
+                SELECT json_build_object(
+                    'name', quote_ident(r.rulename),
+                    'table', r.ev_class::regclass::text,
+                    'onDelete', r.ev_type = '4',
+                    'onInsert', r.ev_type = '3'
+                )
+                FROM pg_rewrite r
+                JOIN member k ON k.root = m.oid AND k.oid = r.ev_class
+                WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND r.ev_type IN ('3', '4')
+                ORDER BY r.rulename, r.ev_class
+            )
+        ) AS facts
+    FROM member m
+    JOIN pg_namespace n ON n.oid = m.relnamespace
+    CROSS JOIN LATERAL (
+        SELECT
+            COALESCE(bool_or(i.first_key = 'createdAt'), false) AS has_time,
+            COALESCE(bool_or(i.first_key = 'streamId'), false) AS has_stream,
+            COALESCE(bool_or(i.indisunique AND 'id' = ANY (i.keys) AND i.keys <@ (
+                '{id,createdAt}'::name[] || ARRAY(SELECT k.attname FROM partition_key k WHERE k.root = m.oid)
+            )), false) AS has_id_key,
+            COALESCE(bool_or(i.indisunique AND i.keys = '{id}'), false) AS has_id_key_alone
+        FROM (
+            SELECT i.indisunique, keys.names AS keys, keys.names[1] AS first_key
+            FROM pg_index i
+            CROSS JOIN LATERAL (
+                SELECT array_agg(a.attname ORDER BY key.place) AS names
+                FROM unnest(i.indkey::smallint[]) WITH ORDINALITY key (attnum, place)
+                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.attnum
+                WHERE key.place <= i.indnkeyatts
+            ) keys
+            -- One that covers some rows only finds only these. An expression has no column.
+            WHERE i.indrelid = m.oid AND i.indisvalid AND i.indpred IS NULL AND cardinality(keys.names) = i.indnkeyatts
+        ) i
+    ) indexes
+    WHERE m.oid = m.root
+)
+SELECT json_build_object(
+    'role', current_user,
+    'streams', (SELECT facts FROM described WHERE root = host.streams),
+    'log', (SELECT facts FROM described WHERE root = host.log),
+    'references', ARRAY(
+        SELECT json_build_object(
+            'constraint', quote_ident(r.conname),
+            'table', format('%I.%I', r.nspname, r.relname),
+            'isSelf', r.is_self,
+            'logColumns', ARRAY(
+                SELECT a.attname FROM unnest(r.confkey) WITH ORDINALITY key (attnum, place)
+                JOIN pg_attribute a ON a.attrelid = r.confrelid AND a.attnum = key.attnum ORDER BY key.place
+            ),
+            'columns', ARRAY(
+                SELECT quote_ident(a.attname) FROM unnest(r.conkey) WITH ORDINALITY key (attnum, place)
+                JOIN pg_attribute a ON a.attrelid = r.conrelid AND a.attnum = key.attnum ORDER BY key.place
+            ),
+            'operators', ARRAY(
+                SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+                FROM unnest(r.conpfeqop) WITH ORDINALITY key (oid, place)
+                JOIN pg_operator o ON o.oid = key.oid JOIN pg_namespace n ON n.oid = o.oprnamespace ORDER BY key.place
+            ),
+            'mayRead', has_schema_privilege(r.relnamespace, 'USAGE')
+                AND (SELECT bool_and(has_column_privilege(r.conrelid, key.attnum, 'SELECT')) FROM unnest(r.conkey) key (attnum)),
+            'isHidden', EXISTS (SELECT FROM hidden h WHERE h.oid = r.conrelid AND h.letter = 'r'),
+            'hasIndex', EXISTS (
+                SELECT FROM pg_index i
+                WHERE i.indrelid = r.conrelid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = ANY (r.conkey)
+            )
+        )
+        FROM reference r
+        ORDER BY r.conname, r.conrelid
+    ),
+    'publications', ARRAY(
+        SELECT quote_ident(p.pubname) FROM pg_publication p
+        WHERE p.pubdelete
+          AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_rel l WHERE l.prpubid = p.oid AND l.prrelid = host.log))
+        ORDER BY p.pubname
+    ),
+    'seesStatistics', pg_has_role('pg_read_all_stats', 'USAGE'),
+    'goneStandbys', ARRAY(
+        SELECT s.slot_name FROM pg_replication_slots s WHERE s.slot_type = 'physical' AND NOT s.active ORDER BY s.slot_name
+    )
+) AS facts
+FROM host

@@ -22,7 +22,7 @@ CREATE TABLE "MaintenanceRun" (
     "logsArchived"      BIGINT NOT NULL DEFAULT 0,
     "alreadyArchived"   BIGINT NOT NULL DEFAULT 0,
     months              JSONB NOT NULL DEFAULT '{}', -- by month: how far it is, and what stayed; see MonthProgress
-    "chainHeadId"       TEXT,
+    "heldBack"          JSONB NOT NULL DEFAULT '[]', -- due rows that stayed, by the last look; see StoredHeldBack
     "currentMonth"      TEXT,
     "rowsPerSecond"     DOUBLE PRECISION,
     "batchRows"         INTEGER,                     -- that a batch was cut down to, because more took too long

@@ -87,12 +87,13 @@ CREATE TABLE "MaintenanceFinding" (
     kind      TEXT NOT NULL CHECK (kind IN ('hash_mismatch', 'duplicate_dropped', 'duplicate_kept')),
     "logId"   TEXT NOT NULL,
     month     TEXT NOT NULL,
-    detail    JSONB NOT NULL,
+    detail    JSON NOT NULL,                -- not JSONB: a row may have values that only JSON can hold
+    "entryHash" TEXT,                       -- of a row that was dropped
     "foundAt" TIMESTAMP(3) NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
 );
 CREATE UNIQUE INDEX "MaintenanceFinding_runId_kind_logId_key" ON "MaintenanceFinding" ("runId", kind, "logId");
 -- A row that was dropped may be the parent of another.
-CREATE INDEX "MaintenanceFinding_entry_hash_idx" ON "MaintenanceFinding" ((detail #>> '{row,entry_hash}'))
+CREATE INDEX "MaintenanceFinding_entryHash_idx" ON "MaintenanceFinding" ("entryHash")
     WHERE kind = 'duplicate_dropped';
 
 -- "ArchiveVerification": each verification, how far it is, and what it found.

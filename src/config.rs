@@ -10,6 +10,7 @@
 //! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |
 //! | `WORKERS` | 2 | months that are archived at the same time, each on a connection of its own; 1 to 32 |
+//! | `KEEP_EVENT_TYPES` | none | types of events, separated by commas, whose logs are never archived, such as `create` |
 //! | `LEASE_SECONDS` | 60 | how long a run belongs to a holder that is silent; 1 to 3600 |
 //! | `MAX_ARCHIVE_ROWS` | no limit | most rows that a run archives without force |
 //! | `MAX_REPLICA_LAG_SECONDS` | no limit | maintenance waits while a replica is further behind; 1 to 86400 |
@@ -113,6 +114,7 @@ impl Config {
                 batch_target: number(lookup, "BATCH_TARGET_MILLISECONDS", DEFAULT_BATCH_TARGET_MS, 10..=60_000)
                     .map(Duration::from_millis)?,
                 workers: number(lookup, "WORKERS", default.workers, 1..=32)?,
+                keep_event_types: list(lookup, "KEEP_EVENT_TYPES")?,
                 lease: seconds(lookup, "LEASE_SECONDS", default.lease, 3600)?,
                 max_archive_rows: optional_number(lookup, "MAX_ARCHIVE_ROWS", 0..=1_000_000_000_000)?,
                 max_replica_lag: optional_number(lookup, "MAX_REPLICA_LAG_SECONDS", 1..=86_400)?
@@ -142,6 +144,17 @@ fn seconds(
     max: u64,
 ) -> Result<Duration, ConfigError> {
     number(lookup, variable, default.as_secs(), 1..=max).map(Duration::from_secs)
+}
+
+/// Words separated by commas.
+fn list(lookup: impl Fn(&str) -> Option<String>, variable: &'static str) -> Result<Vec<String>, ConfigError> {
+    let Some(text) = lookup(variable) else { return Ok(Vec::new()) };
+    let words: Vec<_> = text.split(',').map(|word| word.trim().to_owned()).collect();
+    if words.iter().any(|word| word.is_empty() || word.contains('\0')) {
+        let problem = format!("{text:?} is not a list of words separated by commas, such as create,cancel");
+        return Err(ConfigError::new(variable, problem));
+    }
+    Ok(words)
 }
 
 fn number<N: FromStr + PartialOrd + fmt::Display>(

@@ -161,6 +161,12 @@ pub enum Error {
     /// A statement took longer than it may, waited too long for a lock, or lost against another transaction.
     #[error("the database is busy")]
     Busy(#[source] Source),
+    /// What a transaction has read was changed by another one before it could commit.
+    #[error("the database is busy: {what}")]
+    Outdated {
+        /// What has changed.
+        what: &'static str,
+    },
     /// The database refused a statement for a reason that only a bug or a foreign change explains.
     #[error("the database refused a statement")]
     Database(#[source] tokio_postgres::Error),
@@ -207,6 +213,9 @@ pub(crate) enum Retry {
 impl Error {
     /// How what failed may be tried again, if at all.
     pub(crate) fn retry(&self) -> Option<Retry> {
+        if matches!(self, Self::Outdated { .. }) {
+            return Some(Retry::Later);
+        }
         let Self::Busy(source) = self else { return None };
         let code = source.downcast_ref::<tokio_postgres::Error>()?.code()?;
         let later = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code);
@@ -246,7 +255,7 @@ impl Error {
             Self::TooManyRows { .. } => "too_many_rows",
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Unavailable(_) => "database_unavailable",
-            Self::Busy(_) => "database_busy",
+            Self::Busy(_) | Self::Outdated { .. } => "database_busy",
             Self::Database(_)
             | Self::Migration(_)
             | Self::Tls(_)

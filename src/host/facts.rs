@@ -34,7 +34,7 @@ pub(crate) struct HostTable {
     pub(crate) is_inherited_from: bool,
     /// Its partitions that are foreign tables.
     pub(crate) foreign_partitions: Vec<String>,
-    /// Names of the plain columns that decide which partition has a row, at any level.
+    /// Names of the plain columns that decide which partition has a row, at any level, and are never NULL.
     pub(crate) partition_keys: Vec<String>,
     /// What row security filters for the role.
     pub(crate) hidden_commands: Vec<Command>,

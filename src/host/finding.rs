@@ -65,6 +65,13 @@ impl HostFinding {
         });
         Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, cure)
     }
+
+    /// Something kept `rows` logs of one batch from entering `partition` of the archive.
+    pub(crate) fn archive_refuses(partition: &str, rows: u64) -> Self {
+        let message = format!("a trigger of {partition} kept {rows} logs of one batch from entering the archive");
+        let cure = Some(format!("ALTER TABLE {partition} DISABLE TRIGGER ALL;"));
+        Self::new("trigger_refuses", FindingEffect::RefusesArchive, partition, message, cure)
+    }
 }
 
 /// The limits of the settings that have to be seen to be kept.

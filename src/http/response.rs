@@ -97,6 +97,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::TooManyRows { .. } => StatusCode::CONFLICT,
         Error::Unavailable(_)
         | Error::Busy(_)
+        | Error::Outdated { .. }
         | Error::NotMigrated(_)
         | Error::NotContinued { .. }
         | Error::NotPermitted(_)

@@ -1,29 +1,38 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
+use futures_util::join;
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
+use super::vacuum::vacuum;
 use crate::error::{Error, Result, chain};
-use crate::model::{MAX_REPORTED_IDS, Month, Phase, StopReason};
+use crate::host::{HostFacts, HostLimits, findings};
+use crate::model::{HeldBack, Month, Phase, StopReason};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, Settled};
+use crate::store::event_log::{self, Due, Position};
 use crate::store::ledger::{self, LedgerRange};
-use crate::store::maintenance_runs::{InUse, MonthProgress, Progress};
+use crate::store::maintenance_runs::{MonthProgress, Progress};
+use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
+use crate::store::remainder::{self, Remainder, Rules};
 use crate::store::row_form::RowForm;
-use crate::store::{partitions, session};
+use crate::store::{host, partitions, session};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
 const MAX_INDEX_ATTEMPTS: u32 = 3;
+/// How often a slice goes through the months: most locks are short, and who writes old rows without end is not waited for.
+const MAX_PASSES: u32 = 5;
 
 /// What the workers share.
 struct Archiving<'a> {
     slice: &'a Slice<'a>,
     due: Due,
+    /// The host as it was last looked at, and the version of its definition then.
+    host: Mutex<(String, Arc<HostFacts>)>,
     /// Partitions that hold rows adopted from the former service.
     adopted: Vec<String>,
     /// What may hold an event that the host has ingested again since.
@@ -41,42 +50,49 @@ struct Tally {
     months: BTreeMap<Month, MonthProgress>,
 }
 
-/// Moves the logs created before the cutoff to the archive, month by month, several months at a time. Returns why it
-/// stopped, if that was before all were moved.
+/// Moves the logs created before the cutoff to the archive, month by month, several months at a time, until none is left but those
+/// that stay for a reason (domain rule 11). Returns why it stopped, if that was before its end.
 pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let run = &slice.run;
     if let Some(stop) = prepare(slice).await? {
         return Ok(Some(stop));
     }
     let archiving = Archiving::new(slice).await?;
-    let workers = (0..slice.settings.workers.max(1)).map(|_| async {
-        let result = archiving.work().await;
-        if result.is_err() {
-            slice.fail();
-        }
-        result
-    });
-    // All of them: one that fails does not cut off the others' batches.
     let mut stopped = None;
-    let mut failed = None;
-    for result in join_all(workers).await {
-        match result {
-            Ok(stop) => stopped = stopped.or(stop),
-            Err(error) => failed = failed.or(Some(error)),
+    for pass in 1..=MAX_PASSES {
+        let before = archiving.tally().rows;
+        stopped = archiving.archive_months().await?;
+        if stopped.is_some() {
+            break;
         }
-    }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if stopped.is_none() {
-        stopped = archiving.retry_rows_in_use().await?;
-    }
-    if stopped.is_none() {
-        archiving.end().await?;
+        let moved = archiving.tally().rows - before;
+        if moved > 0 {
+            slice.record(&Progress { phase: Some(Phase::Vacuum), ..Progress::default() }).await?;
+            vacuum(slice).await?;
+        }
+        // The last act: what is left now stays, each row for a reason that the run tells.
+        let Remainder { mut held_back, unexplained, months } = archiving.count_remainder().await?;
+        if let Some(unexplained) = unexplained {
+            if pass == 1 || (moved > 0 && pass < MAX_PASSES) {
+                debug!(run = %run.id, rows = unexplained.rows, "snapshot maintenance: due logs are left and tried again");
+                archiving.begin_again(&months).await;
+                continue;
+            }
+            held_back.push(unexplained);
+        }
+        held_back.sort_by_key(|held| held.reason);
+        archiving.end(held_back).await?;
+        break;
     }
     let rows = archiving.tally().rows;
     info!(run = %run.id, cutoff = %run.cutoff, rows, ?stopped, "snapshot maintenance: archive");
     Ok(stopped)
+}
+
+/// Refuses to archive from a log that cannot be worked with, naming the object and the cure (domain rule 10).
+pub(super) fn check_host(facts: &HostFacts) -> Result<()> {
+    let refusal = findings(facts, HostLimits::default()).into_iter().find(|finding| finding.effect.refuses_archive());
+    refusal.map_or(Ok(()), |finding| Err(Error::HostRefuses { finding: Box::new(finding) }))
 }
 
 /// Prepares the archive and returns the months that are left to archive, oldest first; or why it stopped before. They are
@@ -115,6 +131,7 @@ pub(super) async fn archive_one(slice: &Slice<'_>, month: Month) -> Result<Optio
 /// What comes before the first row: the guard on how many there are, and indexes that a slice before did not come to.
 async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
+    check_host(&session::read(&client, &slice.settings.limits(), host::look(&**client)).await?)?;
     guard_rows(slice, &client).await?;
     prepare_partitions(slice, &mut client).await
 }
@@ -161,7 +178,7 @@ async fn guard_rows(slice: &Slice<'_>, client: &Client) -> Result<()> {
         return Ok(());
     }
     if let Some(max_rows) = slice.settings.max_archive_rows.filter(|_| !run.force) {
-        let count = event_log::are_more_due_than(client, cutoff, max_rows);
+        let count = event_log::are_more_due_than(client, cutoff, &slice.settings.keep_event_types, max_rows);
         if slice.keep_lease_while(session::read(client, &slice.long_limits(), count)).await? {
             return Err(Error::TooManyRows { max_rows });
         }
@@ -239,7 +256,7 @@ impl Batch {
     }
 
     fn hash_mismatches(&self) -> u64 {
-        self.moved.hash_mismatches + self.twins.hash_mismatches
+        self.moved.mismatches.count + self.twins.mismatches.count
     }
 }
 
@@ -249,6 +266,8 @@ impl<'a> Archiving<'a> {
         let limits = slice.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();
         let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
+        let version = session::read(&client, &limits, host::get_version(&**client)).await?;
+        let facts = session::read(&client, &limits, host::look(&**client)).await?;
         // Looks at all rows where none has a hash.
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);
         let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
@@ -256,12 +275,13 @@ impl<'a> Archiving<'a> {
         let before = ledger::list_archived_before(&**client, slice.run.id);
         let archived_before = session::read(&client, &limits, before).await?;
         let months = slice.state.months.clone();
-        // Months before the first that is not done are done: what came there since is the next run's.
+        // Months before the first that is not done need not be walked through again: what is left there the look at the end finds.
         let first = months.iter().find(|(_, progress)| !progress.done).map(|(month, _)| month.start());
         let next = first.or_else(|| months.keys().next_back().map(|last| last.end()));
         Ok(Self {
             slice,
             due: Due { cutoff, has_hashes },
+            host: Mutex::new((version, Arc::new(facts))),
             adopted,
             archived_before,
             next_month: tokio::sync::Mutex::new(next.map_or_else(Position::first, Position::before)),
@@ -271,6 +291,74 @@ impl<'a> Archiving<'a> {
 }
 
 impl Archiving<'_> {
+    /// Goes through the months that are not done, several at a time. Returns why it stopped, if that was before their end.
+    async fn archive_months(&self) -> Result<Option<StopReason>> {
+        let slice = self.slice;
+        let workers = (0..slice.settings.workers.max(1)).map(|_| async {
+            let result = self.work().await;
+            if result.is_err() {
+                slice.fail();
+            }
+            result
+        });
+        // All of them: one that fails does not cut off the others' batches.
+        let mut stopped = None;
+        let mut failed = None;
+        for result in join_all(workers).await {
+            match result {
+                Ok(stop) => stopped = stopped.or(stop),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(stopped), Err)
+    }
+
+    /// Makes months be gone through once more, from their start.
+    async fn begin_again(&self, months: &[Month]) {
+        {
+            let mut tally = self.tally();
+            for month in months {
+                tally.months.insert(*month, MonthProgress::default());
+            }
+        }
+        if let Some(first) = months.first() {
+            *self.next_month.lock().await = Position::before(first.start());
+        }
+    }
+
+    /// What is due and left, as of one instant, and why.
+    async fn count_remainder(&self) -> Result<Remainder> {
+        let (slice, facts) = (self.slice, self.facts());
+        let mut client = slice.pool.get().await?;
+        let rules = Rules { due: self.due, kept_types: &slice.settings.keep_event_types, adopted: &self.adopted };
+        let count = async {
+            let limits = slice.long_limits();
+            let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+            let columns = MirroredColumns::load(&transaction).await?;
+            remainder::count_remainder(&transaction, &facts, &columns, &rules).await
+        };
+        slice.keep_lease_while(count).await
+    }
+
+    fn facts(&self) -> Arc<HostFacts> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// The log under the lock of `transaction`: until that ends nobody can change it. What was looked at before still holds where
+    /// the definition has not changed; else it is looked at anew. Tables that reference the log are not locked.
+    async fn look(&self, transaction: &Transaction<'_>) -> Result<(Arc<HostFacts>, MirroredColumns, RowForm)> {
+        let (version, columns, form) =
+            join!(host::get_version(transaction), MirroredColumns::load(transaction), RowForm::load(transaction));
+        let (version, columns, form) = (version?, columns?, form?);
+        let (known, mut facts) = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if version != known || !facts.references.is_empty() {
+            facts = Arc::new(host::look(transaction).await?);
+            *self.host.lock().unwrap_or_else(PoisonError::into_inner) = (version, facts.clone());
+        }
+        check_host(&facts)?;
+        Ok((facts, columns, form))
+    }
+
     /// Takes month after month, until none is left or it is time to stop.
     async fn work(&self) -> Result<Option<StopReason>> {
         let mut client = self.slice.pool.get().await?;
@@ -292,7 +380,7 @@ impl Archiving<'_> {
         let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
         loop {
             let find = event_log::find_next_due(client, &columns, self.due, &after);
-            let Some(created_at) = session::read(client, &limits, find).await?.created_at else { return Ok(None) };
+            let Some(created_at) = session::read(client, &limits, find).await? else { return Ok(None) };
             let month = Month::of(created_at.and_utc());
             *after = Position::before(month.end());
             if !self.month(month).done {
@@ -324,15 +412,12 @@ impl Archiving<'_> {
             let mut attempt = size.attempt();
             let batch = loop {
                 let request = BatchRequest {
-                    due: self.due,
+                    rules: self.rules(),
                     month,
                     twin_partitions: &twin_partitions,
-                    archived_before: &self.archived_before,
                     after: &after,
                     limit: attempt.rows(),
-                    started_at: slice.run.started_at.naive_utc(),
-                    run: slice.run.id,
-                    prove: slice.settings.prove,
+                    name_mismatches: slice.has_room_for_findings(),
                 };
                 match self.archive_batch(client, &request).await {
                     Ok(batch) => break batch,
@@ -388,19 +473,32 @@ impl Archiving<'_> {
         }
     }
 
+    fn rules(&self) -> BatchRules<'_> {
+        let Slice { run, settings, .. } = self.slice;
+        BatchRules {
+            due: self.due,
+            kept_types: &settings.keep_event_types,
+            archived_before: &self.archived_before,
+            started_at: run.started_at.naive_utc(),
+            run: run.id,
+            prove: settings.prove,
+        }
+    }
+
     /// Moves one batch, and settles what the archive has of it already, as one transaction.
     async fn archive_batch(&self, client: &mut Client, request: &BatchRequest<'_>) -> Result<MovedBatch> {
         let transaction = session::begin(client, &self.slice.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
-        // Under the lock and for each batch: a column that the host adds between two batches is not dropped in silence.
-        let columns = MirroredColumns::load(&transaction).await?;
-        let form = RowForm::load(&transaction).await?;
-        let moved = event_log::move_due_batch(&transaction, &columns, &form, request).await?;
-        let twins = event_log::settle_twins(&transaction, &columns, &form, request, &moved).await?;
-        let duplicates = event_log::settle_duplicates(&transaction, &columns, request, &moved).await?;
-        let batch = Batch { moved, twins, duplicates };
+        // Under the lock and for each batch: what the host changes between two batches is not overlooked.
+        let (facts, columns, form) = self.look(&transaction).await?;
+        let log = LockedLog { facts: &facts, columns, form };
+        let moved = moving::move_due_batch(&transaction, &log, request).await?;
+        let twins = moving::settle_twins(&transaction, &log, request, &moved).await?;
+        let duplicates = moving::settle_duplicates(&transaction, &log, request, &moved).await?;
+        moving::check_holds(&transaction, &moved).await?;
+        let mut batch = Batch { moved, twins, duplicates };
         let month = self.month_after(request, &batch);
-        let progress = self.progress(request.month, &month, &batch);
+        let progress = self.progress(request.month, &month, &mut batch);
         self.slice.commit(transaction, &progress).await?;
         self.count(request.month, month, &batch);
         Ok(batch.moved)
@@ -408,40 +506,27 @@ impl Archiving<'_> {
 
     /// How far the batch's month is once the batch is committed.
     fn month_after(&self, request: &BatchRequest<'_>, batch: &Batch) -> MonthProgress {
-        let moved = &batch.moved;
         let mut month = self.month(request.month);
-        if moved.in_use > 0 && month.first_in_use.is_none() {
-            month.first_in_use = Some(InUse {
-                after: request.after.clone(),
-                conflicts: month.conflicts,
-                conflict_ids: month.conflict_ids.len(),
-                on_hold: month.on_hold,
-                restored: month.restored,
-            });
-        }
-        month.in_use += moved.in_use;
-        month.on_hold += moved.on_hold;
-        month.restored += moved.restored;
-        month.conflicts += batch.conflicts().count() as u64;
-        let room = MAX_REPORTED_IDS.saturating_sub(month.conflict_ids.len());
-        month.conflict_ids.extend(batch.conflicts().take(room).cloned());
-        month.after = moved.last.clone().or(month.after);
-        // What is left of the month is locked or came too late: for later.
-        month.done = moved.seen < u64::from(request.limit);
+        month.after = batch.moved.last.clone().or(month.after);
+        // What is left of the month is locked or came too late: the look at the end finds it.
+        month.done = batch.moved.seen < u64::from(request.limit);
         month
     }
 
     /// What the run has to show once this batch is committed.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
-    fn progress(&self, name: Month, month: &MonthProgress, batch: &Batch) -> Progress {
+    fn progress(&self, name: Month, month: &MonthProgress, batch: &mut Batch) -> Progress {
         let tally = self.tally();
         let rows = tally.rows + batch.rows();
         let rate = rows as f64 / tally.started.elapsed().as_secs_f64().max(0.001);
+        let mut mismatches = std::mem::take(&mut batch.moved.mismatches.named);
+        mismatches.append(&mut batch.twins.mismatches.named);
         Progress {
             logs_archived: batch.moved.moved,
             already_archived: batch.twins.dropped,
             duplicates_dropped: batch.duplicates.dropped,
             hash_mismatches: batch.hash_mismatches(),
+            mismatches,
             month: Some((name, month.clone())),
             current_month: Some(name),
             rows_per_second: (rows > 0).then_some(rate),
@@ -452,16 +537,15 @@ impl Archiving<'_> {
     /// Counts a batch that is committed.
     fn count(&self, name: Month, month: MonthProgress, batch: &Batch) {
         let run = &self.slice.run.id;
-        let (rows, in_use) = (batch.moved.moved, batch.moved.in_use);
-        let (dropped, duplicates) = (batch.twins.dropped, batch.duplicates.dropped);
-        debug!(%run, month = %name, rows, in_use, dropped, duplicates, "snapshot maintenance: archive batch");
+        let (rows, dropped, duplicates) = (batch.moved.moved, batch.twins.dropped, batch.duplicates.dropped);
+        debug!(%run, month = %name, rows, dropped, duplicates, "snapshot maintenance: archive batch");
         let conflicts = batch.conflicts().count();
-        if conflicts > 0 {
+        if conflicts > 0 && self.slice.may_log() {
             let such_as = batch.conflicts().take(10).collect::<Vec<_>>();
             warn!(%run, conflicts, ?such_as, "snapshot maintenance: logs whose archived copy differs stay in EventLog");
         }
         let mismatches = batch.hash_mismatches();
-        if mismatches > 0 {
+        if mismatches > 0 && self.slice.may_log() {
             warn!(%run, month = %name, mismatches, "snapshot maintenance: entry hashes are not those of their rows");
         }
         let mut tally = self.tally();
@@ -469,53 +553,11 @@ impl Archiving<'_> {
         tally.months.insert(name, month);
     }
 
-    /// Tries once more, from the first of them on, the rows that were in use: most locks are short. Where that takes too long
-    /// they stay as counted: they are the next run's.
-    async fn retry_rows_in_use(&self) -> Result<Option<StopReason>> {
-        let months: Vec<Month> = {
-            let tally = self.tally();
-            let is_left = |progress: &MonthProgress| progress.in_use > 0 && !progress.retried;
-            tally.months.iter().filter(|(_, progress)| is_left(progress)).map(|(month, _)| *month).collect()
-        };
-        let mut client = self.slice.pool.get().await?;
-        for month in months {
-            let before = MonthProgress { retried: true, ..self.month(month) };
-            let Some(InUse { after, conflicts, conflict_ids, on_hold, restored }) = before.first_in_use.clone() else {
-                continue;
-            };
-            let mut again = MonthProgress {
-                after: Some(after),
-                conflicts,
-                on_hold,
-                restored,
-                retried: true,
-                ..MonthProgress::default()
-            };
-            again.conflict_ids.extend(before.conflict_ids.iter().take(conflict_ids).cloned());
-            self.tally().months.insert(month, again);
-            match self.archive_month(&mut client, month).await {
-                Ok(None) => {}
-                Err(error) if error.retry().is_some() => {
-                    warn!(run = %self.slice.run.id, %month, error = chain(&error), "snapshot maintenance: rows in use stay");
-                    let progress = Progress { month: Some((month, before.clone())), ..Progress::default() };
-                    self.slice.record(&progress).await?;
-                    self.tally().months.insert(month, before);
-                }
-                stopped_or_failed => return stopped_or_failed,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Ends the phase, and records which due row stays as the chain's head, if one does.
-    async fn end(&self) -> Result<()> {
-        let client = self.slice.pool.get().await?;
-        let limits = self.slice.settings.limits();
-        let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
-        let find = event_log::find_chain_head(&**client, &columns, self.due);
-        let chain_head = Some(session::read(&client, &limits, find).await?.unwrap_or_default());
-        drop(client);
-        self.slice.record(&Progress { chain_head, phase: Some(Phase::Vacuum), ..Progress::default() }).await
+    /// Ends the phase, and records which due rows stay and why.
+    async fn end(&self, held_back: Vec<HeldBack>) -> Result<()> {
+        self.slice
+            .record(&Progress { held_back: Some(held_back), phase: Some(Phase::Vacuum), ..Progress::default() })
+            .await
     }
 
     /// How far a month is.

@@ -5,11 +5,12 @@ use tokio_postgres::IsolationLevel;
 
 use super::{Deadline, Plan, Settings};
 use crate::error::{Error, Result};
-use crate::model::{DryRunReport, DueMonth, HeldBack, HeldBackReason, Month, RestoreDryRunReport, RestoreTarget};
+use crate::model::{DryRunReport, RestoreDryRunReport, RestoreTarget};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, Due, Position};
+use crate::store::event_log::{self, Due};
+use crate::store::remainder::{self, DueRows, Rules};
 use crate::store::session::Limits;
-use crate::store::{maintenance_runs, restore, session, snapshots};
+use crate::store::{host, maintenance_runs, partitions, restore, session, snapshots};
 
 /// Rows per second to expect before any run has been measured: what a small machine does.
 const CAUTIOUS_RATE: f64 = 20_000.0;
@@ -77,28 +78,14 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
     let columns = MirroredColumns::load(&transaction).await?;
     let cutoff = plan.cutoff.naive_utc();
     let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
+    let facts = host::look(&transaction).await?;
+    let adopted = partitions::list_adopted_partitions(&transaction).await?;
     let due = Due { cutoff, has_hashes };
-    let mut months: Vec<DueMonth> = Vec::new();
-    let (mut on_hold, mut restored) = (0, 0);
-    let mut after = Position::first();
-    let chain_head = loop {
-        let next = event_log::find_next_due(&transaction, &columns, due, &after).await?;
-        let Some(created_at) = next.created_at else { break next.chain_head };
-        let month = Month::of(created_at.and_utc());
-        let rows = event_log::count_due_rows(&transaction, month, cutoff, next.chain_head.as_deref()).await?;
-        on_hold += rows.on_hold;
-        restored += rows.restored;
-        if !rows.event_types.is_empty() {
-            let event_types = rows.event_types;
-            months.push(DueMonth { month, rows: event_types.values().sum(), event_types });
-        }
-        after = Position::before(month.end());
-    };
+    let rules = Rules { due, kept_types: &settings.keep_event_types, adopted: &adopted };
+    let DueRows { months, held_back } = remainder::count_due_rows(&transaction, &facts, &columns, &rules).await?;
     let rate = maintenance_runs::find_last_rate(&transaction).await?.unwrap_or(CAUTIOUS_RATE);
     transaction.commit().await?;
     let logs_due = months.iter().map(|month| month.rows).sum();
-    let held = [(HeldBackReason::LegalHold, on_hold), (HeldBackReason::Restored, restored)];
-    let held = held.into_iter().filter(|(_, rows)| *rows > 0).map(|(reason, rows)| HeldBack::rows(reason, rows));
     Ok(DryRunReport {
         dry_run: true,
         snapshot_month: plan.snapshot_month,
@@ -106,7 +93,7 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
         cutoff: plan.cutoff,
         logs_due,
         months,
-        held_back: chain_head.map(HeldBack::chain_head).into_iter().chain(held).collect(),
+        held_back,
         estimated_seconds: maintenance_runs::seconds(logs_due, rate),
     })
 }

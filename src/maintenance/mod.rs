@@ -14,6 +14,7 @@ mod slice;
 mod snapshots;
 mod steps;
 mod throttle;
+mod vacuum;
 mod verify;
 
 pub use deadline::Deadline;

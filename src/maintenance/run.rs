@@ -6,13 +6,14 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::slice::{Begun, Slice};
+use super::vacuum::vacuum;
 use super::{Deadline, Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, Result, chain};
 use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::maintenance_runs::{self, NewRun, SliceEnd, Taken};
 use crate::store::snapshots::count_streams;
-use crate::store::{event_log, maintenance_pause, server, session};
+use crate::store::{maintenance_pause, server, session};
 
 /// Works on maintenance until `deadline`: on the run that is open, if one is, then on one that starts at `now` and does
 /// what is asked for. Returns the last of them as it then is.
@@ -304,14 +305,11 @@ async fn do_phases(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     {
         return Ok(Some(stop));
     }
-    if phase == Phase::Archive {
-        check_columns(slice).await?;
-        if let Some(stop) = archive::archive(slice).await? {
-            return Ok(Some(stop));
-        }
+    if matches!(scope, Scope::Restore | Scope::Rollback) {
+        return vacuum(slice).await.map(|()| None);
     }
-    vacuum(slice).await?;
-    Ok(None)
+    check_columns(slice).await?;
+    archive::archive(slice).await
 }
 
 /// Refuses to start while the archive cannot hold what `EventLog` has (domain rule 5).
@@ -324,33 +322,4 @@ pub(super) async fn check_columns(slice: &Slice<'_>) -> Result<()> {
 async fn check_snapshots(client: &impl GenericClient, month: Month) -> Result<()> {
     let counts = count_streams(client, month, None).await?;
     if counts.without_snapshot > 0 { Err(Error::SnapshotsIncomplete { month }) } else { Ok(()) }
-}
-
-/// Vacuums `EventLog` if the run moved rows and there is time. What is not done is left to autovacuum.
-async fn vacuum(slice: &Slice<'_>) -> Result<()> {
-    let moved = find(slice).await?.is_some_and(|run| run.rows() > 0);
-    if !moved || slice.deadline.has_come().is_some() {
-        return Ok(());
-    }
-    let client = slice.pool.get().await?;
-    if !session::read(&client, &slice.settings.limits(), event_log::may_vacuum(&**client)).await? {
-        info!(run = %slice.run.id, "snapshot maintenance: EventLog is left to autovacuum, since it is another role's");
-        return Ok(());
-    }
-    let vacuumed = tokio::select! {
-        vacuumed = slice.keep_lease_while(event_log::vacuum(&**client)) => Some(vacuumed),
-        () = slice.deadline.come() => None,
-    };
-    match vacuumed {
-        Some(Ok(())) => info!(run = %slice.run.id, "snapshot maintenance: vacuumed"),
-        Some(Err(error @ Error::LeaseLost { .. })) => return Err(error),
-        // All rows are where they belong: the run is done without it.
-        Some(Err(error)) => warn!(run = %slice.run.id, error = chain(&error), "snapshot maintenance: vacuum failed"),
-        None => {
-            info!(run = %slice.run.id, "snapshot maintenance: VACUUM takes longer than there is time, and goes on by itself");
-            // The server ends it; the connection is of no use until then.
-            drop(deadpool_postgres::Object::take(client));
-        }
-    }
-    Ok(())
 }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub batch_target: Duration,
     /// Months that are archived at the same time, each on a connection of its own.
     pub workers: usize,
+    /// Types of events whose logs stay in `EventLog`, such as `create`.
+    pub keep_event_types: Vec<String>,
     /// Longest that a statement of a batch may take.
     pub statement_timeout: Duration,
     /// Longest that it waits for a lock.
@@ -40,6 +42,7 @@ impl Default for Settings {
             batch_rows: 100_000,
             batch_target: Duration::from_secs(1),
             workers: 2,
+            keep_event_types: Vec::new(),
             // The API's budget of 20 s and a statement that just fails to end stay below the 30 s that it waits.
             statement_timeout: Duration::from_secs(8),
             lock_timeout: Duration::from_secs(2),

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::batch_size::{Attempt, BatchSize};
 use super::{Deadline, Settings};
 use crate::error::{Error, Result, chain};
 use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
-use crate::store::maintenance_runs::{Progress, RunState, Taken, renew_lease};
+use crate::store::maintenance_runs::{Progress, RunState, Taken, insert_mismatches, renew_lease};
 use crate::store::session::{self, Limits};
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
@@ -21,6 +21,9 @@ const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
 /// Batches after which a slice reports, though it goes on: a metric's line holds no more values, and what a slice that
 /// is killed has not reported nobody counts.
 const MAX_REPORTED_TIMES: usize = 100;
+
+/// Lines about what single batches found that a slice logs.
+const MAX_LOGGED: u32 = 20;
 
 /// A run whose lease was just taken.
 #[derive(Debug)]
@@ -62,6 +65,10 @@ pub(super) struct Slice<'a> {
     is_paused: AtomicBool,
     /// One of several workers failed.
     has_failed: AtomicBool,
+    /// Whether the run may keep more details of what it finds.
+    has_room_for_findings: AtomicBool,
+    /// Lines about single batches that were logged.
+    logged: AtomicU32,
     began: Instant,
     /// What is done and not reported yet.
     unreported: Mutex<SliceReport>,
@@ -90,6 +97,8 @@ impl<'a> Slice<'a> {
             has_worked: flag(),
             is_paused: flag(),
             has_failed: flag(),
+            has_room_for_findings: AtomicBool::new(true),
+            logged: AtomicU32::new(0),
             began: Instant::now(),
             unreported,
         }
@@ -199,6 +208,10 @@ impl<'a> Slice<'a> {
     /// [`Error::LeaseLost`], and then nothing is committed.
     pub(super) async fn commit_preparation(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
         self.renew(&transaction, progress).await?;
+        if !progress.mismatches.is_empty() {
+            let has_room = insert_mismatches(&transaction, self.run.id, progress).await?;
+            self.has_room_for_findings.store(has_room, Ordering::Relaxed);
+        }
         transaction.commit().await?;
         let mut unreported = self.unreported();
         unreported.snapshots_created += progress.snapshots_created;
@@ -273,6 +286,16 @@ impl<'a> Slice<'a> {
             return Some(StopReason::Paused);
         }
         self.deadline.has_come().filter(|_| self.has_worked.load(Ordering::Relaxed))
+    }
+
+    /// Whether the run may keep more details of what it finds.
+    pub(super) fn has_room_for_findings(&self) -> bool {
+        self.has_room_for_findings.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more line about what a batch found may be logged: a log must not grow with the rows.
+    pub(super) fn may_log(&self) -> bool {
+        self.logged.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED
     }
 
     /// Makes the other workers stop after their batch.

@@ -32,6 +32,7 @@ pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 
+pub(crate) use held_back::{MAX_HELD_BACK_IDS, StoredHeldBack};
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;
 pub(crate) use page::{MAX_PAGE_BYTES, wire_bytes};
 pub(crate) use verification::MAX_REPORTED_BREAKS;

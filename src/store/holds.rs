@@ -27,12 +27,17 @@ pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
     Ok(Held { streams: row.try_get("streams")?, has_restored_rows: row.try_get("has_restored_rows")? })
 }
 
+/// Contract-level ids of the streams under legal hold.
+pub(crate) async fn list_held_streams(client: &impl GenericClient) -> Result<Vec<String>> {
+    let sql = format!("SELECT ARRAY({HELD_STREAMS}) AS streams");
+    Ok(client.query_typed_one(&sql, &[]).await?.try_get("streams")?)
+}
+
 /// The streams under legal hold, as above, for who writes `RestoredLog`: in the same order, so that nobody waits in a circle.
 pub(crate) async fn lock_legal_holds(client: &impl GenericClient) -> Result<Vec<String>> {
     let lock = r#"LOCK TABLE "LegalHold" IN SHARE MODE; LOCK TABLE "RestoredLog" IN ROW EXCLUSIVE MODE"#;
     client.batch_execute(lock).await?;
-    let sql = format!("SELECT ARRAY({HELD_STREAMS}) AS streams");
-    Ok(client.query_typed_one(&sql, &[]).await?.try_get("streams")?)
+    list_held_streams(client).await
 }
 
 /// Both ids of a stream that is named by either; of one that is not known, the id itself.

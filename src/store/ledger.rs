@@ -99,12 +99,21 @@ impl<'a> Seal<'a> {
     }
 
     /// Common table expressions that compute and add the entry, of a batch whose expression `source` returns
-    /// [`RowForm::proof_columns`]; of rows that leave, [`SealedForms::proof_columns`]. Their parameters are numbered from `first` on.
+    /// [`RowForm::hashed_columns`]; of rows that leave, [`SealedForms::proof_columns`]. Their parameters are numbered from `first` on.
     pub(crate) fn sql(&self, source: &str, first: usize) -> String {
         let names = ["{month}", "{sequence}", "{run}", "{previous}", "{archived_after}", "{archived_at}", "{columns}"]
             .into_iter();
+        let (digest, is_wrong) = match self.kind {
+            SealKind::Archived | SealKind::Completed => {
+                ("sha256(convert_to(content_hash || rest, 'UTF8'))", "entry_hash <> content_hash")
+            }
+            // Hashes were checked when the rows came.
+            SealKind::Restored => ("proof", "false"),
+        };
         let sql = include_str!("sql/seal_batch.sql")
             .replace("{source}", source)
+            .replace("{digest}", digest)
+            .replace("{is_wrong}", is_wrong)
             .replace("{kind}", self.kind.as_str())
             .replace("{removed}", &self.removed())
             .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
@@ -154,10 +163,12 @@ pub(super) fn digest_removals(rows: &str) -> String {
 pub(crate) struct SealedForms(Vec<(NaiveDateTime, RowForm)>);
 
 impl SealedForms {
-    /// SQL for what the entry of rows that leave is computed from: each row's digest is the one that it was sealed with. Hashes
-    /// were checked when they came.
+    /// SQL for what the entry of rows that leave is computed from: each row's digest is the one that it was sealed with.
     pub(crate) fn proof_columns(&self) -> String {
-        format!(r#"id, "createdAt", "archivedAt", ledger, {} AS proof"#, self.digest())
+        format!(
+            r#"id, "createdAt", "archivedAt", ledger, {} AS proof, NULL::text AS entry_hash, NULL::text AS content_hash"#,
+            self.digest()
+        )
     }
 
     /// SQL for the digest that a row was sealed with.

@@ -8,11 +8,12 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::event_log::{self, Position};
+use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
 use crate::error::{Error, Result};
 use crate::model::{
     Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
-    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason,
+    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason, StoredHeldBack,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -137,7 +138,7 @@ pub(crate) async fn insert_run(
     row.map(|row| Taken::parse(&row)).transpose()
 }
 
-/// How far a month is, and which of its rows stayed. Kept as JSON in the run.
+/// How far a month is. Kept as JSON in the run.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonthProgress {
@@ -151,35 +152,14 @@ pub(crate) struct MonthProgress {
     pub(crate) checked: Option<u64>,
     /// Rows moved back since a restore last began at the start of the month.
     pub(crate) moved: u64,
-    /// Whether all of its due rows were looked at.
+    /// Whether all of its rows were looked at.
     pub(crate) done: bool,
-    /// Rows that others had locked or just written.
-    pub(crate) in_use: u64,
-    /// Rows under legal hold.
+    /// Rows that a restore left, under legal hold.
     pub(crate) on_hold: u64,
-    /// Rows that were restored and not released.
-    pub(crate) restored: u64,
-    /// Where the first of these are.
-    pub(crate) first_in_use: Option<InUse>,
-    /// Whether these were tried once more.
-    pub(crate) retried: bool,
-    /// Rows that the other table has with other contents.
+    /// Rows that a restore left, because `EventLog` does not take them.
     pub(crate) conflicts: u64,
     /// Their ids, the first hundred.
     pub(crate) conflict_ids: Vec<String>,
-}
-
-/// How far a month was before its first batch with rows in use.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct InUse {
-    pub(crate) after: Position,
-    pub(crate) conflicts: u64,
-    /// How many of the ids of conflicts were known.
-    pub(crate) conflict_ids: usize,
-    #[serde(default)]
-    pub(crate) on_hold: u64,
-    #[serde(default)]
-    pub(crate) restored: u64,
 }
 
 /// What a slice continues from.
@@ -230,8 +210,10 @@ pub(crate) struct Progress {
     pub(crate) logs_restored: u64,
     /// How far a month is.
     pub(crate) month: Option<(Month, MonthProgress)>,
-    /// Empty for none.
-    pub(crate) chain_head: Option<String>,
+    /// Due rows that stayed, by the look at the end.
+    pub(crate) held_back: Option<Vec<HeldBack>>,
+    /// Rows whose entry hash is not that of their contents, to be kept: month; id and both hashes.
+    pub(crate) mismatches: Vec<(Month, serde_json::Value)>,
     pub(crate) current_month: Option<Month>,
     pub(crate) rows_per_second: Option<f64>,
     /// Empty for nothing.
@@ -251,6 +233,8 @@ pub(crate) async fn renew_lease(
     let number = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
     let months = progress.month.as_ref().map(|(month, progress)| BTreeMap::from([(*month, progress)]));
     let months = months.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
+    let held_back = progress.held_back.as_ref().map(|held| held.iter().map(StoredHeldBack::from).collect::<Vec<_>>());
+    let held_back = held_back.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
     let row = client
         .query_typed_opt(
             include_str!("sql/renew_lease.sql"),
@@ -267,7 +251,7 @@ pub(crate) async fn renew_lease(
                 (&number(Some(progress.logs_archived)), Type::INT8),
                 (&number(Some(progress.already_archived)), Type::INT8),
                 (&months, Type::JSONB),
-                (&progress.chain_head, Type::TEXT),
+                (&held_back, Type::JSONB),
                 (&progress.current_month.map(|month| month.to_string()), Type::TEXT),
                 (&progress.rows_per_second, Type::FLOAT8),
                 (&progress.waiting_for, Type::TEXT),
@@ -282,6 +266,32 @@ pub(crate) async fn renew_lease(
         )
         .await?;
     row.map(|row| Ok(row.try_get("paused")?)).transpose()
+}
+
+/// Keeps `progress.mismatches` with the run, up to a thousand. Called when the run's row is locked, so that workers that commit one
+/// after the other count what the others have kept. Returns whether there is room for more.
+pub(crate) async fn insert_mismatches(client: &impl GenericClient, run: Uuid, progress: &Progress) -> Result<bool> {
+    let named = progress.mismatches.iter().map(|(month, row)| serde_json::json!({"month": month, "row": row}));
+    let named = serde_json::Value::Array(named.collect());
+    let row = client
+        .query_typed_one(
+            r#"WITH kept AS (
+                   SELECT count(*) AS rows FROM "MaintenanceFinding" WHERE "runId" = $1 AND kind = 'hash_mismatch'
+               ),
+               added AS (
+                   INSERT INTO "MaintenanceFinding" ("runId", kind, "logId", month, detail)
+                   SELECT $1, 'hash_mismatch', one #>> '{row,id}', one ->> 'month', json_build_object(
+                       'entryHash', one #> '{row,entryHash}', 'computedHash', one #> '{row,computedHash}')
+                   FROM jsonb_array_elements($2) WITH ORDINALITY named (one, place)
+                   WHERE place <= $3 - (SELECT rows FROM kept)
+                   ON CONFLICT DO NOTHING
+                   RETURNING 1
+               )
+               SELECT (SELECT rows FROM kept) + (SELECT count(*) FROM added) < $3 AS has_room"#,
+            &[(&run, Type::UUID), (&named, Type::JSONB), (&MAX_KEPT_FINDINGS, Type::INT8)],
+        )
+        .await?;
+    Ok(row.try_get("has_room")?)
 }
 
 /// How a slice ended.
@@ -430,19 +440,18 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let is_moving = matches!(phase, Phase::Archive | Phase::Restore);
     let left = is_moving.then(|| rows_estimated.unwrap_or(0).saturating_sub(rows));
     let months = parse_months(row)?;
-    let held = |reason, of: fn(&MonthProgress) -> u64| {
-        let rows = months.values().map(of).sum();
-        (rows > 0).then(|| HeldBack::rows(reason, rows))
-    };
-    let held = [
-        held(HeldBackReason::InUse, |month| month.in_use),
-        held(HeldBackReason::LegalHold, |month| month.on_hold),
-        held(HeldBackReason::Restored, |month| month.restored),
-    ];
-    let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
+    let stored: Vec<StoredHeldBack> = serde_json::from_value(row.try_get("heldBack")?).map_err(Error::Serialize)?;
+    let mut held_back: Vec<HeldBack> = stored.into_iter().map(HeldBack::from).collect();
+    let on_hold = months.values().map(|month| month.on_hold).sum();
+    if on_hold > 0 {
+        held_back.push(HeldBack::rows(HeldBackReason::LegalHold, on_hold));
+    }
+    let conflict = held_back.iter().find(|held| held.reason == HeldBackReason::Conflict);
+    let conflicts = conflict.map_or(0, |held| held.rows) + months.values().map(|month| month.conflicts).sum::<u64>();
+    let of_archive: Vec<String> = conflict.map(|held| held.ids.clone()).unwrap_or_default();
+    let of_restore = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
+    let conflict_ids = of_archive.into_iter().chain(of_restore);
     let target: Option<serde_json::Value> = row.try_get("target")?;
-    let chain_head: Option<String> = row.try_get("chainHeadId")?;
-    let held_back = chain_head.map(HeldBack::chain_head).into_iter().chain(held.into_iter().flatten());
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
         trigger: word(row.try_get("trigger")?)?,
@@ -468,9 +477,9 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         duplicates_dropped: duplicates,
         hash_mismatches: number("hashMismatches")?,
         logs_restored: restored,
-        conflicts: months.values().map(|month| month.conflicts).sum(),
+        conflicts,
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
-        held_back: held_back.collect(),
+        held_back,
         current_month: month("currentMonth")?,
         rows_per_second,
         remaining_seconds: left.zip(rows_per_second.filter(|rate| *rate > 0.0)).map(|(left, rate)| seconds(left, rate)),

@@ -105,7 +105,18 @@ impl RowForm {
         )
     }
 
-    /// SQL for what the proof of a batch is made of, to be returned by the statement that writes its rows.
+    /// SQL for what the seal of a batch is made of, to be returned by the statement that writes its rows. The content's hash is
+    /// computed once, whether it is the row's entry hash or not.
+    pub(crate) fn hashed_columns(&self, prefix: &str) -> String {
+        format!(
+            r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {} AS content_hash, {} AS entry_hash, {} AS rest"#,
+            self.content_hash(prefix),
+            self.entry_hash(prefix),
+            self.rest(prefix)
+        )
+    }
+
+    /// SQL for what a verification looks at.
     pub(crate) fn proof_columns(&self, prefix: &str) -> String {
         format!(r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {} AS proof"#, self.proof(prefix))
     }

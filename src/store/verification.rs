@@ -427,7 +427,7 @@ pub(crate) async fn list_unlinked(
     if unlinked.len() > usize::try_from(MAX_FOLLOWED).unwrap_or(usize::MAX) {
         // As one statement, however many they are.
         let everywhere = r#"(SELECT entry_hash FROM "StreamArchive" UNION ALL SELECT entry_hash FROM "EventLog" UNION ALL
-            SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding" WHERE kind = 'duplicate_dropped')"#;
+            SELECT "entryHash" FROM "MaintenanceFinding" WHERE kind = 'duplicate_dropped')"#;
         return find_unlinked(client, &rows, everywhere, stream, MAX_FOLLOWED).await;
     }
     follow(client, month, unlinked).await
@@ -446,8 +446,8 @@ async fn follow(
         remove_found(client, &sql, &mut unlinked).await?;
     }
     remove_found(client, r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY ($1)"#, &mut unlinked).await?;
-    let dropped = r#"SELECT detail #>> '{row,entry_hash}' FROM "MaintenanceFinding"
-        WHERE kind = 'duplicate_dropped' AND detail #>> '{row,entry_hash}' = ANY ($1)"#;
+    let dropped = r#"SELECT "entryHash" FROM "MaintenanceFinding"
+        WHERE kind = 'duplicate_dropped' AND "entryHash" = ANY ($1)"#;
     remove_found(client, dropped, &mut unlinked).await?;
     if let Some(month) = month.filter(|_| !unlinked.is_empty()) {
         let (rows, before) = (rows_of(client, month).await?, rows_of(client, month.previous()).await?);

@@ -1,10 +1,11 @@
     -- The newest row of "EventLog" when it is due and the host takes its hash as the next event's parent (domain rule 7);
-    -- else no row. Several rows may share the newest "createdAt": the head is the one that none of them has as parent.
+    -- else no row. Several rows may share the newest "createdAt": the head is the one that none of them has as parent. Rows
+    -- with a time that cannot be are none that the host would take for the newest.
     -- $1 cutoff, $2 whether "EventLog" has hashes.
     WITH newest AS MATERIALIZED (
         SELECT id, parent_hash, entry_hash
         FROM "EventLog"
-        WHERE "createdAt" = (SELECT max("createdAt") FROM "EventLog") AND "createdAt" < $1
+        WHERE "createdAt" = (SELECT max("createdAt") FROM "EventLog" WHERE "createdAt" < '10000-01-01') AND "createdAt" < $1
     )
     SELECT newest.id
     FROM newest

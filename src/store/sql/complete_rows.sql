@@ -1,6 +1,7 @@
 -- Fills in what adopted rows of one partition never got, from the rows of "EventLog" with the same ids, and seals them anew:
 -- they leave the entry that had them for one of their own.
--- $1 ids, $2 "archivedAt" of the rows from now on; $3 and so on: the ledger's entry. One row: completed, hash_mismatches.
+-- $1 ids, $2 "archivedAt" of the rows from now on; $3 and so on: the ledger's entry. One row: completed, hash_mismatches,
+-- mismatches (some of them, as move_due_batch has them).
 WITH old AS MATERIALIZED (
     SELECT id, "createdAt", "archivedAt", {old_digest} AS digest FROM {partition} WHERE id = ANY ($1)
 ),
@@ -16,4 +17,7 @@ completed AS (
     RETURNING {proof_columns}
 ),
 {proof}
-SELECT (SELECT count(*) FROM completed) AS completed, (SELECT count(*) FROM mismatch) AS hash_mismatches
+SELECT
+    (SELECT count(*) FROM completed) AS completed,
+    (SELECT count(*) FROM mismatch) AS hash_mismatches,
+    {mismatches} AS mismatches

@@ -1,6 +1,6 @@
--- When the oldest due row after a position was created, and which due row is held back as the chain's head.
+-- When the oldest due row after a position was created; not the one that is held back as the chain's head.
 -- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the position ("createdAt", id).
--- One row: created_at (NULL when nothing is due), head_id (NULL when there is none).
+-- One row: created_at (NULL when nothing is due).
 WITH head AS MATERIALIZED (
 {chain_head}
 )
@@ -11,5 +11,4 @@ SELECT
         WHERE (e."createdAt", e.id) > ($3, $4) AND e."createdAt" < $1 AND e.id NOT IN (SELECT id FROM head)
         ORDER BY e."createdAt"
         LIMIT 1
-    ) AS created_at,
-    (SELECT id FROM head) AS head_id
+    ) AS created_at

@@ -13,13 +13,13 @@ tree (root, relation) AS (
 member AS MATERIALIZED (
     SELECT t.root, c.* FROM tree t JOIN pg_class c ON c.oid = t.relation
 ),
--- Plain columns that decide which partition has a row, at any level.
+-- Plain columns that decide which partition has a row, at any level, and are never NULL.
 partition_key AS MATERIALIZED (
     SELECT DISTINCT m.root, a.attname
     FROM member m
     JOIN pg_partitioned_table p ON p.partrelid = m.oid
     CROSS JOIN LATERAL unnest(p.partattrs::smallint[]) key (attnum)
-    JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = key.attnum
+    JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = key.attnum AND a.attnotnull
 ),
 -- Tables that reference the log, once for each key; a key of partitions belongs to the key of their table.
 reference AS MATERIALIZED (

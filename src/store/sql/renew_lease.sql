@@ -2,7 +2,7 @@
 -- nobody can take the lease in between.
 -- $1 run, $2 holder, $3 seconds that the lease lasts; then what changed, each NULL for nothing: $4 phase, $5 streams seen,
 -- $6 streams estimated, $7 snapshots added, $8 unparsed amounts added, $9 rows estimated, $10 logs archived added,
--- $11 logs dropped added, $12 progress of months, $13 the chain's head (empty for none), $14 month, $15 rows per second,
+-- $11 logs dropped added, $12 progress of months, $13 due rows that stayed, $14 month, $15 rows per second,
 -- $16 what is waited for (empty for nothing), $17 the last stream seen, $18 rows that a batch was cut down to, $19
 -- duplicates dropped added, $20 hash mismatches added, $21 logs restored added; $22 the month and $23 who has it, of a
 -- slice that works on one month beside others, else NULL.
@@ -21,7 +21,7 @@ SET
     "logsArchived" = "logsArchived" + COALESCE($10, 0),
     "alreadyArchived" = "alreadyArchived" + COALESCE($11, 0),
     months = CASE WHEN $12 IS NULL THEN months ELSE months || $12 END,
-    "chainHeadId" = CASE WHEN $13 IS NULL THEN "chainHeadId" ELSE NULLIF($13, '') END,
+    "heldBack" = COALESCE($13, "heldBack"),
     "currentMonth" = COALESCE($14, "currentMonth"),
     "rowsPerSecond" = COALESCE($15, "rowsPerSecond"),
     "waitingFor" = CASE WHEN $16 IS NULL THEN "waitingFor" ELSE NULLIF($16, '') END,

@@ -1,7 +1,7 @@
--- Part of a statement that writes a batch: seals its rows as the next entry of their month's ledger, and records those whose
--- entry hash is not that of their contents.
+-- Part of a statement that writes a batch: seals its rows as the next entry of their month's ledger, and tells those whose entry
+-- hash is not that of their contents.
 proof AS NOT MATERIALIZED (
-    SELECT id, "createdAt", ledger, substr(proof, 1, 32) AS digest, proof{also} FROM {source}
+    SELECT id, "createdAt", ledger, {digest} AS digest, {is_wrong} AS is_wrong{also} FROM {source}
 ),
 -- Computed once, though what it has is named twice.
 batch AS MATERIALIZED (
@@ -51,12 +51,5 @@ ledger_head AS (
     WHERE m.month = {month}
 ),
 mismatch AS (
-    INSERT INTO "MaintenanceFinding" ("runId", kind, "logId", month, detail)
-    SELECT {run}, 'hash_mismatch', id, {month}, jsonb_build_object(
-        'entryHash', convert_from(substr(proof, 97), 'UTF8'), 'computedHash', convert_from(substr(proof, 33, 64), 'UTF8')
-    )
-    FROM proof
-    WHERE octet_length(proof) > 32
-    ON CONFLICT DO NOTHING
-    RETURNING 1
+    SELECT id, entry_hash, content_hash FROM {source} WHERE {is_wrong}
 )

@@ -1,0 +1,551 @@
+use std::collections::BTreeMap;
+
+use chrono::NaiveDateTime;
+use serde_json::Value;
+use tokio_postgres::GenericClient;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::archive_columns::{MirroredColumns, quote};
+use super::event_log::{Due, IS_NOT_RESTORED, Position, chain_head};
+use super::holds::{self, Held};
+use super::ledger::{self, LedgerRange, Seal, SealKind};
+use super::partitions::{partition_month, partition_name};
+use super::row_form::RowForm;
+use crate::error::{Error, Result};
+use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
+use crate::model::Month;
+
+/// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
+/// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
+const LEDGERS_BESIDE: i64 = 1_000;
+
+/// Findings of one kind that a run keeps with their details; the counts beside them are exact.
+pub(crate) const MAX_KEPT_FINDINGS: i64 = 1_000;
+
+/// Rows are found by their keys, one by one, whatever the statistics say.
+const ONE_BY_ONE: &str =
+    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
+
+/// SQL that is true when the row `e` is locked by this very transaction.
+const IS_LOCKED: &str = "e.xmax = pg_current_xact_id()::xid";
+
+/// What is the same for all batches of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchRules<'a> {
+    pub(crate) due: Due,
+    /// Types of events that stay.
+    pub(crate) kept_types: &'a [String],
+    /// Months that may hold events under other ids. Their partitions have their indexes.
+    pub(crate) archived_before: &'a [LedgerRange],
+    /// The run's start.
+    pub(crate) started_at: NaiveDateTime,
+    pub(crate) run: Uuid,
+    /// Whether to seal the batch and to check its hashes.
+    pub(crate) prove: bool,
+}
+
+/// Which rows the next batch may take.
+#[derive(Debug)]
+pub(crate) struct BatchRequest<'a> {
+    pub(crate) rules: BatchRules<'a>,
+    pub(crate) month: Month,
+    /// Partitions, as SQL writes them, that may hold copies of the month's rows. Each has its indexes.
+    pub(crate) twin_partitions: &'a [String],
+    pub(crate) after: &'a Position,
+    pub(crate) limit: u32,
+    /// Whether the run has room for more details of hashes that are not their rows'.
+    pub(crate) name_mismatches: bool,
+}
+
+impl BatchRequest<'_> {
+    fn end(&self) -> NaiveDateTime {
+        self.month.end().min(self.rules.due.cutoff)
+    }
+
+    /// SQL for some of the rows of `mismatch`, as JSON.
+    fn mismatches(&self) -> String {
+        if !self.name_mismatches || !self.rules.prove {
+            return "'[]'::jsonb".into();
+        }
+        format!(
+            "(SELECT COALESCE(jsonb_agg(jsonb_build_object('id', id, 'entryHash', entry_hash, 'computedHash', content_hash)), '[]') \
+             FROM (SELECT * FROM mismatch LIMIT {MAX_KEPT_FINDINGS}) named)"
+        )
+    }
+}
+
+/// The log as a batch finds it under its lock.
+#[derive(Debug)]
+pub(crate) struct LockedLog<'a> {
+    pub(crate) facts: &'a HostFacts,
+    pub(crate) columns: MirroredColumns,
+    pub(crate) form: RowForm,
+}
+
+impl LockedLog<'_> {
+    /// Rows of an ordinary table are addressed by their place. A place names a row of one partition, not of a table of them:
+    /// there the key finds the row, and the place says that it is that version.
+    fn is_partitioned(&self) -> bool {
+        self.facts.log.as_ref().is_some_and(|log| log.kind == RelationKind::Partitioned)
+    }
+
+    /// Columns, without quotes, by which `due` carries more than the id and the time.
+    fn carried(&self) -> Vec<&str> {
+        let event: &[&str] = if self.columns.have_event_index() { &["txHash", "eventIndex", "ledger"] } else { &[] };
+        let keys = self.facts.log.iter().filter(|_| self.is_partitioned()).flat_map(|log| &log.partition_keys);
+        let mut carried: Vec<&str> = event.iter().copied().chain(keys.map(String::as_str)).collect();
+        carried.retain(|name| !["id", "createdAt"].contains(name));
+        carried.sort_unstable();
+        carried.dedup();
+        carried
+    }
+
+    /// SQL for the columns that address a row `e`.
+    fn address(&self) -> &'static str {
+        if self.is_partitioned() { "e.tableoid AS relation, e.ctid AS place" } else { "e.ctid AS place" }
+    }
+
+    /// SQL that finds the rows of `leaving` in the log.
+    fn using(&self) -> String {
+        if !self.is_partitioned() {
+            // By place and as an array: planned as nothing but a look-up of these rows, whatever the statistics say.
+            return "WHERE e.ctid = ANY (ARRAY(SELECT place FROM leaving))".into();
+        }
+        let keys = self.facts.log.iter().flat_map(|log| &log.partition_keys);
+        let keys = keys.filter(|key| !["id", "createdAt"].contains(&key.as_str()));
+        let keys: String = keys.map(|key| format!(" AND e.{0} = d.{0}", quote(key))).collect();
+        format!(
+            r#"USING leaving d WHERE e.id = d.id AND e."createdAt" = d."createdAt"{keys} AND e.tableoid = d.relation AND e.ctid = d.place"#
+        )
+    }
+
+    /// Keys of other tables to the log.
+    fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.facts.references.iter().filter(|reference| !reference.is_self)
+    }
+
+    /// What the database said of a deletion: a trigger of the host's that raised an error is told by its name.
+    fn refused(&self, error: tokio_postgres::Error) -> Error {
+        let has_triggers = self.facts.log.iter().flat_map(|log| &log.triggers).any(|trigger| trigger.on_delete);
+        let is_raised = error.as_db_error().is_some_and(|refused| {
+            // A row that a BEFORE trigger has changed itself, or what a function says.
+            refused.code() == &SqlState::TRIGGERED_DATA_CHANGE_VIOLATION
+                || refused.where_().is_some_and(|place| place.contains("function "))
+        });
+        let error: Error = error.into();
+        if has_triggers && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_)) {
+            return Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, None)) };
+        }
+        error
+    }
+
+    /// Compares what was deleted with what should have been.
+    fn check_deleted(&self, wanted: u64, deleted: u64) -> Result<()> {
+        if wanted == deleted {
+            return Ok(());
+        }
+        let rows = wanted.abs_diff(deleted);
+        Err(Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, Some(rows))) })
+    }
+}
+
+/// SQL that is true when a row of the referencing table has the row `e` of the log.
+pub(super) fn is_referenced(reference: &Reference) -> String {
+    let Reference { table, log_columns, columns, operators, .. } = reference;
+    let pairs = log_columns.iter().zip(columns).zip(operators);
+    let pairs = pairs.map(|((log, column), operator)| format!("e.{} {operator} x.{column}", quote(log)));
+    format!("EXISTS (SELECT FROM {table} x WHERE {})", pairs.collect::<Vec<_>>().join(" AND "))
+}
+
+/// A row of `EventLog`: its id alone need not say which, where the table is partitioned.
+#[derive(Debug, Default)]
+pub(crate) struct LogKeys {
+    pub(crate) ids: Vec<String>,
+    pub(crate) times: Vec<NaiveDateTime>,
+}
+
+impl LogKeys {
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
+        [(&self.ids, Type::TEXT_ARRAY), (&self.times, Type::TIMESTAMP_ARRAY)]
+    }
+}
+
+/// Rows whose entry hash is not that of their contents.
+#[derive(Debug, Default)]
+pub(crate) struct Mismatches {
+    pub(crate) count: u64,
+    /// Some of them, with their month.
+    pub(crate) named: Vec<(Month, Value)>,
+}
+
+impl Mismatches {
+    fn add(&mut self, month: Month, row: &tokio_postgres::Row) -> Result<()> {
+        self.count += row.try_get::<_, i64>("hash_mismatches")?.unsigned_abs();
+        let named: Value = row.try_get("mismatches")?;
+        self.named.extend(named.as_array().into_iter().flatten().map(|one| (month, one.clone())));
+        Ok(())
+    }
+}
+
+/// What [`move_due_batch`] did.
+#[derive(Debug)]
+pub(crate) struct MovedBatch {
+    /// Rows looked at and locked; fewer than the limit when the month has no more.
+    pub(crate) seen: u64,
+    /// Rows that are now in the archive.
+    pub(crate) moved: u64,
+    /// Rows that the archive had already, still in `EventLog` and locked.
+    pub(crate) twins: LogKeys,
+    /// Rows whose event the archive has under another id, still in `EventLog` and locked.
+    pub(crate) duplicates: LogKeys,
+    /// Rows whose entry hash is not that of their contents.
+    pub(crate) mismatches: Mismatches,
+    /// The last row looked at.
+    pub(crate) last: Option<Position>,
+    /// What was held while they moved.
+    held: Held,
+}
+
+/// Moves the next due rows of a month to its partition, which exists, and seals them.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when a trigger of the host's keeps rows from being deleted.
+pub(crate) async fn move_due_batch(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+) -> Result<MovedBatch> {
+    const NONE: &str = r#"SELECT NULL::text AS id, NULL::timestamp AS "createdAt" WHERE false"#;
+    let BatchRules { due, kept_types, started_at, run, prove, .. } = request.rules;
+    let held = holds::lock_holds(client).await?;
+    let referenced = if log.references().next().is_some() {
+        let locked = lock_due_rows(client, log, request, &held).await?;
+        Some((list_referenced(client, log, request, &locked).await?, locked))
+    } else {
+        None
+    };
+    let head = ledger::lock_head(client, request.month).await?;
+    let archived_at = head.next_archived_at(started_at);
+    let seal = Seal::of_archived(SealKind::Archived, &head, run, archived_at, &log.form);
+    let twins = match union_of("id", request.twin_partitions) {
+        // LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
+        Some(archived) => format!(
+            r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (SELECT FROM ({archived}) a WHERE a.id = due.id LIMIT 1) a"#
+        ),
+        None => NONE.into(),
+    };
+    let candidates = if log.columns.have_event_index() { list_candidates(client, request).await? } else { Vec::new() };
+    // One look-up per row and candidate, of which there are few.
+    let duplicates = candidates.iter().map(|LedgerRange { month, min, max }| {
+        format!(
+            r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (
+                   SELECT FROM {} a WHERE a."txHash" = due."txHash" AND a."eventIndex" = due."eventIndex" LIMIT 1
+               ) a WHERE due.ledger BETWEEN {min} AND {max} AND due.id NOT IN (SELECT id FROM twin)"#,
+            partition_name(*month)
+        )
+    });
+    let duplicates = duplicates.reduce(|sql, select| format!("{sql} UNION {select}")).unwrap_or_else(|| NONE.into());
+    let (hashed_columns, proof) = if prove {
+        (log.form.hashed_columns(""), seal.sql("archived", 12))
+    } else {
+        ("1".into(), "mismatch AS (SELECT WHERE false)".into())
+    };
+    let is_free = is_free(&held);
+    let is_free = match referenced {
+        None => is_free.into(),
+        Some(_) => format!("{is_free} AND {IS_LOCKED} AND e.id NOT IN (SELECT unnest($11))"),
+    };
+    let carried: String = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
+    let statement = include_str!("sql/move_due_batch.sql")
+        .replace("{chain_head}", chain_head(&log.columns))
+        .replace("{twins}", &twins)
+        .replace("{duplicates}", &duplicates)
+        .replace("{address}", log.address())
+        .replace("{key}", &carried)
+        .replace("{is_free}", &is_free)
+        .replace("{using}", &log.using())
+        .replace("{partition}", &partition_name(request.month))
+        .replace("{columns}", &log.columns.list(""))
+        .replace("{returned}", &log.columns.list("e."))
+        .replace("{proof_columns}", &hashed_columns)
+        .replace("{mismatches}", &request.mismatches())
+        .replace("{proof}", &proof);
+    if log.is_partitioned() {
+        client.batch_execute(ONE_BY_ONE).await?;
+    }
+    let (referenced_ids, locked) = referenced.unzip();
+    let referenced_ids = referenced_ids.unwrap_or_default();
+    let (start, end, limit) = (request.month.start(), request.end(), i64::from(request.limit));
+    let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
+        (&due.cutoff, Type::TIMESTAMP),
+        (&due.has_hashes, Type::BOOL),
+        (&start, Type::TIMESTAMP),
+        (&end, Type::TIMESTAMP),
+        (&request.after.created_at, Type::TIMESTAMP),
+        (&request.after.id, Type::TEXT),
+        (&limit, Type::INT8),
+        (&archived_at, Type::TIMESTAMP),
+        (&held.streams, Type::TEXT_ARRAY),
+        (&kept_types, Type::TEXT_ARRAY),
+        (&referenced_ids, Type::TEXT_ARRAY),
+    ];
+    let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await;
+    let row = row.map_err(|error| log.refused(error))?;
+    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+    let (deleted, moved) = (number("deleted")?, number("moved")?);
+    log.check_deleted(number("leaving")?, deleted)?;
+    if moved != deleted {
+        let finding = HostFinding::archive_refuses(&partition_name(request.month), deleted.abs_diff(moved));
+        return Err(Error::HostRefuses { finding: Box::new(finding) });
+    }
+    let last = position(&row)?;
+    let mut mismatches = Mismatches::default();
+    mismatches.add(request.month, &row)?;
+    let Locked { seen, last } = locked.unwrap_or(Locked { seen: number("seen")?, last });
+    Ok(MovedBatch {
+        seen,
+        moved,
+        twins: LogKeys { ids: row.try_get("twin_ids")?, times: row.try_get("twin_times")? },
+        duplicates: LogKeys { ids: row.try_get("duplicate_ids")?, times: row.try_get("duplicate_times")? },
+        mismatches,
+        last,
+        held,
+    })
+}
+
+/// Checks that no stream that is held now has lost rows to the batch: a held stream may have been given another contract-level id
+/// since the holds were read. Rows are locked as they are, so this sees what their writers have committed with them.
+///
+/// # Errors
+///
+/// [`Error::Outdated`]: the batch is tried again.
+pub(crate) async fn check_holds(client: &impl GenericClient, moved: &MovedBatch) -> Result<()> {
+    if moved.held.streams.is_empty() {
+        return Ok(());
+    }
+    let now = holds::list_held_streams(client).await?;
+    if now.iter().all(|stream| moved.held.streams.contains(stream)) {
+        return Ok(());
+    }
+    Err(Error::Outdated { what: "a stream under legal hold got another id" })
+}
+
+/// Rows that are locked and may be moved, unless they are referenced.
+struct Locked {
+    seen: u64,
+    last: Option<Position>,
+}
+
+async fn lock_due_rows(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+    held: &Held,
+) -> Result<Locked> {
+    let BatchRules { due, kept_types, .. } = request.rules;
+    let statement = include_str!("sql/lock_due_rows.sql")
+        .replace("{chain_head}", chain_head(&log.columns))
+        .replace("{is_free}", is_free(held));
+    let row = client
+        .query_typed_one(
+            &statement,
+            &[
+                (&due.cutoff, Type::TIMESTAMP),
+                (&due.has_hashes, Type::BOOL),
+                (&request.month.start(), Type::TIMESTAMP),
+                (&request.end(), Type::TIMESTAMP),
+                (&request.after.created_at, Type::TIMESTAMP),
+                (&request.after.id, Type::TEXT),
+                (&i64::from(request.limit), Type::INT8),
+                (&held.streams, Type::TEXT_ARRAY),
+                (&kept_types, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    Ok(Locked { seen: row.try_get::<_, i64>("seen")?.unsigned_abs(), last: position(&row)? })
+}
+
+async fn list_referenced(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+    locked: &Locked,
+) -> Result<Vec<String>> {
+    let Some(last) = &locked.last else { return Ok(Vec::new()) };
+    let references: Vec<_> = log.references().map(is_referenced).collect();
+    let statement = include_str!("sql/list_referenced.sql")
+        .replace("{is_locked}", IS_LOCKED)
+        .replace("{is_referenced}", &references.join(" OR "));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&request.after.created_at, Type::TIMESTAMP), (&last.created_at, Type::TIMESTAMP)];
+    Ok(client.query_typed_one(&statement, &parameters).await?.try_get("ids")?)
+}
+
+/// SQL that is true when the row `e` may leave as far as restored rows are concerned.
+fn is_free(held: &Held) -> &'static str {
+    if held.has_restored_rows { IS_NOT_RESTORED } else { "true" }
+}
+
+fn position(row: &tokio_postgres::Row) -> Result<Option<Position>> {
+    match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
+        Some(created_at) => Ok(Some(Position { created_at, id: row.try_get("last_id")? })),
+        None => Ok(None),
+    }
+}
+
+/// The months that can hold events of the next rows under other ids: those whose ledger numbers the rows' meet.
+async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>) -> Result<Vec<LedgerRange>> {
+    let widened = request.rules.archived_before.iter().map(|range| LedgerRange {
+        min: range.min.saturating_sub(LEDGERS_BESIDE),
+        max: range.max.saturating_add(LEDGERS_BESIDE),
+        ..*range
+    });
+    let ranges: Vec<_> = widened.collect();
+    if ranges.is_empty() {
+        return Ok(ranges);
+    }
+    let row = client
+        .query_typed_one(
+            r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max
+               FROM (
+                   SELECT ledger FROM "EventLog"
+                   WHERE "createdAt" >= $1 AND "createdAt" < $2 AND ("createdAt", id) > ($1, $3)
+                   ORDER BY "createdAt", id LIMIT $4
+               ) due"#,
+            &[
+                (&request.after.created_at, Type::TIMESTAMP),
+                (&request.end(), Type::TIMESTAMP),
+                (&request.after.id, Type::TEXT),
+                // Some may be locked or held: then the batch goes further.
+                (&(2 * i64::from(request.limit)), Type::INT8),
+            ],
+        )
+        .await?;
+    let (Some(min), Some(max)) = (row.try_get::<_, Option<i64>>("min")?, row.try_get::<_, Option<i64>>("max")?) else {
+        return Ok(Vec::new());
+    };
+    Ok(ranges.into_iter().filter(|range| range.min <= max && min <= range.max).collect())
+}
+
+/// `SELECT columns` from each of the partitions, as one list.
+pub(super) fn union_of(columns: &str, partitions: &[String]) -> Option<String> {
+    let selects = partitions.iter().map(|name| format!("SELECT {columns} FROM {name}"));
+    selects.reduce(|sql, select| format!("{sql} UNION ALL {select}"))
+}
+
+/// What [`settle_twins`] and [`settle_duplicates`] did.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// Rows dropped from `EventLog`, their archived copies being whole now.
+    pub(crate) dropped: u64,
+    /// Rows whose copies differ; they stay.
+    pub(crate) conflicts: Vec<String>,
+    /// Archived rows whose entry hash is not that of their contents, now that they have one.
+    pub(crate) mismatches: Mismatches,
+}
+
+/// Settles rows that the archive has already, `moved.twins`, locked by this transaction (domain rule 6): where the copies
+/// agree, what the archived one never got is filled in and the row is dropped; where they differ, it stays.
+pub(crate) async fn settle_twins(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+    moved: &MovedBatch,
+) -> Result<Settled> {
+    let archived =
+        union_of(&format!("{}, tableoid::regclass::text AS partition", log.columns.list("")), request.twin_partitions);
+    let Some(archived) = archived.filter(|_| !moved.twins.ids.is_empty()) else { return Ok(Settled::default()) };
+    client.batch_execute(ONE_BY_ONE).await?;
+    let find = include_str!("sql/find_twins.sql")
+        .replace("{agree}", &log.columns.agree())
+        .replace("{gap}", &log.columns.gap())
+        .replace("{twins}", &archived);
+    let mut settled = Settled::default();
+    let mut agreeing = LogKeys::default();
+    let mut with_gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in client.query_typed(&find, &moved.twins.parameters()).await? {
+        let id: String = row.try_get("id")?;
+        if !row.try_get::<_, bool>("agrees")? {
+            if settled.conflicts.last() != Some(&id) {
+                settled.conflicts.push(id);
+            }
+            continue;
+        }
+        if row.try_get("has_gaps")? {
+            with_gaps.entry(row.try_get("partition")?).or_default().push(id.clone());
+        }
+        if agreeing.ids.last() != Some(&id) {
+            agreeing.ids.push(id);
+            agreeing.times.push(row.try_get("createdAt")?);
+        }
+    }
+    for (partition, ids) in with_gaps {
+        complete_rows(client, log, request, &partition, &ids, &mut settled.mismatches).await?;
+    }
+    let drop = r#"DELETE FROM "EventLog" e USING unnest($1, $2) twin (id, created_at)
+                  WHERE e.id = twin.id AND e."createdAt" = twin.created_at"#;
+    let dropped = client.execute_typed(drop, &agreeing.parameters()).await;
+    settled.dropped = dropped.map_err(|error| log.refused(error))?;
+    log.check_deleted(agreeing.ids.len() as u64, settled.dropped)?;
+    Ok(settled)
+}
+
+/// Fills in what adopted rows of `partition` never got, and seals them anew.
+async fn complete_rows(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+    partition: &str,
+    ids: &[String],
+    mismatches: &mut Mismatches,
+) -> Result<()> {
+    let month = partition_month(partition)?;
+    let head = ledger::lock_head(client, month).await?;
+    let sealed = ledger::list_sealed_forms(client, month, &log.form).await?;
+    let archived_at = head.next_archived_at(request.rules.started_at);
+    let seal = Seal::of_archived(SealKind::Completed, &head, request.rules.run, archived_at, &log.form);
+    let statement = include_str!("sql/complete_rows.sql")
+        .replace("{old_digest}", &sealed.digest())
+        .replace("{partition}", partition)
+        .replace("{month}", "$3")
+        .replace("{sequence}", "$4")
+        .replace("{fill}", &log.columns.fill())
+        .replace("{proof_columns}", &log.form.hashed_columns("a."))
+        .replace("{mismatches}", &request.mismatches())
+        .replace("{proof}", &seal.sql("completed", 3));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::TEXT_ARRAY), (&archived_at, Type::TIMESTAMP)];
+    let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await?;
+    mismatches.add(month, &row)
+}
+
+/// Settles rows whose event the archive has under another id, `moved.duplicates`, locked by this transaction: where the
+/// contents are the same the row is dropped and kept on record, where they differ it stays. Both are findings of the run.
+pub(crate) async fn settle_duplicates(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    request: &BatchRequest<'_>,
+    moved: &MovedBatch,
+) -> Result<Settled> {
+    if moved.duplicates.ids.is_empty() {
+        return Ok(Settled::default());
+    }
+    client.batch_execute(ONE_BY_ONE).await?;
+    let before = request.rules.archived_before.iter();
+    let partitions: Vec<_> = before.map(|range| partition_name(range.month)).collect();
+    let archived = union_of(&log.columns.list(""), &partitions).unwrap_or_default();
+    let statement = include_str!("sql/settle_duplicates.sql")
+        .replace("{same_contents}", &log.columns.same_contents())
+        .replace("{entry_hash}", &log.form.entry_hash("e."))
+        .replace("{archived}", &archived);
+    let (run, month) = (request.rules.run, request.month.to_string());
+    let more: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&run, Type::UUID), (&month, Type::TEXT), (&MAX_KEPT_FINDINGS, Type::INT8)];
+    let row = client.query_typed_one(&statement, &[&moved.duplicates.parameters()[..], &more].concat()).await;
+    let row = row.map_err(|error| log.refused(error))?;
+    let dropped = row.try_get::<_, i64>("dropped")?.unsigned_abs();
+    log.check_deleted(row.try_get::<_, i64>("same")?.unsigned_abs(), dropped)?;
+    Ok(Settled { dropped, conflicts: row.try_get("conflicts")?, mismatches: Mismatches::default() })
+}

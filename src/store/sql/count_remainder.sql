@@ -1,0 +1,50 @@
+-- What is left in "EventLog" that is due, and why: the look that says whether a run is complete (domain rule 11). A row that nothing
+-- holds has no reason: it was in use, or came after the batches had passed.
+-- $1 cutoff, $2 whether "EventLog" has hashes, $3 streams that are held, $4 event types that stay, $5 most ids named of each reason.
+-- Columns: reason, event_type and month where {groups} names them, rows, ids (the oldest), objects (what references them), months
+-- (of rows without reason).
+WITH head AS MATERIALIZED (
+{chain_head}
+),
+due AS (
+    SELECT e.* FROM "EventLog" e WHERE e."createdAt" < $1
+    UNION ALL
+    -- Times that no clock has said.
+    SELECT e.* FROM "EventLog" e WHERE e."createdAt" >= '10000-01-01'
+),
+explained AS (
+    SELECT
+        e.id, e."createdAt", e."eventType",
+        CASE WHEN isfinite(e."createdAt") THEN to_char(e."createdAt", 'YYYY-MM') END AS month,
+        why.reason, why.object
+    FROM due e
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE
+                WHEN e."createdAt" < '0001-01-01' OR e."createdAt" >= '10000-01-01' THEN 'time_out_of_range'
+                WHEN e.id IN (SELECT id FROM head) THEN 'chain_head'
+                WHEN e."streamId" = ANY ($3) THEN 'legal_hold'
+                WHEN {is_restored} THEN 'restored'
+                WHEN e."eventType"::text = ANY ($4) THEN 'kept_type'
+            END AS reason
+        OFFSET 0
+    ) cheap
+    CROSS JOIN LATERAL (
+        SELECT
+            COALESCE(cheap.reason, CASE WHEN object.name IS NOT NULL THEN 'referenced' WHEN {is_conflict} THEN 'conflict' END) AS reason,
+            object.name AS object
+        FROM (SELECT CASE WHEN cheap.reason IS NULL THEN {referenced_by} END AS name OFFSET 0) object
+        OFFSET 0
+    ) why
+),
+numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY reason ORDER BY "createdAt", id) AS place FROM explained
+)
+SELECT
+    reason, {groups}
+    count(*) AS rows,
+    COALESCE(array_agg(id ORDER BY place) FILTER (WHERE place <= $5), '{}') AS ids,
+    COALESCE(array_agg(DISTINCT object) FILTER (WHERE object IS NOT NULL), '{}') AS objects,
+    COALESCE(array_agg(DISTINCT month) FILTER (WHERE reason IS NULL), '{}') AS months
+FROM numbered
+GROUP BY reason{group_by}

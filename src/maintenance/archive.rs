@@ -24,8 +24,8 @@ use crate::store::{host, partitions, session};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
 const MAX_INDEX_ATTEMPTS: u32 = 3;
-/// How often a slice goes through the months: most locks are short, and who writes old rows without end is not waited for.
-const MAX_PASSES: u32 = 5;
+/// How often a month is begun again: most locks are short, and who writes old rows without end is not waited for.
+const MAX_PASSES: u32 = 4;
 
 /// What the workers share.
 struct Archiving<'a> {
@@ -58,32 +58,26 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
         return Ok(Some(stop));
     }
     let archiving = Archiving::new(slice).await?;
-    let mut stopped = None;
-    for pass in 1..=MAX_PASSES {
+    let stopped = loop {
         let before = archiving.tally().rows;
-        stopped = archiving.archive_months().await?;
-        if stopped.is_some() {
-            break;
+        if let Some(stop) = archiving.archive_months().await? {
+            break Some(stop);
         }
-        let moved = archiving.tally().rows - before;
-        if moved > 0 {
+        if archiving.tally().rows > before {
             slice.record(&Progress { phase: Some(Phase::Vacuum), ..Progress::default() }).await?;
             vacuum(slice).await?;
         }
         // The last act: what is left now stays, each row for a reason that the run tells.
         let Remainder { mut held_back, unexplained, months } = archiving.count_remainder().await?;
-        if let Some(unexplained) = unexplained {
-            if pass == 1 || (moved > 0 && pass < MAX_PASSES) {
-                debug!(run = %run.id, rows = unexplained.rows, "snapshot maintenance: due logs are left and tried again");
-                archiving.begin_again(&months).await;
-                continue;
-            }
-            held_back.push(unexplained);
+        if archiving.begin_again(&months).await {
+            debug!(run = %run.id, ?months, "snapshot maintenance: due logs are left and tried again");
+            continue;
         }
+        held_back.extend(unexplained);
         held_back.sort_by_key(|held| held.reason);
         archiving.end(held_back).await?;
-        break;
-    }
+        break None;
+    };
     let rows = archiving.tally().rows;
     info!(run = %run.id, cutoff = %run.cutoff, rows, ?stopped, "snapshot maintenance: archive");
     Ok(stopped)
@@ -313,17 +307,24 @@ impl Archiving<'_> {
         failed.map_or(Ok(stopped), Err)
     }
 
-    /// Makes months be gone through once more, from their start.
-    async fn begin_again(&self, months: &[Month]) {
+    /// Makes those of `months`, which have rows that nothing holds, be gone through once more, from their start; not one where that
+    /// was of no use, whose rows are in use. Returns whether there are any.
+    async fn begin_again(&self, months: &[Month]) -> bool {
+        let mut first = None;
         {
             let mut tally = self.tally();
             for month in months {
-                tally.months.insert(*month, MonthProgress::default());
+                let MonthProgress { passes, moved, .. } = tally.months.get(month).cloned().unwrap_or_default();
+                if passes >= MAX_PASSES || (passes > 0 && moved == 0) {
+                    continue;
+                }
+                tally.months.insert(*month, MonthProgress { passes: passes + 1, ..MonthProgress::default() });
+                first = first.or(Some(*month));
             }
         }
-        if let Some(first) = months.first() {
-            *self.next_month.lock().await = Position::before(first.start());
-        }
+        let Some(first) = first else { return false };
+        *self.next_month.lock().await = Position::before(first.start());
+        true
     }
 
     /// What is due and left, as of one instant, and why.
@@ -508,6 +509,7 @@ impl Archiving<'_> {
     fn month_after(&self, request: &BatchRequest<'_>, batch: &Batch) -> MonthProgress {
         let mut month = self.month(request.month);
         month.after = batch.moved.last.clone().or(month.after);
+        month.moved += batch.rows();
         // What is left of the month is locked or came too late: the look at the end finds it.
         month.done = batch.moved.seen < u64::from(request.limit);
         month

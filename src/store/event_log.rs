@@ -38,9 +38,10 @@ impl Position {
     }
 }
 
-/// Keeps the columns of `EventLog` as they are until the transaction ends; rows can still be written.
+/// Keeps the definition of `EventLog` as it is until the transaction ends; rows can still be written. What a deferred constraint
+/// or trigger refuses is found out by the statement that it refuses, and not at the commit.
 pub(crate) async fn lock_columns(client: &impl GenericClient) -> Result<()> {
-    client.batch_execute(r#"LOCK TABLE "EventLog" IN ROW EXCLUSIVE MODE"#).await?;
+    client.batch_execute(r#"SET CONSTRAINTS ALL IMMEDIATE; LOCK TABLE "EventLog" IN ROW EXCLUSIVE MODE"#).await?;
     Ok(())
 }
 

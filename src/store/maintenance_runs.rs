@@ -150,8 +150,10 @@ pub(crate) struct MonthProgress {
     pub(crate) place: Option<String>,
     /// Rows that a restore is about, once they are counted.
     pub(crate) checked: Option<u64>,
-    /// Rows moved back since a restore last began at the start of the month.
+    /// Rows moved since the month was last begun at its start.
     pub(crate) moved: u64,
+    /// How often it was begun again, because rows were left that nothing holds.
+    pub(crate) passes: u32,
     /// Whether all of its rows were looked at.
     pub(crate) done: bool,
     /// Rows that a restore left, under legal hold.

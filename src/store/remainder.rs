@@ -149,7 +149,9 @@ async fn query(
 fn is_conflict(columns: &MirroredColumns, adopted: &[String]) -> String {
     let differs = columns.agree();
     let mut copies = vec![format!(
-        r#"(SELECT bool_or(NOT ({differs})) FROM "StreamArchive" a WHERE a.id = e.id AND a."createdAt" = e."createdAt")"#
+        r#"(SELECT bool_or(NOT ({differs})) FROM "StreamArchive" a
+            WHERE a.id = e.id AND a."createdAt" >= date_trunc('month', e."createdAt")
+              AND a."createdAt" < date_trunc('month', e."createdAt") + interval '1 month')"#
     )];
     if let Some(adopted) = union_of("*", adopted) {
         copies.push(format!("(SELECT bool_or(NOT ({differs})) FROM ({adopted}) a WHERE a.id = e.id)"));

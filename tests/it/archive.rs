@@ -326,7 +326,9 @@ async fn a_copy_that_differs_in_any_column_stays_and_is_reported() {
         let service = database.service_with_batches_of(batch_rows);
         let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
         assert_eq!(report.conflicts, 12, "in batches of {batch_rows}");
-        assert_eq!((report.conflict_ids.len(), report.already_archived, report.held_back.len()), (12, 0, 0));
+        assert_eq!((report.conflict_ids.len(), report.already_archived, report.held_back.len()), (12, 0, 1));
+        let held = &report.held_back[0];
+        assert_eq!((held.reason, held.rows, held.ids.len()), (HeldBackReason::Conflict, 12, 12));
         assert!(report.complete);
         let after: String =
             database.value(r#"SELECT jsonb_agg(e ORDER BY id)::text FROM "EventLog" e WHERE id LIKE 'e%'"#).await;

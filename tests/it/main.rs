@@ -7,6 +7,7 @@ mod agreement;
 mod archive;
 mod credentials;
 mod faults;
+mod host_archive;
 mod hosts;
 mod lambda;
 mod logging;

@@ -17,10 +17,10 @@ use crate::support::{TestDatabase, read_archive, stream, time};
 const LEGACY_TABLES: &str = include_str!("fixtures/legacy-tables.sql");
 const NOW: &str = "2026-05-31T02:00:00Z";
 const READ: &str = "IN ROLE snapshot_service_read";
-const MAINTAIN: &str = "IN ROLE snapshot_service_maintain";
+pub(crate) const MAINTAIN: &str = "IN ROLE snapshot_service_maintain";
 
 /// The database as a new login sees it.
-async fn login(database: &TestDatabase, name: &str, options: &str) -> TestDatabase {
+pub(crate) async fn login(database: &TestDatabase, name: &str, options: &str) -> TestDatabase {
     let role: String = database.value(&format!("SELECT '{name}_' || current_database()")).await;
     database.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret' {options}")).await;
     TestDatabase::adopt(url_of(&database.url, &role)).await

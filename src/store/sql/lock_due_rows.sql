@@ -1,4 +1,4 @@
--- Locks the rows that the next batch may move, where other tables reference logs: a reference that comes now waits.
+-- Locks the rows that the next batch may move, where other tables reference logs or triggers fire. A reference that comes now waits.
 -- Parameters as move_due_batch has them: $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its
 -- end or the cutoff, $5 and $6 the last row of the batch before, $7 most rows, $8 streams that are held, $9 event types that stay.
 -- One row: seen, last_created_at and last_id (NULL when no row was seen).

@@ -1,0 +1,540 @@
+//! Archiving from logs that are not like the one that the service was built on (`host-cases.md`, parts A, B and D).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use snapshot_service::database::migrate;
+use snapshot_service::{
+    Deadline, Error, HeldBack, HeldBackReason, MaintenanceRun, Settings, Trigger, VerificationRequest,
+};
+
+use crate::support::{TestDatabase, stream, time};
+
+const NOW: &str = "2026-05-31T02:00:00Z";
+/// Rows that are due at `NOW` with a retention of three months.
+const DUE: &str = r#""EventLog" WHERE "createdAt" < '2026-02-28 02:00:00'"#;
+
+/// 40 streams, `c1` to `c40` with the contract ids `1` to `40`, and 4,000 events evenly over six months, half of them due.
+async fn fill(database: &TestDatabase) {
+    database
+        .execute(
+            r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, amount)
+               SELECT 'c' || i, i::text, 'stx' || i, 'S', 'R', '1000' FROM generate_series(1, 40) i;
+               INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT 'e' || lpad(i::text, 5, '0'), CASE WHEN i % 10 = 0 THEN 'create' ELSE 'withdraw' END, (i % 40 + 1)::text,
+                      'tx' || i, i, 'then', timestamp '2025-11-30 02:00:00' + i * interval '65 minutes'
+               FROM generate_series(1, 4000) i"#,
+        )
+        .await;
+    database.remember_events().await;
+}
+
+async fn filled() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    fill(&database).await;
+    database
+}
+
+async fn maintain(database: &TestDatabase) -> snapshot_service::Result<MaintenanceRun> {
+    let settings = Settings { batch_rows: 300, ..Settings::default() };
+    database.service_with(settings).run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await
+}
+
+fn held(run: &MaintenanceRun, reason: HeldBackReason) -> Option<&HeldBack> {
+    run.held_back.iter().find(|held| held.reason == reason)
+}
+
+/// Checks that the run is complete, and that what is due and left is what it says that it holds back.
+async fn assert_complete(database: &TestDatabase, run: &MaintenanceRun) {
+    assert!(run.complete, "{run:?}");
+    let left = database.count(DUE).await;
+    assert_eq!(left, run.held_back.iter().map(|held| i64::try_from(held.rows).unwrap()).sum::<i64>(), "{run:?}");
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_log_that_another_table_references_stays_and_the_hosts_rows_are_untouched() {
+    for action in
+        ["CASCADE", "SET NULL", "SET DEFAULT", "RESTRICT", "NO ACTION", "NO ACTION DEFERRABLE INITIALLY DEFERRED"]
+    {
+        let database = filled().await;
+        database
+            .execute(&format!(
+                r#"CREATE TABLE "Notification" (id INT PRIMARY KEY, "eventId" TEXT REFERENCES "EventLog" ON DELETE {action});
+                   INSERT INTO "Notification" SELECT i, 'e' || lpad(i::text, 5, '0') FROM generate_series(1, 4000, 4) i;
+                   CREATE TABLE theirs AS SELECT * FROM "Notification""#
+            ))
+            .await;
+        let due = database.count(DUE).await;
+        let wanted = database.count(&format!(r#"{DUE} AND id IN (SELECT "eventId" FROM "Notification")"#)).await;
+        let run = maintain(&database).await.unwrap();
+        let referenced = held(&run, HeldBackReason::Referenced).unwrap();
+        assert_eq!(i64::try_from(referenced.rows).unwrap(), wanted, "{action}");
+        assert_eq!(i64::try_from(run.logs_archived).unwrap(), due - wanted, "{action}");
+        assert!(referenced.objects[0].contains("Notification_eventId_fkey"), "{referenced:?}");
+        assert!(referenced.message.contains("\"Notification\""), "{referenced:?}");
+        assert_eq!(referenced.ids.len(), usize::try_from(wanted).unwrap().min(1000));
+        assert_complete(&database, &run).await;
+        assert_eq!(database.count(r#"(TABLE theirs EXCEPT TABLE "Notification") gone"#).await, 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_two_columns_and_one_of_a_partitioned_table_hold_logs_too() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"CREATE SCHEMA billing;
+               CREATE TABLE billing."Invoice" (id INT, tx TEXT, place INT, at DATE,
+                   FOREIGN KEY (tx, place) REFERENCES "EventLog" ("txHash", "eventIndex") ON DELETE CASCADE) PARTITION BY RANGE (at);
+               CREATE TABLE billing.invoice_old PARTITION OF billing."Invoice" FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');
+               INSERT INTO billing."Invoice" SELECT i, 'tx' || i, 0, '2026-01-01' FROM generate_series(1, 100) i;
+               INSERT INTO billing."Invoice" VALUES (0, NULL, 0, '2026-01-01'), (0, 'tx1', NULL, '2026-01-01')"#,
+        )
+        .await;
+    let run = maintain(&database).await.unwrap();
+    let referenced = held(&run, HeldBackReason::Referenced).unwrap();
+    assert_eq!(referenced.rows, 100);
+    assert!(referenced.message.contains("billing.\"Invoice\""), "{referenced:?}");
+    assert_complete(&database, &run).await;
+    assert_eq!(database.count(r#"billing."Invoice""#).await, 102);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_that_is_inserted_while_batches_run_is_kept_or_refused_and_never_lost() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"CREATE TABLE "Notification" (id SERIAL, "eventId" TEXT NOT NULL REFERENCES "EventLog" ON DELETE CASCADE);
+               CREATE INDEX ON "Notification" ("eventId")"#,
+        )
+        .await;
+    let done = AtomicBool::new(false);
+    let (mut kept, mut refused) = (0, 0);
+    let write = async {
+        let client = database.pool.get().await.unwrap();
+        while !done.load(Ordering::Relaxed) {
+            let id = format!("e{:05}", fastrand::u32(1..=1900));
+            match client.execute(r#"INSERT INTO "Notification" ("eventId") VALUES ($1)"#, &[&id]).await {
+                Ok(_) => kept += 1,
+                // The log is in the archive: the host's ordinary violation.
+                Err(error) => {
+                    assert_eq!(error.code().unwrap().code(), "23503", "{error:?}");
+                    refused += 1;
+                }
+            }
+        }
+    };
+    let work = async {
+        let settings = Settings { batch_rows: 20, ..Settings::default() };
+        let run = database.service_with(settings).archive_old_logs_after_snapshots().await;
+        done.store(true, Ordering::Relaxed);
+        run
+    };
+    let (run, ()) = tokio::join!(work, write);
+    assert!(run.complete && kept > 0, "{kept} kept, {refused} refused");
+    assert_eq!(database.count(r#""Notification""#).await, kept, "no row of the host's went with a log");
+    assert_complete(&database, &run).await;
+}
+
+/// Maintenance of a service whatever its settings.
+trait Maintain {
+    async fn archive_old_logs_after_snapshots(&self) -> MaintenanceRun;
+}
+
+impl Maintain for snapshot_service::SnapshotService {
+    async fn archive_old_logs_after_snapshots(&self) -> MaintenanceRun {
+        self.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap()
+    }
+}
+
+/// Makes `EventLog` anew as a partitioned table with the same columns.
+async fn partition(database: &TestDatabase, key: &str, by: &str, partitions: &str) {
+    database
+        .execute(&format!(
+            r#"ALTER TABLE "EventLog" RENAME TO flat;
+               CREATE TABLE "EventLog" (LIKE flat INCLUDING DEFAULTS, PRIMARY KEY ({key})) PARTITION BY {by};
+               {partitions}
+               CREATE INDEX ON "EventLog" ("createdAt");
+               CREATE INDEX ON "EventLog" ("streamId", "createdAt" DESC);
+               INSERT INTO "EventLog" SELECT * FROM flat;
+               DROP TABLE flat"#
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn exactly_the_due_rows_that_nobody_holds_leave_a_partitioned_log_of_any_kind() {
+    let weeks = |table: &str| {
+        let weeks = (0..40).map(|week| {
+            format!(
+                r#"CREATE TABLE {table}_{week} PARTITION OF {table} FOR VALUES
+                   FROM (timestamp '2025-11-24' + {week} * interval '7 days') TO (timestamp '2025-11-24' + ({week} + 1) * interval '7 days');"#
+            )
+        });
+        weeks.collect::<String>()
+    };
+    let hashes = |table: &str, parent: &str| {
+        let each = (0..4).map(|rest| {
+            format!("CREATE TABLE {table}_{rest} PARTITION OF {parent} FOR VALUES WITH (MODULUS 4, REMAINDER {rest});")
+        });
+        each.collect::<String>()
+    };
+    let by_week = weeks(r#""EventLog""#).replace(r#"CREATE TABLE "EventLog"_"#, "CREATE TABLE log_");
+    let by_hash = hashes("log", r#""EventLog""#);
+    let by_type = r#"CREATE TABLE log_create PARTITION OF "EventLog" FOR VALUES IN ('create');
+                     CREATE TABLE log_rest PARTITION OF "EventLog" DEFAULT;"#;
+    let two_levels = format!(
+        r#"CREATE TABLE log_old PARTITION OF "EventLog" FOR VALUES FROM (MINVALUE) TO ('2026-01-10 12:00:00') PARTITION BY HASH (id);
+           {} CREATE TABLE log_new PARTITION OF "EventLog" DEFAULT;"#,
+        hashes("log_old", "log_old")
+    );
+    for (kind, key, by, partitions) in [
+        ("range", r#"id, "createdAt""#, r#"RANGE ("createdAt")"#, by_week.as_str()),
+        ("hash", "id", "HASH (id)", by_hash.as_str()),
+        ("list", r#"id, "eventType""#, r#"LIST ("eventType")"#, by_type),
+        ("two levels", r#"id, "createdAt""#, r#"RANGE ("createdAt")"#, two_levels.as_str()),
+        ("of a stream", r#""streamId", id"#, r#"HASH ("streamId")"#, by_hash.as_str()),
+    ] {
+        let database = TestDatabase::of_host().await;
+        fill(&database).await;
+        partition(&database, key, by, partitions).await;
+        migrate(&database.pool).await.unwrap();
+        let service = database.service();
+        service.hold_stream(&stream("7"), "a case", "ann").await.unwrap();
+        let on_hold = database.count(&format!(r#"{DUE} AND "streamId" = '7'"#)).await;
+        let due = database.count(DUE).await;
+        let run = maintain(&database).await.unwrap();
+        assert_eq!(i64::try_from(run.logs_archived).unwrap(), due - on_hold, "{kind}");
+        assert_eq!(i64::try_from(held(&run, HeldBackReason::LegalHold).unwrap().rows).unwrap(), on_hold, "{kind}");
+        assert_complete(&database, &run).await;
+        assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" = '7'"#).await, 0, "{kind}");
+        assert_eq!(database.count(r#""StreamArchive" WHERE "createdAt" >= '2026-02-28 02:00:00'"#).await, 0, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn no_statement_of_a_batch_reads_partitions_that_it_need_not() {
+    let database = TestDatabase::of_host().await;
+    fill(&database).await;
+    let months = (0..8).map(|month| {
+        format!(
+            r#"CREATE TABLE log_{month} PARTITION OF "EventLog" FOR VALUES
+               FROM (timestamp '2025-11-01' + {month} * interval '1 month') TO (timestamp '2025-11-01' + ({month} + 1) * interval '1 month');"#
+        )
+    });
+    partition(&database, r#"id, "createdAt""#, r#"RANGE ("createdAt")"#, &months.collect::<String>()).await;
+    migrate(&database.pool).await.unwrap();
+    database.execute(r#"ANALYZE "EventLog"; SELECT pg_stat_reset()"#).await;
+    let run = maintain(&database).await.unwrap();
+    assert_complete(&database, &run).await;
+    // Rows of April are not due: all that was read of them is at most the newest row, which may be a chain's head.
+    database
+        .execute("SELECT pg_stat_force_next_flush() WHERE current_setting('server_version_num')::int >= 150000")
+        .await;
+    let read: i64 = database
+        .value("SELECT COALESCE(sum(seq_tup_read), 0)::bigint FROM pg_stat_all_tables WHERE relname = 'log_5'")
+        .await;
+    assert_eq!(read, 0, "a partition was read from end to end");
+}
+
+#[tokio::test]
+async fn a_trigger_or_rule_that_keeps_rows_is_named_before_the_first_row_and_snapshots_are_taken() {
+    const FUNCTION: &str = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN";
+    for (name, sql) in [
+        (
+            "keep_logs",
+            format!(
+                r#"{FUNCTION} RETURN NULL; END $$;
+            CREATE TRIGGER keep_logs BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION keep()"#
+            ),
+        ),
+        (
+            "raise_logs",
+            format!(
+                r#"{FUNCTION} RAISE EXCEPTION 'append only'; END $$;
+            CREATE TRIGGER raise_logs BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION keep()"#
+            ),
+        ),
+        (
+            "raise_once",
+            format!(
+                r#"{FUNCTION} RAISE EXCEPTION 'append only' USING ERRCODE = 'restrict_violation'; END $$;
+            CREATE TRIGGER raise_once BEFORE DELETE ON "EventLog" FOR EACH STATEMENT EXECUTE FUNCTION keep()"#
+            ),
+        ),
+        (
+            "raise_late",
+            format!(
+                r#"{FUNCTION} RAISE EXCEPTION 'append only'; END $$;
+            CREATE CONSTRAINT TRIGGER raise_late AFTER DELETE ON "EventLog" DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION keep()"#
+            ),
+        ),
+        (
+            "keep_some",
+            format!(
+                r#"{FUNCTION} IF OLD."eventType" = 'create' THEN RETURN NULL; END IF; RETURN OLD; END $$;
+            CREATE TRIGGER keep_some BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION keep()"#
+            ),
+        ),
+        ("keep_rule", r#"CREATE RULE keep_rule AS ON DELETE TO "EventLog" DO INSTEAD NOTHING"#.into()),
+        (
+            "some_rule",
+            r#"CREATE RULE some_rule AS ON DELETE TO "EventLog" WHERE OLD.ledger < 10 DO INSTEAD NOTHING"#.into(),
+        ),
+    ] {
+        let database = filled().await;
+        database.execute(&sql).await;
+        for _ in 0..2 {
+            let error = maintain(&database).await.unwrap_err();
+            assert_eq!(error.code(), "host_refuses", "{name}: {error:?}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40, "{name}");
+        assert_eq!(database.count(r#""StreamArchive""#).await, 0, "{name}");
+        database.assert_nothing_lost_or_doubled().await;
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_lets_rows_go_is_no_obstacle() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"CREATE TABLE audit (id TEXT);
+               CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit VALUES (OLD.id); RETURN OLD; END $$;
+               CREATE TRIGGER audit_first BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION audit();
+               CREATE TRIGGER audit_then AFTER DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION audit();
+               CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+               CREATE TRIGGER refuse BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION refuse();
+               ALTER TABLE "EventLog" DISABLE TRIGGER refuse"#,
+        )
+        .await;
+    let run = maintain(&database).await.unwrap();
+    assert_complete(&database, &run).await;
+    assert_eq!(database.count("audit").await, 2 * i64::try_from(run.logs_archived).unwrap());
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_worked_with_is_refused_by_its_name_and_snapshots_are_taken() {
+    for (code, object, sql) in [
+        (
+            "a view",
+            "\"EventLog\"",
+            r#"ALTER TABLE "EventLog" RENAME TO log; CREATE VIEW "EventLog" AS SELECT * FROM log"#,
+        ),
+        ("inherited", "\"EventLog\"", r#"CREATE TABLE log_more () INHERITS ("EventLog")"#),
+        (
+            "references itself",
+            "\"EventLog_previous_fkey\"",
+            r#"ALTER TABLE "EventLog" ADD previous TEXT;
+               ALTER TABLE "EventLog" ADD CONSTRAINT "EventLog_previous_fkey" FOREIGN KEY (previous) REFERENCES "EventLog""#,
+        ),
+        ("no key", "\"EventLog\"", r#"ALTER TABLE "EventLog" DROP CONSTRAINT "EventLog_pkey""#),
+    ] {
+        let database = filled().await;
+        database.execute(sql).await;
+        if code == "references itself" {
+            migrate(&database.pool).await.unwrap();
+        }
+        let error = maintain(&database).await.unwrap_err();
+        assert_eq!(error.code(), "host_refuses", "{code}: {error:?}");
+        assert!(error.to_string().contains(object), "{code}: {error}");
+        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40, "{code}");
+        assert_eq!(database.count(r#""StreamArchive""#).await, 0, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_changes_between_two_batches_is_seen_by_the_next() {
+    let database = filled().await;
+    let service = database.service_with(Settings { batch_rows: 100, workers: 1, ..Settings::default() });
+    let at_once = Deadline::after(std::time::Duration::ZERO);
+    let slice = || service.run_maintenance(Trigger::Cli.request(), time(NOW), &at_once);
+    while slice().await.unwrap().logs_archived < 200 {}
+    database.execute(r#"CREATE RULE keep_rule AS ON DELETE TO "EventLog" DO INSTEAD NOTHING"#).await;
+    assert_eq!(slice().await.unwrap_err().code(), "host_refuses");
+    database
+        .execute(
+            r#"DROP RULE keep_rule ON "EventLog";
+               CREATE TABLE "Late" ("eventId" TEXT REFERENCES "EventLog" ON DELETE CASCADE);
+               INSERT INTO "Late" SELECT id FROM "EventLog" WHERE "createdAt" < '2026-02-28' LIMIT 50"#,
+        )
+        .await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!(held(&run, HeldBackReason::Referenced).unwrap().rows, 50);
+    assert_eq!(database.count(r#""Late""#).await, 50);
+    assert_complete(&database, &run).await;
+}
+
+#[tokio::test]
+async fn times_that_cannot_be_never_move_are_counted_and_do_not_protect_the_wrong_head() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt", entry_hash)
+               VALUES ('never', 'create', '1', 'n1', 1, 'then', '-infinity', 'h1'), ('bc', 'create', '1', 'n2', 1, 'then', '0044-03-15 BC', 'h2'),
+                      ('forever', 'create', '1', 'n3', 1, 'then', 'infinity', 'h3'), ('late', 'create', '1', 'n4', 1, 'then', '52026-01-01', 'h4'),
+                      ('edge', 'create', '1', 'n5', 1, 'then', '10000-01-01', 'h5');
+               DELETE FROM "EventLog" WHERE "createdAt" BETWEEN '2026-02-28' AND '9999-12-31';
+               UPDATE "EventLog" SET entry_hash = 'h' || id WHERE id LIKE 'e0%';
+               DROP TABLE remembered"#,
+        )
+        .await;
+    database.remember_events().await;
+    let newest: String = database
+        .value(r#"SELECT id FROM "EventLog" WHERE "createdAt" < '2030-01-01' ORDER BY "createdAt" DESC LIMIT 1"#)
+        .await;
+    let run = maintain(&database).await.unwrap();
+    let out_of_range = held(&run, HeldBackReason::TimeOutOfRange).unwrap();
+    assert_eq!(out_of_range.rows, 5);
+    assert_eq!(out_of_range.ids, ["never", "bc", "edge", "late", "forever"]);
+    assert_eq!(held(&run, HeldBackReason::ChainHead).unwrap().ids, [newest]);
+    assert!(run.complete);
+    database.assert_nothing_lost_or_doubled().await;
+    let report = database.service().dry_run(false, time(NOW), &Deadline::never()).await.unwrap();
+    let rows = |held: &[HeldBack]| held.iter().map(|held| (held.reason, held.rows)).collect::<Vec<_>>();
+    assert_eq!((report.logs_due, rows(&report.held_back)), (0, rows(&run.held_back)));
+}
+
+#[tokio::test]
+async fn logs_of_the_types_that_are_kept_stay() {
+    let database = filled().await;
+    let creates = database.count(&format!(r#"{DUE} AND "eventType" = 'create'"#)).await;
+    let kept = Settings { keep_event_types: vec!["create".into(), "nothing".into()], ..Settings::default() };
+    let service = database.service_with(kept);
+    let report = service.dry_run(false, time(NOW), &Deadline::never()).await.unwrap();
+    let run = service.archive_old_logs_after_snapshots().await;
+    let kept = held(&run, HeldBackReason::KeptType).unwrap();
+    assert_eq!(i64::try_from(kept.rows).unwrap(), creates);
+    assert_eq!((report.held_back.len(), report.held_back[0].rows), (1, kept.rows));
+    assert_eq!(report.logs_due, run.logs_archived);
+    assert_complete(&database, &run).await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!((run.held_back.len(), i64::try_from(run.logs_archived).unwrap()), (0, creates), "they go when they may");
+}
+
+#[tokio::test]
+async fn a_month_that_failed_is_tried_again_whichever_worker_it_failed_in() {
+    let database = filled().await;
+    // One month's partition refuses rows while the other months go on.
+    database
+        .execute(
+            r#"SELECT stream_archive_create_partition('2025-12-01');
+               CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+               CREATE TRIGGER fail BEFORE INSERT ON "StreamArchive_2025_12" FOR EACH ROW EXECUTE FUNCTION fail()"#,
+        )
+        .await;
+    assert!(maintain(&database).await.is_err());
+    assert!(maintain(&database).await.is_err());
+    assert!(database.count(DUE).await > 0);
+    database.execute(r#"DROP TRIGGER fail ON "StreamArchive_2025_12""#).await;
+    let run = maintain(&database).await.unwrap();
+    assert_complete(&database, &run).await;
+    assert_eq!(database.count(DUE).await, 0);
+}
+
+#[tokio::test]
+async fn hashes_that_are_all_wrong_are_counted_exactly_and_a_thousand_are_kept() {
+    let database = filled().await;
+    database
+        .execute(r#"UPDATE "EventLog" SET entry_hash = 'wrong' || id, parent_hash = 'p'; DROP TABLE remembered"#)
+        .await;
+    database.remember_events().await;
+    let due = database.count(DUE).await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!(i64::try_from(run.hash_mismatches).unwrap(), due);
+    assert_eq!(database.count(r#""MaintenanceFinding" WHERE kind = 'hash_mismatch'"#).await, 1000);
+    let detail: String = database.value(r#"SELECT detail::text FROM "MaintenanceFinding" ORDER BY id LIMIT 1"#).await;
+    let detail: serde_json::Value = serde_json::from_str(&detail).unwrap();
+    assert!(detail["entryHash"].as_str().unwrap().starts_with("wrong"), "{detail}");
+    assert_eq!(detail["computedHash"].as_str().unwrap().len(), 64);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_duplicate_with_json_that_jsonb_cannot_hold_is_dropped_on_record() {
+    let database = TestDatabase::of_host().await;
+    database.execute(r#"ALTER TABLE "EventLog" ADD raw JSON"#).await;
+    migrate(&database.pool).await.unwrap();
+    database.insert_event("first", "42", "2026-01-15 10:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET raw = '{"a": "\u0000 \ud800"}'"#).await;
+    database.execute(r#"CREATE TABLE copy AS SELECT * FROM "EventLog""#).await;
+    assert_eq!(maintain(&database).await.unwrap().logs_archived, 1);
+    database.execute(r#"UPDATE copy SET id = 'again'; INSERT INTO "EventLog" SELECT * FROM copy"#).await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!((run.duplicates_dropped, run.conflicts, run.held_back.len()), (1, 0, 0));
+    let kept: String = database.value(r#"SELECT detail::text FROM "MaintenanceFinding""#).await;
+    assert!(kept.contains(r"\u0000"), "{kept}");
+}
+
+#[tokio::test]
+async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its_logs() {
+    let database = filled().await;
+    let service = database.service_with(Settings { batch_rows: 10, ..Settings::default() });
+    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    service.hold_stream(&stream("c7"), "a case", "ann").await.unwrap();
+    let moves = async {
+        while database.count(r#""StreamArchive""#).await < 100 {
+            tokio::task::yield_now().await;
+        }
+        database
+            .execute(
+                r#"BEGIN; UPDATE "Stream" SET "streamId" = '7b' WHERE id = 'c7';
+                   UPDATE "EventLog" SET "streamId" = '7b' WHERE "streamId" = '7'; COMMIT"#,
+            )
+            .await;
+    };
+    let forever = Deadline::never();
+    let (run, ()) = tokio::join!(service.archive_old_logs(time(NOW), &forever), moves);
+    assert!(run.unwrap().complete);
+    assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" IN ('7', '7b')"#).await, 0);
+}
+
+#[tokio::test]
+async fn two_rows_with_one_parent_and_a_chain_that_begins_again_are_archived_as_they_are() {
+    let database = TestDatabase::migrated().await;
+    for (id, minute) in [("a", 1), ("b", 2), ("c", 3), ("bare", 4), ("d", 5)] {
+        database.insert_event(id, "42", &format!("2026-01-15 10:0{minute}:00")).await;
+    }
+    // Two writers read the same newest row; then a row without hashes, after which the chain begins again.
+    database
+        .execute(
+            r#"UPDATE "EventLog" SET entry_hash = 'ha' WHERE id = 'a';
+               UPDATE "EventLog" SET entry_hash = 'h' || id, parent_hash = 'ha' WHERE id IN ('b', 'c');
+               UPDATE "EventLog" SET ledger = 0 WHERE id = 'bare';
+               UPDATE "EventLog" SET entry_hash = 'hd' WHERE id = 'd'"#,
+        )
+        .await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    database.remember_events().await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!((run.logs_archived, run.held_back.len()), (5, 0));
+    database.assert_nothing_lost_or_doubled().await;
+    let found = database.service().verify_archive(VerificationRequest::default(), time(NOW), &Deadline::never()).await;
+    let kinds: Vec<_> = found.unwrap().breaks.iter().map(|found| found.kind).collect();
+    assert!(!kinds.contains(&snapshot_service::BreakKind::LinkBroken), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn row_security_on_the_log_refuses_archiving_and_on_a_table_that_references_it_too() {
+    for (sql, table) in [
+        (r#"ALTER TABLE "EventLog" ENABLE ROW LEVEL SECURITY"#, "\"EventLog\""),
+        (
+            r#"CREATE TABLE "Notification" (id INT, "eventId" TEXT REFERENCES "EventLog" ON DELETE CASCADE);
+               GRANT SELECT ON "Notification" TO snapshot_service_maintain;
+               ALTER TABLE "Notification" ENABLE ROW LEVEL SECURITY"#,
+            "\"Notification\"",
+        ),
+    ] {
+        let database = filled().await;
+        database.execute(sql).await;
+        let maintainer = crate::roles::login(&database, "guest", crate::roles::MAINTAIN).await;
+        let error = maintain(&maintainer).await.unwrap_err();
+        assert_eq!(error.code(), "rows_hidden", "{error:?}");
+        assert!(error.to_string().contains(table), "{error}");
+        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40);
+        assert_eq!(database.count(r#""StreamArchive""#).await, 0);
+        assert!(matches!(error, Error::HostRefuses { .. }));
+    }
+}

@@ -7,6 +7,7 @@ use snapshot_service::{
     Deadline, Error, HeldBack, HeldBackReason, MaintenanceRun, Settings, Trigger, VerificationRequest,
 };
 
+use crate::support::lambda::start_function;
 use crate::support::{TestDatabase, stream, time};
 
 const NOW: &str = "2026-05-31T02:00:00Z";
@@ -537,4 +538,88 @@ async fn row_security_on_the_log_refuses_archiving_and_on_a_table_that_reference
         assert_eq!(database.count(r#""StreamArchive""#).await, 0);
         assert!(matches!(error, Error::HostRefuses { .. }));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_references_ids_and_rows_lose_nothing_while_eight_runs_start_and_some_are_killed() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"CREATE TABLE "Notification" (id SERIAL, "eventId" TEXT NOT NULL REFERENCES "EventLog" ON DELETE CASCADE);
+               CREATE INDEX ON "Notification" ("eventId");
+               ALTER TABLE remembered ADD PRIMARY KEY (id)"#,
+        )
+        .await;
+    let done = AtomicBool::new(false);
+    let event = || format!("e{:05}", fastrand::u32(1..=4000));
+    let reference = async {
+        let client = database.pool.get().await.unwrap();
+        let mut kept = 0;
+        while !done.load(Ordering::Relaxed) {
+            match client.execute(r#"INSERT INTO "Notification" ("eventId") VALUES ($1)"#, &[&event()]).await {
+                Ok(_) => kept += 1,
+                Err(error) => assert_eq!(error.code().unwrap().code(), "23503", "{error:?}"),
+            }
+        }
+        kept
+    };
+    // What the host writes, and what is remembered of it, as one transaction.
+    let write = async {
+        let mut client = database.pool.get().await.unwrap();
+        let mut written = 0;
+        while !done.load(Ordering::Relaxed) {
+            let transaction = client.transaction().await.unwrap();
+            let number = fastrand::u32(1..=40);
+            transaction
+                .execute(
+                    r#"UPDATE "Stream" SET "streamId" = split_part("streamId", '-', 1) || '-' || $2 WHERE id = $1"#,
+                    &[&format!("c{number}"), &fastrand::u32(..).to_string()],
+                )
+                .await
+                .unwrap();
+            written += transaction
+                .execute(
+                    r#"WITH u AS (UPDATE "EventLog" e SET metadata = COALESCE(metadata, '') || '+' WHERE id = $1 RETURNING e.*)
+                       UPDATE remembered r SET event = row_to_json(u)::text FROM u WHERE u.id = r.id"#,
+                    &[&event()],
+                )
+                .await
+                .unwrap();
+            transaction.commit().await.unwrap();
+        }
+        written
+    };
+    let work = async {
+        let variables = [("DATABASE_URL", database.url.as_str()), ("BATCH_ROWS", "40"), ("LEASE_SECONDS", "1")];
+        for _ in 0..4 {
+            let starts = (0..8).map(|_| start_function("run-maintenance", &variables));
+            let mut functions = futures_util::future::join_all(starts).await;
+            for function in &mut functions {
+                function.invoke_without_waiting("{}");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(100..400))).await;
+            for mut function in functions {
+                function.kill().await;
+            }
+            database.assert_nothing_lost_or_doubled().await;
+        }
+        let mut function = start_function("run-maintenance", &variables).await;
+        function.set_timeout(std::time::Duration::from_mins(5)).await;
+        // The killed ones' lease ends first.
+        let run = loop {
+            let run = function.invoke("{}").await.payload;
+            if run["complete"] == true {
+                break run;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        };
+        done.store(true, Ordering::Relaxed);
+        run
+    };
+    let (run, kept, written): (_, i64, u64) = tokio::join!(work, reference, write);
+    assert!(kept > 0 && written > 0, "{kept} references, {written} writes; {run}");
+    assert_eq!(database.count(r#""Notification""#).await, kept, "each row of the host's is as its writer left it");
+    let dangling = r#""Notification" n WHERE NOT EXISTS (SELECT FROM "EventLog" e WHERE e.id = n."eventId")"#;
+    assert_eq!(database.count(dangling).await, 0);
+    database.assert_nothing_lost_or_doubled().await;
 }

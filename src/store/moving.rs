@@ -28,6 +28,9 @@ pub(crate) const MAX_KEPT_FINDINGS: i64 = 1_000;
 const ONE_BY_ONE: &str =
     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
 
+/// SQL for the next due rows of a month, locked.
+const DUE_ROWS: &str = include_str!("sql/due_rows.sql");
+
 /// SQL that is true when the row `e` is locked by this very transaction.
 const IS_LOCKED: &str = "e.xmax = pg_current_xact_id()::xid";
 
@@ -59,7 +62,38 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) name_mismatches: bool,
 }
 
+/// The parameters of [`DUE_ROWS`].
+struct Bounds<'a> {
+    rules: BatchRules<'a>,
+    start: NaiveDateTime,
+    end: NaiveDateTime,
+    after: &'a Position,
+    limit: i64,
+    held: &'a Held,
+}
+
+impl Bounds<'_> {
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 9] {
+        [
+            (&self.rules.due.cutoff, Type::TIMESTAMP),
+            (&self.rules.due.has_hashes, Type::BOOL),
+            (&self.start, Type::TIMESTAMP),
+            (&self.end, Type::TIMESTAMP),
+            (&self.after.created_at, Type::TIMESTAMP),
+            (&self.after.id, Type::TEXT),
+            (&self.limit, Type::INT8),
+            (&self.held.streams, Type::TEXT_ARRAY),
+            (&self.rules.kept_types, Type::TEXT_ARRAY),
+        ]
+    }
+}
+
 impl BatchRequest<'_> {
+    fn bounds<'a>(&'a self, held: &'a Held) -> Bounds<'a> {
+        let (start, end, limit) = (self.month.start(), self.end(), i64::from(self.limit));
+        Bounds { rules: self.rules, start, end, after: self.after, limit, held }
+    }
+
     fn end(&self) -> NaiveDateTime {
         self.month.end().min(self.rules.due.cutoff)
     }
@@ -227,7 +261,7 @@ pub(crate) async fn move_due_batch(
     request: &BatchRequest<'_>,
 ) -> Result<MovedBatch> {
     const NONE: &str = r#"SELECT NULL::text AS id, NULL::timestamp AS "createdAt" WHERE false"#;
-    let BatchRules { due, kept_types, started_at, run, prove, .. } = request.rules;
+    let BatchRules { started_at, run, prove, .. } = request.rules;
     let held = holds::lock_holds(client).await?;
     let locks_first = log.locks_first();
     let locked = if locks_first { Some(lock_due_rows(client, log, request, &held).await?) } else { None };
@@ -271,6 +305,7 @@ pub(crate) async fn move_due_batch(
         .replace("{duplicates}", &duplicates)
         .replace("{address}", log.address())
         .replace("{key}", &carried)
+        .replace("{due_rows}", DUE_ROWS)
         .replace("{is_free}", &is_free)
         .replace("{using}", &log.using())
         .replace("{partition}", &partition_name(request.month))
@@ -282,21 +317,10 @@ pub(crate) async fn move_due_batch(
     if log.is_partitioned() {
         client.batch_execute(ONE_BY_ONE).await?;
     }
-    let (start, end, limit) = (request.month.start(), request.end(), i64::from(request.limit));
-    let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
-        (&due.cutoff, Type::TIMESTAMP),
-        (&due.has_hashes, Type::BOOL),
-        (&start, Type::TIMESTAMP),
-        (&end, Type::TIMESTAMP),
-        (&request.after.created_at, Type::TIMESTAMP),
-        (&request.after.id, Type::TEXT),
-        (&limit, Type::INT8),
-        (&archived_at, Type::TIMESTAMP),
-        (&held.streams, Type::TEXT_ARRAY),
-        (&kept_types, Type::TEXT_ARRAY),
-        (&referenced_ids, Type::TEXT_ARRAY),
-    ];
-    let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await;
+    let bounds = request.bounds(&held);
+    let more: [(&(dyn ToSql + Sync), Type); 2] = [(&archived_at, Type::TIMESTAMP), (&referenced_ids, Type::TEXT_ARRAY)];
+    let parameters = [&bounds.parameters()[..], &more, &seal.parameters()].concat();
+    let row = client.query_typed_one(&statement, &parameters).await;
     let row = row.map_err(|error| log.refused(error))?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let (deleted, moved) = (number("deleted")?, number("moved")?);
@@ -351,26 +375,11 @@ async fn lock_due_rows(
     request: &BatchRequest<'_>,
     held: &Held,
 ) -> Result<Locked> {
-    let BatchRules { due, kept_types, .. } = request.rules;
     let statement = include_str!("sql/lock_due_rows.sql")
         .replace("{chain_head}", chain_head(&log.columns))
+        .replace("{due_rows}", DUE_ROWS)
         .replace("{is_free}", is_free(held));
-    let row = client
-        .query_typed_one(
-            &statement,
-            &[
-                (&due.cutoff, Type::TIMESTAMP),
-                (&due.has_hashes, Type::BOOL),
-                (&request.month.start(), Type::TIMESTAMP),
-                (&request.end(), Type::TIMESTAMP),
-                (&request.after.created_at, Type::TIMESTAMP),
-                (&request.after.id, Type::TEXT),
-                (&i64::from(request.limit), Type::INT8),
-                (&held.streams, Type::TEXT_ARRAY),
-                (&kept_types, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
+    let row = client.query_typed_one(&statement, &request.bounds(held).parameters()).await?;
     Ok(Locked { seen: row.try_get::<_, i64>("seen")?.unsigned_abs(), last: position(&row)? })
 }
 

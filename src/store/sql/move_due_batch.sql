@@ -5,9 +5,8 @@
 -- archived under another id, which are named instead; and rows that are held.
 -- The chain's head is looked up here and not once per run: a row that becomes the head meanwhile is not visible to this
 -- statement, so it cannot be moved either.
--- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff,
--- $5 and $6 the last row of the batch before, $7 most rows, $8 "archivedAt" of the rows, $9 streams that are held, $10 event
--- types that stay; $11 and so on: the ledger's entry.
+-- $1 to $9 as due_rows.sql has them, $10 "archivedAt" of the rows, $11 ids of rows that are referenced; $12 and so on: the ledger's
+-- entry.
 -- One row: seen, leaving (rows that were to be deleted), deleted, moved, twin_ids and twin_times, duplicate_ids and
 -- duplicate_times, hash_mismatches, mismatches (some of them: id, entryHash, computedHash), last_created_at and last_id (NULL
 -- when no row was seen).
@@ -16,19 +15,7 @@ WITH head AS MATERIALIZED (
 ),
 due AS MATERIALIZED (
     SELECT {address}, e.id, e."createdAt"{key}
-    FROM "EventLog" e
-    WHERE e."createdAt" >= $3 AND e."createdAt" < $4
-      -- The first condition says nothing new, but starts the scan of the index where the batch before ended.
-      AND e."createdAt" >= $5
-      AND (e."createdAt", e.id) > ($5, $6)
-      AND e.id NOT IN (SELECT id FROM head)
-      AND e."streamId" <> ALL ($9)
-      AND e."eventType"::text <> ALL ($10)
-      AND {is_free}
-    ORDER BY e."createdAt", e.id
-    LIMIT $7
-    FOR UPDATE OF e SKIP LOCKED
-),
+{due_rows}),
 twin AS MATERIALIZED (
 {twins}
 ),
@@ -45,7 +32,7 @@ moved AS (
 ),
 archived AS (
     INSERT INTO {partition} ({columns}, "archivedAt")
-    SELECT {columns}, $8 FROM moved
+    SELECT {columns}, $10 FROM moved
     RETURNING {proof_columns}
 ),
 {proof}

@@ -1,0 +1,16 @@
+    -- The next due rows of a month, locked, in order of ("createdAt", id). Rows that another session has locked are left out, and
+    -- rows that are held. Part of other statements.
+    -- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the month's first instant and its end or the cutoff, $5 and $6 the last
+    -- row of the batch before, $7 most rows, $8 streams that are held, $9 event types that stay.
+    FROM "EventLog" e
+    WHERE e."createdAt" >= $3 AND e."createdAt" < $4
+      -- The first condition says nothing new, but starts the scan of the index where the batch before ended.
+      AND e."createdAt" >= $5
+      AND (e."createdAt", e.id) > ($5, $6)
+      AND e.id NOT IN (SELECT id FROM head)
+      AND e."streamId" <> ALL ($8)
+      AND e."eventType"::text <> ALL ($9)
+      AND {is_free}
+    ORDER BY e."createdAt", e.id
+    LIMIT $7
+    FOR UPDATE OF e SKIP LOCKED

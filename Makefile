@@ -1,9 +1,9 @@
 .DEFAULT_GOAL := help
 ENV ?= dev
-.PHONY: help run test check sam-test bench footprint build deploy
+.PHONY: help run test test-versions check sam-test bench footprint build deploy
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 run: ## Serve the API at http://localhost:3000 on a private PostgreSQL with demo data, or on DATABASE_URL (ARGS="--port 4000 --no-schedule")
 	@cargo run --package snapshots -- serve $(ARGS)
@@ -11,14 +11,17 @@ run: ## Serve the API at http://localhost:3000 on a private PostgreSQL with demo
 test: ## Run all tests, on a private PostgreSQL
 	cargo test --workspace
 
+test-versions: ## Run the integration tests on the oldest and the newest PostgreSQL, from npm (ARGS="-- part-of-a-name")
+	@tools/postgres-versions/run 14 18 $(ARGS)
+
 check: ## Check formatting, lints and documentation
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- --deny warnings && RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
 
 sam-test: ## Build the Lambda functions and run each one in Docker with the SAM CLI, on a private PostgreSQL
 	@tools/sam-test/run
 
-bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 20 minutes, and 10 to build)
-	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks
+bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 30 minutes, and 10 to build; ARGS="hashes look" prints these figures alone)
+	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks $(ARGS)
 
 footprint: ## Measure the released functions: size, cold start, memory (their build takes about 10 minutes)
 	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks footprint

@@ -11,8 +11,15 @@ const HOST_SCHEMA: &str = include_str!("../../tools/snapshots/src/host-schema.sq
 
 /// With 1M events, 750k of them due, and 20k streams whose snapshots of the month are taken.
 pub(crate) const MILLION: &str = "template_million";
+/// The same rows in an EventLog that is partitioned by month.
+pub(crate) const PARTITIONED: &str = "template_partitioned";
+/// The same rows, each with another entry_hash than its own.
+pub(crate) const WRONG_HASHES: &str = "template_wrong_hashes";
 /// With 100k streams.
 pub(crate) const STREAMS: &str = "template_streams";
+
+/// Leaves no dead rows of what made the data, whatever its kind.
+const REWRITE: &str = r#"VACUUM (FULL, ANALYZE) "EventLog""#;
 
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
@@ -28,22 +35,53 @@ pub(crate) async fn pool(server: &Server, database: &str) -> Result<Pool> {
     Ok(connect_pool(&server.url(database).parse()?, "bench", 8).await?)
 }
 
-pub(crate) async fn create_templates(server: &Server) -> Result<()> {
-    report::say("making data");
-    create(server, MILLION, 20_000, 1_000_000).await?;
-    execute(server, MILLION, include_str!("chain.sql")).await?;
-    execute(server, MILLION, r#"VACUUM (FULL, ANALYZE) "EventLog""#).await?;
-    let pool = pool(server, MILLION).await?;
+/// Makes the databases that the figures `names` clone, with `events` in place of 1M.
+pub(crate) async fn create_templates(server: &Server, names: &[String], events: u32) -> Result<()> {
+    let any = |users: &[&str]| names.iter().any(|name| users.contains(&name.as_str()));
+    if any(&["warm", "idle", "archive", "partitioned", "hashes", "verify", "filled"]) {
+        report::say("making data");
+        create_chained(server, MILLION, HOST_SCHEMA, events).await?;
+    }
+    if any(&["partitioned"]) {
+        report::say("making data in partitions");
+        let schema = [HOST_SCHEMA, include_str!("partitioned.sql")].concat();
+        create_chained(server, PARTITIONED, &schema, events).await?;
+    }
+    if any(&["hashes"]) {
+        report::say("making hashes wrong");
+        clone(server, MILLION, WRONG_HASHES).await?;
+        let wrong = r#"UPDATE "EventLog" SET entry_hash = encode(sha256(convert_to('wrong' || id, 'UTF8')), 'hex')"#;
+        for statement in [wrong, REWRITE] {
+            execute(server, WRONG_HASHES, statement).await?;
+        }
+    }
+    if any(&["snapshots"]) {
+        create(server, STREAMS, 100_000, 0).await?;
+    }
+    Ok(())
+}
+
+/// As [`create`], with hashes and with the snapshots of the month.
+async fn create_chained(server: &Server, name: &str, schema: &str, events: u32) -> Result<()> {
+    create_from(server, name, schema, 20_000, events).await?;
+    execute(server, name, include_str!("chain.sql")).await?;
+    execute(server, name, REWRITE).await?;
+    let pool = pool(server, name).await?;
     let service = snapshot_service::SnapshotService::new(pool.clone(), snapshot_service::Settings::default());
     service.create_monthly_snapshots(NOW.parse()?, &snapshot_service::Deadline::never()).await?;
     pool.close();
-    create(server, STREAMS, 100_000, 0).await
+    Ok(())
 }
 
 /// Makes a database of a host, migrated, whose events are 12 months old at most and evenly spread; without hashes.
 pub(crate) async fn create(server: &Server, name: &str, streams: u32, events: u32) -> Result<()> {
+    create_from(server, name, HOST_SCHEMA, streams, events).await
+}
+
+/// The same, of a host whose two tables `schema` makes.
+async fn create_from(server: &Server, name: &str, schema: &str, streams: u32, events: u32) -> Result<()> {
     execute(server, "postgres", &format!("CREATE DATABASE {name}")).await?;
-    execute(server, name, HOST_SCHEMA).await?;
+    execute(server, name, schema).await?;
     execute(
         server,
         name,
@@ -78,6 +116,14 @@ fn events_sql(rows: u32, start: &str, days: u32, first_ledger: u32) -> String {
                   timestamp {start} + i * (interval '{days} days' / {rows})
            FROM generate_series(1, {rows}::bigint) i"#
     )
+}
+
+/// Makes a database of a host with `Stream`, `EventLog` and 500 further tables, migrated.
+pub(crate) async fn create_large_schema(server: &Server, name: &str) -> Result<()> {
+    create(server, name, 1_000, 10_000).await?;
+    execute(server, name, include_str!("further_tables.sql")).await?;
+    execute(server, name, "VACUUM ANALYZE").await?;
+    execute(server, name, "CHECKPOINT").await
 }
 
 /// A database of its own, cloned from a template.

@@ -31,10 +31,12 @@ impl Figure {
 pub(crate) struct Report {
     machine: String,
     figures: Vec<Figure>,
+    is_kept: bool,
 }
 
 impl Report {
-    pub(crate) async fn new(server: &Server, settings: &[&str]) -> Result<Self> {
+    /// Without figures yet. One that `is_kept` is written to the file.
+    pub(crate) async fn new(server: &Server, settings: &[&str], is_kept: bool) -> Result<Self> {
         let client = data::connect(&server.url("postgres")).await?;
         let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -51,14 +53,14 @@ impl Report {
             settings.join(", "),
             chrono::Utc::now().format("%Y-%m-%d"),
         );
-        Ok(Self { machine, figures: Vec::new() })
+        Ok(Self { machine, figures: Vec::new(), is_kept })
     }
 
-    /// Prints a figure and writes it down at once: who interrupts the rest keeps what was measured.
+    /// Prints a figure and, when kept, writes it down at once: who interrupts the rest keeps what was measured.
     pub(crate) fn add(&mut self, figure: Figure) -> Result<()> {
         say(&line(&figure));
         self.figures.push(figure);
-        self.write()
+        if self.is_kept { self.write() } else { Ok(()) }
     }
 
     pub(crate) fn all_reached(&self) -> bool {

@@ -460,6 +460,25 @@ async fn what_makes_grants_mean_something_else_is_reported() {
 }
 
 #[tokio::test]
+async fn a_schema_that_postgresql_itself_left_open_to_everybody_is_reported() {
+    let database = TestDatabase::empty().await;
+    database.execute(HOST_SCHEMA).await;
+    let is_open = "SELECT has_schema_privilege('snapshot_service_read', 'public', 'CREATE')";
+    let mut warnings = migrate(&database.pool).await.unwrap().role_warnings;
+    // Up to PostgreSQL 14.
+    if database.value("SELECT current_setting('server_version_num')::int < 150000").await {
+        assert!(database.value::<bool>(is_open).await);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let (text, sql) = warnings[0].split_once(": ").unwrap();
+        assert!(text.starts_with("everybody can make tables in the schema public; its owner, "), "{text}");
+        database.execute(sql).await;
+        warnings = migrate(&database.pool).await.unwrap().role_warnings;
+    }
+    assert_eq!(warnings, [""; 0]);
+    assert!(!database.value::<bool>(is_open).await);
+}
+
+#[tokio::test]
 async fn an_owner_with_createrole_migrates_all_by_itself() {
     let (server, postgres) = server_without_roles("CREATEROLE").await;
     postgres.execute("CREATE DATABASE app OWNER migrator").await;

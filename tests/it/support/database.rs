@@ -35,7 +35,7 @@ impl TestDatabase {
         Self::create(HOST_TEMPLATE).await
     }
 
-    /// With nothing.
+    /// With nothing, as PostgreSQL itself makes one.
     pub(crate) async fn empty() -> Self {
         Self::create("template0").await
     }

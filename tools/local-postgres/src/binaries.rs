@@ -22,6 +22,8 @@ const USUAL_FOLDERS: [(&str, &str, &str); 7] = [
 #[derive(Debug, Clone)]
 pub struct Binaries {
     folder: PathBuf,
+    /// Their major version.
+    version: u32,
 }
 
 impl Binaries {
@@ -33,7 +35,7 @@ impl Binaries {
     pub fn find() -> Result<Self> {
         if let Some(folder) = pg_bin() {
             let wrong = format!("PG_BIN is {}, which has no such postgres, initdb and pg_ctl", folder.display());
-            return Self::in_folder(&folder).map(|(_, found)| found).ok_or(Error::NoBinaries(wrong));
+            return Self::in_folder(&folder).ok_or(Error::NoBinaries(wrong));
         }
         let on_path =
             std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
@@ -41,8 +43,8 @@ impl Binaries {
         let configured = configured.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
         let first = on_path.chain(configured).find_map(|folder| Self::in_folder(&folder));
         let newest =
-            || usual_folders().iter().filter_map(|folder| Self::in_folder(folder)).max_by_key(|(version, _)| *version);
-        first.or_else(newest).map(|(_, found)| found).ok_or_else(|| {
+            || usual_folders().iter().filter_map(|folder| Self::in_folder(folder)).max_by_key(|found| found.version);
+        first.or_else(newest).ok_or_else(|| {
             Error::NoBinaries(
                 "install it (Debian, Ubuntu: apt-get install postgresql) or set PG_BIN to its folder".into(),
             )
@@ -74,14 +76,19 @@ impl Binaries {
         &self.folder
     }
 
-    /// The binaries in `folder` and their major version, when they are whole and new enough.
-    fn in_folder(folder: &Path) -> Option<(u32, Self)> {
+    /// Whether everybody may create tables in the schema `public` of a new database.
+    pub(crate) fn leave_public_open(&self) -> bool {
+        self.version < 15
+    }
+
+    /// The binaries in `folder`, when they are whole and new enough.
+    fn in_folder(folder: &Path) -> Option<Self> {
         // The folder's real path: a symlink on PATH would hide the server's libraries beside it.
         let folder = folder.join("postgres").canonicalize().ok()?.parent()?.to_owned();
         let whole = ["initdb", "pg_ctl"].iter().all(|name| folder.join(name).is_file());
         let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
         let version = major_version(&String::from_utf8_lossy(&output.stdout))?;
-        (whole && version >= MIN_VERSION).then_some((version, Self { folder }))
+        (whole && version >= MIN_VERSION).then_some(Self { folder, version })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// A running server. It listens on 127.0.0.1 only, unless the settings say otherwise, and asks for a password that is
-/// made up when the folder is.
+/// made up when the folder is. Up to PostgreSQL 14, too, its databases let nobody but their owner create in `public`.
 #[derive(Debug)]
 pub struct Server {
     binaries: Binaries,
@@ -173,6 +173,9 @@ fn init(binaries: &Binaries, account: Account, folder: &Path, options: &Options)
     initdb.args(["-U", USER, "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--no-sync"]);
     initdb.arg("--pwfile").arg(&password).arg("-D").arg(&new);
     run(initdb, "initdb")?;
+    if binaries.leave_public_open() {
+        close_public(binaries, account, &new)?;
+    }
     for (name, contents) in &options.files {
         write_private(&new.join(name), contents, account)?;
     }
@@ -184,10 +187,29 @@ fn init(binaries: &Binaries, account: Account, folder: &Path, options: &Options)
     fs::rename(&new, folder.join("data")).map_err(at(&new))
 }
 
+/// Makes the schema `public` of each new database what it is as of PostgreSQL 15: the database's owner owns it, and nobody
+/// else creates in it. Leaves `template0` as initdb made it.
+fn close_public(binaries: &Binaries, account: Account, data: &Path) -> Result<()> {
+    for database in ["template1", "postgres"] {
+        let mut postgres = account.command(&binaries.program("postgres"));
+        // Ends at the first error, with another exit code than 0.
+        postgres.args(["--single", "-F", "-c", "exit_on_error=on", "-D"]).arg(data).arg(database);
+        let failed = |error: std::io::Error| Error::Program { program: "postgres".into(), output: error.to_string() };
+        let (input, mut statement) = std::io::pipe().map_err(failed)?;
+        // Single-user mode takes a line for a statement.
+        for line in ["REVOKE CREATE ON SCHEMA public FROM PUBLIC", "ALTER SCHEMA public OWNER TO pg_database_owner"] {
+            writeln!(statement, "{line}").map_err(failed)?;
+        }
+        drop(statement);
+        run_with_input(postgres, "postgres", input)?;
+    }
+    Ok(())
+}
+
 fn write_private(path: &Path, contents: &[u8], account: Account) -> Result<()> {
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).map_err(at(path))?;
-    std::io::Write::write_all(&mut file, contents).map_err(at(path))?;
+    file.write_all(contents).map_err(at(path))?;
     account.own(path)
 }
 
@@ -249,9 +271,13 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn run(mut command: std::process::Command, program: &str) -> Result<()> {
+fn run(command: std::process::Command, program: &str) -> Result<()> {
+    run_with_input(command, program, Stdio::null())
+}
+
+fn run_with_input(mut command: std::process::Command, program: &str, input: impl Into<Stdio>) -> Result<()> {
     let failed = |output: String| Error::Program { program: program.into(), output };
-    let output = command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    let output = command.stdin(input).output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() { Ok(()) } else { Err(failed(last_lines(&output.stderr))) }
 }
 

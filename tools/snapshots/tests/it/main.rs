@@ -272,7 +272,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
-    assert_eq!(migrated["applied"].as_array().unwrap().len(), 9);
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 7);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
     serving.stop(Signal::SIGINT);

@@ -38,14 +38,17 @@ service_role AS (
     SELECT oid, rolname, quote_ident(rolname) AS name
     FROM pg_roles WHERE rolname IN ('snapshot_service_read', 'snapshot_service_maintain')
 ),
+log AS (
+    SELECT '"EventLog"'::regclass AS relid UNION SELECT relid FROM pg_partition_tree('"EventLog"')
+),
 -- Columns by which other tables of the host's reference a log: whoever archives looks whether one does. The log itself is
 -- granted as a whole, and a partition's key is its table's.
 reference AS MATERIALIZED (
     SELECT DISTINCT k.conrelid AS oid, key.attnum
-    FROM pg_partition_tree('"EventLog"') log
+    FROM log
     JOIN pg_constraint k ON k.confrelid = log.relid AND k.contype = 'f' AND k.conparentid = 0
     CROSS JOIN unnest(k.conkey) key (attnum)
-    WHERE k.conrelid NOT IN (SELECT relid FROM pg_partition_tree('"EventLog"'))
+    WHERE k.conrelid NOT IN (SELECT relid FROM log)
 ),
 relation AS MATERIALIZED (
     -- The tables and the view.

@@ -8,9 +8,10 @@ use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
 use crate::store::installation::{self, MIGRATION_TABLE};
+use crate::store::session::MigrationTransaction;
 use crate::store::{archive_columns, host, ledger, migration_lock, partitions, roles, stream_history};
 
 embed_migrations!("migrations");
@@ -69,12 +70,8 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     for warning in &role_warnings {
         warn!(warning, "database roles are not complete");
     }
-    let mut findings = findings(&host::look(transaction.client()).await?, HostLimits::default());
-    findings.extend(host::list_second_archives(transaction.client()).await?);
-    for finding in &findings {
-        finding.log(None);
-    }
     transaction.commit().await?;
+    let findings = look_at_host(client).await?;
     Ok(MigrationReport { applied, lost, archive_columns_changed, logs_sealed, role_warnings, findings })
 }
 
@@ -105,6 +102,21 @@ async fn apply(client: &mut Client) -> Result<(Vec<String>, Vec<String>)> {
         warn!(lost, "migration: something was dropped");
     }
     Ok((report.applied_migrations().iter().map(ToString::to_string).collect(), lost))
+}
+
+/// What of the host's database is worth knowing, also in the log. All that is to be made is made by now.
+async fn look_at_host(client: &mut Client) -> Result<Vec<HostFinding>> {
+    let transaction = MigrationTransaction::begin(client).await?;
+    let mut found = findings(&host::look(transaction.client()).await?, HostLimits::default());
+    match host::list_second_archives(transaction.client()).await {
+        Ok(second) => found.extend(second),
+        // Somebody has locked a table that may be one.
+        Err(error) => warn!(error = chain(&error), "migration: whether there is a second archive is not known"),
+    }
+    for finding in &found {
+        finding.log(None);
+    }
+    Ok(found)
 }
 
 /// Seals the oldest month that has rows from before there was a ledger. Returns how many rows it has, or none when there

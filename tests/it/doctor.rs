@@ -166,7 +166,7 @@ async fn a_run_stores_what_it_met_and_keeps_what_was_mended_since() {
     assert_eq!((run.complete, codes(&run)), (false, vec!["no_time_index".into()]));
     database
         .execute(
-            r#"CREATE INDEX ON "EventLog" ("createdAt"); CREATE PUBLICATION some FOR TABLE "EventLog" WITH (publish = 'delete')"#,
+            r#"CREATE INDEX ON "EventLog" ("createdAt"); CREATE PUBLICATION deletions FOR TABLE "EventLog" WITH (publish = 'delete')"#,
         )
         .await;
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_run_stores_what_it_met_and_keeps_what_was_mended_since() {
     assert_eq!(stored.findings, run.findings);
     let json = serde_json::to_value(&stored).unwrap();
     assert_eq!(json["findings"][0]["effect"], "warns");
-    assert_eq!(json["findings"][0]["object"], "some");
+    assert_eq!(json["findings"][0]["object"], "deletions");
 }
 
 #[tokio::test]

@@ -190,7 +190,7 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
                ALTER TYPE "Network" RENAME VALUE 'MAIN NET' TO 'MAINNET';
                ALTER TYPE kinds."Kind" RENAME TO "EventKind";
                DROP TABLE copies;
-               ALTER TABLE "EventLog" ALTER fee TYPE NUMERIC(42, 2), ALTER tags TYPE TEXT[], ALTER name TYPE TEXT COLLATE "default",
+               ALTER TABLE "EventLog" ALTER span DROP DEFAULT, ALTER fee TYPE NUMERIC(42, 2), ALTER tags TYPE TEXT[], ALTER name TYPE TEXT COLLATE "default",
                    ALTER span TYPE TEXT, ALTER ledger TYPE INTEGER, ALTER code SET DEFAULT 'y', DROP pair;
                DROP DOMAIN kinds.fee; DROP DOMAIN tags; DROP DOMAIN ledger_number; DROP TYPE pair; DROP TYPE span; DROP COLLATION german;
                DROP FUNCTION own_default();

@@ -19,7 +19,7 @@ WITH wanted_table AS (
 wanted_function AS (
     SELECT name
     FROM unnest($2) name
-    WHERE EXISTS (SELECT FROM pg_proc p WHERE p.proname = name AND p.pronamespace = current_schema::regnamespace)
+    WHERE EXISTS (SELECT FROM pg_proc p WHERE p.proname = name AND p.pronamespace = quote_ident(current_schema)::regnamespace)
 )
 SELECT
     EXISTS (SELECT FROM wanted_table WHERE is_ours) OR EXISTS (SELECT FROM wanted_function) AS is_installed,

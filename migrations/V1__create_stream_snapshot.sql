@@ -33,7 +33,7 @@ BEGIN
             ALTER "amountPerSecond" TYPE NUMERIC(39,0),
             ALTER "totalAmount" DROP NOT NULL,
             ALTER "totalAmount" TYPE NUMERIC(39,0),
-            ADD state JSONB;
+            ADD COLUMN IF NOT EXISTS state JSONB;
         CREATE UNIQUE INDEX IF NOT EXISTS "StreamSnapshot_streamId_snapshotMonth_key"
             ON "StreamSnapshot" ("streamId", "snapshotMonth");
         CREATE INDEX IF NOT EXISTS "StreamSnapshot_snapshotMonth_idx" ON "StreamSnapshot" ("snapshotMonth");
@@ -44,6 +44,7 @@ END
 $$;
 
 ALTER TABLE "StreamSnapshot"
+    DROP CONSTRAINT IF EXISTS "StreamSnapshot_snapshotMonth_check",
     -- In UTC, whatever the session's time zone.
     ALTER "createdAt" SET DEFAULT (now() AT TIME ZONE 'UTC'),
     ADD CONSTRAINT "StreamSnapshot_snapshotMonth_check"

@@ -2,17 +2,18 @@
 -- A run is open until "finishedAt"; there is one open run at most. Whoever works on it holds its lease: "leaseHolder" until
 -- "leaseExpiresAt". Every transaction of the run renews the lease and records the progress; without the lease it cannot
 -- commit. All times are UTC; those of the lease are the database's own, so that no two clocks are compared.
-CREATE TABLE "MaintenanceRun" (
+CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     id                  UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     trigger             TEXT NOT NULL CHECK (trigger IN ('schedule', 'api', 'cli')),
-    scope               TEXT NOT NULL CHECK (scope IN ('maintenance', 'snapshots', 'archive')),
+    scope               TEXT NOT NULL CHECK (scope IN ('maintenance', 'snapshots', 'archive', 'restore', 'rollback')),
     period              TEXT UNIQUE CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),   -- of scheduled runs only
     "snapshotMonth"     TEXT NOT NULL CHECK ("snapshotMonth" ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
     cutoff              TIMESTAMP NOT NULL,
     refresh             BOOLEAN NOT NULL DEFAULT false,
     force               BOOLEAN NOT NULL DEFAULT false,
-    phase               TEXT NOT NULL CHECK (phase IN ('snapshots', 'archive', 'vacuum', 'done')),
-    status              TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed', 'interrupted')),
+    phase               TEXT NOT NULL CHECK (phase IN ('snapshots', 'archive', 'restore', 'vacuum', 'done')),
+    status              TEXT NOT NULL CHECK (status IN (
+                            'running', 'succeeded', 'succeeded_with_findings', 'failed', 'interrupted')),
     streams             BIGINT NOT NULL DEFAULT 0,   -- seen so far; all there are, once their snapshots are complete
     "streamsEstimated"  BIGINT,
     "lastStreamId"      TEXT NOT NULL DEFAULT '',    -- Stream.id up to which snapshots were taken
@@ -36,14 +37,19 @@ CREATE TABLE "MaintenanceRun" (
     "finishedAt"        TIMESTAMP(3),
     "leaseHolder"       TEXT,
     "leaseExpiresAt"    TIMESTAMP(3),
+    "hashMismatches"    BIGINT NOT NULL DEFAULT 0,
+    "duplicatesDropped" BIGINT NOT NULL DEFAULT 0,
+    "logsRestored"      BIGINT NOT NULL DEFAULT 0,
+    target              JSONB,                       -- what a restore is about; see RestoreTarget
+    "hostFindings"      JSONB NOT NULL DEFAULT '[]', -- what the host has that refuses, holds or warns; see HostFinding
     CHECK ((period IS NOT NULL) = (trigger = 'schedule'))
 );
 -- One open run at most: the constraint decides which of two triggers starts it.
-CREATE UNIQUE INDEX "MaintenanceRun_open_key" ON "MaintenanceRun" ((true)) WHERE "finishedAt" IS NULL;
-CREATE INDEX "MaintenanceRun_startedAt_id_idx" ON "MaintenanceRun" ("startedAt" DESC, id DESC);
+CREATE UNIQUE INDEX IF NOT EXISTS "MaintenanceRun_open_key" ON "MaintenanceRun" ((true)) WHERE "finishedAt" IS NULL;
+CREATE INDEX IF NOT EXISTS "MaintenanceRun_startedAt_id_idx" ON "MaintenanceRun" ("startedAt" DESC, id DESC);
 
 -- "MaintenancePause": while it has its one row, no run goes on and none starts.
-CREATE TABLE "MaintenancePause" (
+CREATE TABLE IF NOT EXISTS "MaintenancePause" (
     one        BOOLEAN PRIMARY KEY DEFAULT true CHECK (one),
     reason     TEXT NOT NULL,
     "pausedBy" TEXT NOT NULL,

@@ -173,6 +173,14 @@ pub enum Error {
     /// The migrations did not all run.
     #[error("a migration failed")]
     Migration(#[source] refinery::Error),
+    /// Another migration of this database does not end.
+    #[error(
+        "another `migrate` is under way, of {holder}: wait until it has ended, or end it with SELECT pg_terminate_backend(<its process>), and migrate again"
+    )]
+    MigrationUnderWay {
+        /// Who migrates, as far as the role may know.
+        holder: String,
+    },
     /// TLS could not be set up from the configuration.
     #[error("TLS cannot be set up")]
     Tls(#[source] Source),
@@ -251,6 +259,7 @@ impl Error {
             Self::PartitionDetached { .. } => "partition_detached",
             Self::RetentionTooShort { .. } => "retention_too_short",
             Self::CutoffInFuture { .. } => "cutoff_in_future",
+            Self::MigrationUnderWay { .. } => "migration_under_way",
             Self::ReadOnlyDatabase => "database_read_only",
             Self::TooManyRows { .. } => "too_many_rows",
             Self::ResponseTooLarge { .. } => "response_too_large",

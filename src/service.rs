@@ -9,6 +9,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::error::{Error, Result, chain};
+use crate::host::{HostFinding, findings};
 use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_restore, run, verify};
 use crate::model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
@@ -20,7 +21,7 @@ use crate::model::{
 use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
 use crate::store::{
-    event_log, events, holds, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
+    event_log, events, holds, host, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
 };
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
@@ -521,6 +522,26 @@ impl SnapshotService {
                 return Ok(released);
             }
         }
+    }
+
+    /// What of the host's database maintenance cannot work with, leaves alone, or tells of, refusals first; and what of the
+    /// service's own is not there. Works on any database, before the first migration, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn inspect_host(&self) -> Result<Vec<HostFinding>> {
+        let mut client = self.pool.get().await?;
+        let transaction =
+            session::begin_read(&mut client, &self.patient_limits(), IsolationLevel::RepeatableRead).await?;
+        let facts = host::look(&transaction).await?;
+        let mut found = findings(&facts, self.settings.host_limits());
+        if facts.log.is_some() {
+            found.extend(host::list_second_archives(&transaction).await?);
+            found.extend(host::list_not_migrated(&transaction).await?);
+        }
+        transaction.commit().await?;
+        Ok(found)
     }
 
     /// Whether the database has what the migrations make, so that there is something to roll back.

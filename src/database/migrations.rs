@@ -1,18 +1,20 @@
-use std::time::Duration;
-
 use deadpool_postgres::Pool;
 use refinery::embed_migrations;
+use refinery_core::Migration;
+use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
 use serde::Serialize;
-use tracing::warn;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio_postgres::Client;
+use tracing::{info, warn};
 
-use crate::error::{Error, Result};
-use crate::store::session::{self, Limits};
-use crate::store::{archive_columns, ledger, migration_lock, roles, stream_history};
+use crate::error::{Error, Result, chain};
+use crate::host::{HostFinding, HostLimits, findings};
+use crate::store::installation::{self, MIGRATION_TABLE};
+use crate::store::session::MigrationTransaction;
+use crate::store::{archive_columns, host, ledger, migration_lock, partitions, roles, stream_history};
 
 embed_migrations!("migrations");
-
-/// Where the applied migrations are recorded. The host's ORM has a table of its own, under another name.
-const MIGRATION_TABLE: &str = "snapshot_service_migrations";
 
 /// What [`migrate`] changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +22,9 @@ const MIGRATION_TABLE: &str = "snapshot_service_migrations";
 pub struct MigrationReport {
     /// Names of the migrations that were applied, in order.
     pub applied: Vec<String>,
+    /// What somebody had dropped, one sentence each with the rows that are lost: a table, or a month of the archive. It is
+    /// there again, and empty.
+    pub lost: Vec<String>,
     /// Columns of `EventLog` that the archive was given, or given the type of.
     pub archive_columns_changed: Vec<String>,
     /// Logs that were archived before there was a ledger, and have an entry in it now.
@@ -27,48 +32,137 @@ pub struct MigrationReport {
     /// What somebody else must do so that logins with the service's roles can do their work, each with the SQL: a role
     /// or a table of the host that is not this login's.
     pub role_warnings: Vec<String>,
+    /// What of the host's database maintenance cannot work with, leaves alone, or tells of.
+    pub findings: Vec<HostFinding>,
 }
 
-/// Brings the service's tables up to date: applies the migrations that are not yet, then gives the archive the columns
-/// of `EventLog`, makes the view over both anew if it has others, and grants the service's roles what they need. Safe
-/// to run twice and at once: a second runner waits for the first.
+/// Brings the service's tables up to date: applies the migrations that are not yet, all of them where something of the
+/// service's own is missing, then gives the archive the columns of `EventLog`, makes the view over both anew if it has
+/// others, and grants the service's roles what they need. Safe to run twice and at once: a second runner waits for the
+/// first, and takes no connection of a pooler for itself. Has limits of its own, whatever the database sets by default.
 ///
 /// # Errors
 ///
-/// [`Error::HostTableMissing`] on a database without the host's tables; [`Error::Migration`] when one fails, which then
-/// has changed nothing; [`Error::ArchiveColumnNotConvertible`].
+/// [`Error::HostTableMissing`] on a database without the host's tables; [`Error::MigrationUnderWay`] when another one does
+/// not end; [`Error::Migration`] when one fails, which then has changed nothing; [`Error::ArchiveColumnNotConvertible`].
 pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     let mut connection = pool.get().await?;
-    let client: &mut tokio_postgres::Client = &mut connection;
-    // Not through a pooler: migrations are the one place that needs a session lock, as refinery commits one by one.
-    migration_lock::acquire(client).await?;
-    let result = run(client).await;
-    let released = migration_lock::release(client).await;
-    let report = result?;
-    released?;
-    Ok(report)
-}
+    let client: &mut Client = &mut connection;
+    let (applied, lost) = apply(client).await?;
 
-async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
-    archive_columns::check_host_tables(client).await?;
-    let mut runner = migrations::runner();
-    runner.set_migration_table_name(MIGRATION_TABLE);
-    let report = runner.run_async(client).await.map_err(Error::Migration)?;
-    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
-    let archive_columns_changed = archive_columns::align(client).await?;
+    // Each a transaction, and each changes nothing when it has nothing to do: whoever is killed in between goes on there.
+    let transaction = migration_lock::begin(client).await?;
+    let archive_columns_changed = archive_columns::align(transaction.client()).await?;
+    transaction.commit().await?;
     let mut logs_sealed = 0;
-    for month in ledger::list_unsealed_months(client).await? {
-        // No limits: an operator waits for it, and each month is kept.
-        let transaction = session::begin(client, &Limits { statement: Duration::ZERO, lock: Duration::ZERO }).await?;
-        logs_sealed += ledger::seal_adopted(&transaction, month).await?;
-        transaction.commit().await?;
+    while let Some(sealed) = seal_next_month(client).await? {
+        logs_sealed += sealed;
     }
     // In a transaction of its own: whoever reads the view locks it before the tables, not after.
-    stream_history::refresh(client).await?;
-    let mut role_warnings = roles::create_missing_roles(client).await?;
-    role_warnings.extend(roles::align_grants(client).await?);
+    let transaction = migration_lock::begin(client).await?;
+    stream_history::refresh(transaction.client()).await?;
+    transaction.commit().await?;
+    let transaction = migration_lock::begin(client).await?;
+    let mut role_warnings = roles::create_missing_roles(transaction.client()).await?;
+    transaction.commit().await?;
+    let transaction = migration_lock::begin(client).await?;
+    role_warnings.extend(roles::align_grants(transaction.client()).await?);
     for warning in &role_warnings {
         warn!(warning, "database roles are not complete");
     }
-    Ok(MigrationReport { applied, archive_columns_changed, logs_sealed, role_warnings })
+    transaction.commit().await?;
+    let findings = look_at_host(client).await?;
+    Ok(MigrationReport { applied, lost, archive_columns_changed, logs_sealed, role_warnings, findings })
 }
+
+/// Applies the migrations that are not, in one transaction. Returns which, and what is lost for good.
+async fn apply(client: &mut Client) -> Result<(Vec<String>, Vec<String>)> {
+    let transaction = migration_lock::begin(client).await?;
+    let client = transaction.client();
+    archive_columns::check_host_tables(client).await?;
+    let mut runner = migrations::runner();
+    runner.set_migration_table_name(MIGRATION_TABLE);
+    let missing = installation::list_missing(client).await?;
+    let lost_months = installation::list_lost_months(client, &missing).await?;
+    let lost = installation::describe_losses(client, &missing, &lost_months).await?;
+    if !missing.is_empty() {
+        // Each makes what is not there, and leaves alone what is.
+        let versions: Vec<i32> = runner.get_migrations().iter().map(Migration::version).collect();
+        installation::forget_migrations(client, &versions).await?;
+        if missing.is_installed {
+            info!(tables = ?missing.tables, functions = ?missing.functions, "migration: makes anew what is missing");
+        }
+    }
+    let report = runner.run_async(&mut InTransaction(client)).await.map_err(Error::Migration)?;
+    for month in &lost_months {
+        partitions::create_partition(client, month.month).await?;
+    }
+    transaction.commit().await?;
+    for lost in &lost {
+        warn!(lost, "migration: something was dropped");
+    }
+    Ok((report.applied_migrations().iter().map(ToString::to_string).collect(), lost))
+}
+
+/// What of the host's database is worth knowing, also in the log. All that is to be made is made by now.
+async fn look_at_host(client: &mut Client) -> Result<Vec<HostFinding>> {
+    let transaction = MigrationTransaction::begin(client).await?;
+    let mut found = findings(&host::look(transaction.client()).await?, HostLimits::default());
+    match host::list_second_archives(transaction.client()).await {
+        Ok(second) => found.extend(second),
+        // Somebody has locked a table that may be one.
+        Err(error) => warn!(error = chain(&error), "migration: whether there is a second archive is not known"),
+    }
+    for finding in &found {
+        finding.log(None);
+    }
+    Ok(found)
+}
+
+/// Seals the oldest month that has rows from before there was a ledger. Returns how many rows it has, or none when there
+/// is no such month.
+async fn seal_next_month(client: &mut Client) -> Result<Option<u64>> {
+    let transaction = migration_lock::begin(client).await?;
+    let month = ledger::list_unsealed_months(transaction.client()).await?.into_iter().next();
+    let sealed = match month {
+        Some(month) => Some(ledger::seal_adopted(transaction.client(), month).await?),
+        None => None,
+    };
+    transaction.commit().await?;
+    Ok(sealed)
+}
+
+/// Runs refinery's statements in the transaction that the client has open. Its own driver commits each migration by itself,
+/// so that what fails in the middle stays half done.
+struct InTransaction<'a>(&'a Client);
+
+impl AsyncTransaction for InTransaction<'_> {
+    type Error = tokio_postgres::Error;
+
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> std::result::Result<usize, Self::Error> {
+        let mut count = 0;
+        for query in queries {
+            self.0.batch_execute(query).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for InTransaction<'_> {
+    async fn query<'a>(&'a mut self, query: &'a str) -> std::result::Result<Vec<Migration>, Self::Error> {
+        let parse = |row: tokio_postgres::Row| {
+            let (applied_on, checksum): (&str, &str) = (row.try_get("applied_on")?, row.try_get("checksum")?);
+            // Written by refinery. What cannot be read differs from the migration of this release, which is said then.
+            let applied_on = OffsetDateTime::parse(applied_on, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let checksum = checksum.parse().unwrap_or_default();
+            Ok(Migration::applied(row.try_get("version")?, row.try_get("name")?, applied_on, checksum))
+        };
+        self.0.query_typed(query, &[]).await?.into_iter().map(parse).collect()
+    }
+}
+
+impl AsyncMigrate for InTransaction<'_> {}

@@ -18,6 +18,10 @@ pub(crate) struct HostFacts {
     pub(crate) sees_statistics: bool,
     /// Physical replication slots that no standby uses.
     pub(crate) gone_standbys: Vec<String>,
+    /// The schema that the service's tables are in, when everybody may make tables there.
+    pub(crate) open_schema: Option<String>,
+    /// Event triggers that fire when tables or indexes are made, altered or dropped.
+    pub(crate) event_triggers: Vec<String>,
 }
 
 /// A table of the host, or what is in its place.
@@ -51,6 +55,8 @@ pub(crate) struct HostTable {
     pub(crate) has_id_key: bool,
     /// Whether no two rows have the same `id`.
     pub(crate) has_id_key_alone: bool,
+    /// Its tables with rows that a subscriber could not tell apart when one is deleted.
+    pub(crate) without_identity: Vec<String>,
     /// Its columns, in order.
     pub(crate) columns: Vec<HostColumn>,
     /// Triggers that fire when rows are deleted or inserted.

@@ -1,4 +1,6 @@
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{Command, HostFacts, HostTable, Reference, RelationKind};
 
@@ -51,6 +53,56 @@ impl HostFinding {
         Self { code: code.into(), effect, object: object.into(), message, cure }
     }
 
+    /// The log has a column of a name that the archive or the view over both has for itself.
+    pub(crate) fn column_name_taken(log: &str, column: &str) -> Self {
+        let cure = Some(format!("ALTER TABLE {log} RENAME {} TO ...;", quote(column)));
+        let object = format!("column {} of {log}", quote(column));
+        // The archive stores a column of the other name like any other.
+        let (effect, why) = if column == "archivedAt" {
+            (FindingEffect::RefusesArchive, "the archive has a column of this name for itself: nothing is archived")
+        } else {
+            (
+                FindingEffect::Warns,
+                "\"StreamHistory\" has a column of this name for itself, and does not show the log's",
+            )
+        };
+        Self::new("column_name_taken", effect, &object, format!("{object}: {why}"), cure)
+    }
+
+    /// A table that looks like a second archive of the log.
+    pub(crate) fn second_archive(table: &str) -> Self {
+        let message = format!(
+            "{table} has the log's columns and holds rows: a job that moves logs there takes them from this archive"
+        );
+        let cure = Some(format!("turn off the job that fills {table}, if one does"));
+        Self::new("second_archive", FindingEffect::Warns, table, message, cure)
+    }
+
+    /// Something of the service's own is not there yet, or not as it should be.
+    pub(crate) fn not_migrated(object: &str, what: &str) -> Self {
+        let (message, cure) = (format!("{object} {what}"), Some("run `snapshots migrate`".into()));
+        Self::new("not_migrated", FindingEffect::Warns, object, message, cure)
+    }
+
+    /// The limits that are set cannot be kept, because `role` does not see what they limit; none when no limit is set.
+    pub(crate) fn limits_hidden(role: &str, limits: HostLimits) -> Option<Self> {
+        let named = limits.named()?;
+        let message = format!("{named} cannot be kept: the role does not see what other sessions and replicas do");
+        let cure = Some(format!("GRANT pg_monitor TO {};", quote(role)));
+        Some(Self::new("limits_hidden", FindingEffect::RefusesBoth, role, message, cure))
+    }
+
+    /// Tells of it in the log, by its code, and of the run that met it.
+    pub(crate) fn log(&self, run: Option<Uuid>) {
+        let Self { code, object, message, cure, .. } = self;
+        let run = run.map(tracing::field::display);
+        if self.effect == FindingEffect::Holds {
+            info!(run, code, object, message, "the host's database");
+        } else {
+            warn!(run, code, object, message, cure, "the host's database");
+        }
+    }
+
     /// A trigger or rule of the log that kept `rows` logs from being deleted, found out by deleting them.
     pub(crate) fn trigger_refuses(facts: &HostFacts, rows: Option<u64>) -> Self {
         let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
@@ -95,23 +147,26 @@ impl HostLimits {
 /// What of the host refuses, holds or warns; refusals first.
 pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding> {
     let mut found = Vec::new();
+    for (name, table) in [("Stream", &facts.streams), ("EventLog", &facts.log)] {
+        if table.is_none() {
+            let message = format!("there is no table \"{name}\" that the role sees in its schema");
+            let cure = Some("run the host's own migrations first, or name the schema in DATABASE_URL".into());
+            found.push(HostFinding::new("host_table_missing", FindingEffect::RefusesBoth, name, message, cure));
+        }
+    }
     of_limits(facts, limits, &mut found);
+    of_definitions(facts, &mut found);
     if let Some(streams) = &facts.streams {
         of_streams(facts, streams, &mut found);
     }
     if let Some(log) = &facts.log {
         of_log(facts, log, &mut found);
+        of_publications(facts, log, &mut found);
         of_indexes(log, &mut found);
         of_triggers(log, &mut found);
     }
     for reference in &facts.references {
         of_reference(facts, reference, &mut found);
-    }
-    for publication in &facts.publications {
-        let message = format!("subscribers of {publication} delete the logs that are archived, too");
-        let cure =
-            format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update'), if they are to keep them");
-        found.push(HostFinding::new("published", FindingEffect::Warns, publication, message, Some(cure)));
     }
     found.sort_by_key(|finding| match finding.effect {
         FindingEffect::RefusesBoth => 0,
@@ -123,12 +178,44 @@ pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding
     found
 }
 
+fn of_publications(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+    for publication in &facts.publications {
+        let message = format!("subscribers of {publication} delete the logs that are archived, too");
+        let cure =
+            format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update'), if they are to keep them");
+        found.push(HostFinding::new("published", FindingEffect::Warns, publication, message, Some(cure)));
+    }
+    if facts.publications.is_empty() {
+        return;
+    }
+    for table in &log.without_identity {
+        let message =
+            format!("{table} is published and has no replica identity: PostgreSQL lets nobody delete its rows");
+        let cure = Some(format!("ALTER TABLE {table} REPLICA IDENTITY FULL;"));
+        found.push(HostFinding::new("no_replica_identity", FindingEffect::RefusesArchive, table, message, cure));
+    }
+}
+
+/// What concerns the tables that the service makes for itself.
+fn of_definitions(facts: &HostFacts, found: &mut Vec<HostFinding>) {
+    if let Some(schema) = &facts.open_schema {
+        let message = format!("everybody may make tables in the schema {schema}, where the service looks for its own");
+        let cure = Some(format!("REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"));
+        found.push(HostFinding::new("open_schema", FindingEffect::Warns, schema, message, cure));
+    }
+    for trigger in &facts.event_triggers {
+        let object = format!("event trigger {trigger}");
+        let message = format!("{object} fires when `migrate` or a run makes a table or an index, and may refuse it");
+        let cure = Some(format!(
+            "have its function let the service's objects pass, or ALTER EVENT TRIGGER {trigger} DISABLE;"
+        ));
+        found.push(HostFinding::new("event_trigger", FindingEffect::Warns, &object, message, cure));
+    }
+}
+
 fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>) {
-    let Some(named) = limits.named() else { return };
     if !facts.sees_statistics {
-        let message = format!("{named} cannot be kept: the role does not see what other sessions and replicas do");
-        let cure = format!("GRANT pg_monitor TO {};", quote(&facts.role));
-        found.push(HostFinding::new("limits_hidden", FindingEffect::RefusesBoth, &facts.role, message, Some(cure)));
+        found.extend(HostFinding::limits_hidden(&facts.role, limits));
     }
     if limits.max_replica_lag {
         for slot in &facts.gone_standbys {
@@ -196,6 +283,12 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
         );
     }
     let is_table = matches!(log.kind, RelationKind::Table | RelationKind::Partitioned);
+    for name in ["archivedAt", "tier"].into_iter().filter(|name| log.has_column(name)) {
+        found.push(HostFinding::column_name_taken(&log.name, name));
+    }
+    let mut refuse = |code: &str, object: &str, message: String, cure: String| {
+        found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
+    };
     if is_table && !log.has_id_key {
         refuse(
             "no_key",

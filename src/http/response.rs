@@ -101,6 +101,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::NotMigrated(_)
         | Error::NotContinued { .. }
         | Error::NotPermitted(_)
+        | Error::MigrationUnderWay { .. }
         | Error::ReadOnlyDatabase
         | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,11 +9,12 @@ use super::slice::{Begun, Slice};
 use super::vacuum::vacuum;
 use super::{Deadline, Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, Result, chain};
+use crate::host::{HostFinding, findings};
 use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::maintenance_runs::{self, NewRun, SliceEnd, Taken};
 use crate::store::snapshots::count_streams;
-use crate::store::{maintenance_pause, server, session};
+use crate::store::{host, maintenance_pause, server, session};
 
 /// Works on maintenance until `deadline`: on the run that is open, if one is, then on one that starts at `now` and does
 /// what is asked for. Returns the last of them as it then is.
@@ -137,6 +138,11 @@ async fn check_guard_rails(pool: &Pool, settings: &Settings, cutoff: DateTime<Ut
     if cutoff.naive_utc() > state.now {
         return Err(Error::CutoffInFuture { cutoff });
     }
+    if !state.sees_statistics
+        && let Some(finding) = HostFinding::limits_hidden(&state.role, settings.host_limits())
+    {
+        return Err(Error::HostRefuses { finding: Box::new(finding) });
+    }
     Ok(())
 }
 
@@ -160,11 +166,21 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Opt
         taken = maintenance_runs::insert_run(&transaction, lease_seconds, wanted, execution).await?;
     }
     let Some(lease) = taken else { return Ok(None) };
+    meet_host(&transaction, settings, lease.run_id).await?;
     let begun = load(&transaction, lease).await?;
     check_rollback(&begun.run, wanted)?;
     transaction.commit().await?;
     begun.log();
     Ok(Some(begun))
+}
+
+/// Looks at what the host has in its database, logs what of it refuses, holds or warns, and notes it in the run.
+pub(super) async fn meet_host(client: &impl GenericClient, settings: &Settings, run: Uuid) -> Result<()> {
+    let findings = findings(&host::look(client).await?, settings.host_limits());
+    for finding in &findings {
+        finding.log(Some(run));
+    }
+    maintenance_runs::add_host_findings(client, run, &findings).await
 }
 
 /// The run whose lease was just taken, as it is.

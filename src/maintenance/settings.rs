@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::host::HostLimits;
 use crate::model::SliceReport;
 use crate::store::session::Limits;
 
@@ -61,6 +62,14 @@ impl Settings {
     /// Connections that maintenance takes at most: each worker has one, and one to keep the lease.
     pub fn connections(&self) -> usize {
         2 * self.workers + 1
+    }
+
+    /// Those of its limits that the role must see to keep.
+    pub(crate) fn host_limits(&self) -> HostLimits {
+        HostLimits {
+            max_replica_lag: self.max_replica_lag.is_some(),
+            max_active_sessions: self.max_active_sessions.is_some(),
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {

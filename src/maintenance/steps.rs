@@ -175,6 +175,7 @@ impl<'a> Steps<'a> {
                 None => maintenance_runs::take_over_run(&transaction, lease_seconds, false, Some(&holder)).await?,
             };
             if let Some(lease) = lease.filter(|lease| lease.run_id == id) {
+                run::meet_host(&transaction, self.settings, id).await?;
                 let begun = run::load(&transaction, lease).await?;
                 transaction.commit().await?;
                 begun.log();

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{HeldBack, Month, RestoreTarget, time};
+use crate::host::HostFinding;
 
 /// Most ids that a run names; the counts beside them are exact.
 pub(crate) const MAX_REPORTED_IDS: usize = 100;
@@ -70,6 +71,8 @@ pub struct MaintenanceRun {
     pub conflict_ids: Vec<String>,
     /// Due logs that stayed for another reason.
     pub held_back: Vec<HeldBack>,
+    /// What of the host's database its slices could not work with, left alone, or tell of.
+    pub findings: Vec<HostFinding>,
     /// The month that is archived or restored, or was last.
     pub current_month: Option<Month>,
     /// Rows moved in a second, over the last slice.

@@ -1,8 +1,9 @@
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, GenericClient};
 
 use super::row_form::RowForm;
 use crate::error::{Error, Result};
+use crate::host::HostFinding;
 
 /// Columns that the former service carried over to its archive. It dropped all others, so only these must agree between
 /// two copies of a row (domain rule 6).
@@ -29,12 +30,16 @@ struct MirroredColumn {
     name: String,
     /// The name as SQL writes it.
     quoted: String,
-    /// Its type in `EventLog`.
+    /// Its type in `EventLog`, without what limits its length.
+    hot: String,
+    /// The type that the archive is to have it with: the same, where that is PostgreSQL's own.
     wanted: String,
     /// Its collation there, as SQL writes it, when that is not the type's own.
     collation: Option<String>,
     /// Its type in the archive.
     archived: Option<String>,
+    /// Whether the archive has a column of this name for itself.
+    is_taken: bool,
     /// Whether `EventLog` must have a value.
     is_required: bool,
     /// Whether `EventLog` computes it.
@@ -52,9 +57,14 @@ impl MirroredColumns {
     ///
     /// # Errors
     ///
-    /// [`Error::ArchiveColumnsDiffer`] naming each column that the archive lacks or has with another type (rule 5).
+    /// [`Error::ArchiveColumnsDiffer`] naming each column that the archive lacks or has with another type (rule 5);
+    /// [`Error::HostRefuses`] when the archive has a column of the same name for itself.
     pub(crate) async fn load(client: &impl GenericClient) -> Result<Self> {
         let columns = list_columns(client).await?;
+        if let Some(column) = columns.iter().find(|column| column.is_taken) {
+            let finding = Box::new(HostFinding::column_name_taken("\"EventLog\"", &column.name));
+            return Err(Error::HostRefuses { finding });
+        }
         let differing: Vec<String> = columns.iter().filter_map(MirroredColumn::difference).collect();
         if differing.is_empty() { Ok(Self(columns)) } else { Err(Error::ArchiveColumnsDiffer { columns: differing }) }
     }
@@ -90,12 +100,13 @@ impl MirroredColumns {
     }
 
     /// What is written in them, of the archived row `g`: what `EventLog` requires and the row never got is the default, and
-    /// `event_index` for that.
+    /// `event_index` for that. Each as a value of the log's own type; a length is checked when it is written, where a cast
+    /// would cut.
     pub(super) fn restored_values(&self, event_index: &str) -> String {
-        self.join_restored(|MirroredColumn { name, quoted, is_required, default, .. }| match default {
-            _ if name == EVENT_INDEX => event_index.into(),
-            Some(default) if *is_required => format!("COALESCE(g.{quoted}, {default})"),
-            _ => format!("g.{quoted}"),
+        self.join_restored(|MirroredColumn { name, quoted, hot, is_required, default, .. }| match default {
+            _ if name == EVENT_INDEX => format!("({event_index})::{hot}"),
+            Some(default) if *is_required => format!("COALESCE(g.{quoted}::{hot}, {default})"),
+            _ => format!("g.{quoted}::{hot}"),
         })
     }
 
@@ -151,25 +162,31 @@ impl MirroredColumns {
 
     /// SQL assignments that fill in what the archived copy `a` never got from `e`.
     pub(super) fn fill(&self) -> String {
-        self.join_not_carried(|column| format!("{column} = COALESCE(a.{column}, e.{column})"), ", ")
-            .unwrap_or_else(|| "id = a.id".into())
+        let fill = |MirroredColumn { quoted, wanted, .. }: &MirroredColumn| {
+            format!("{quoted} = COALESCE(a.{quoted}, e.{quoted}::{wanted})")
+        };
+        self.join_not_carried(fill, ", ").unwrap_or_else(|| "id = a.id".into())
     }
 
     /// SQL that is true when there is something to fill in.
     pub(super) fn gap(&self) -> String {
-        self.join_not_carried(|column| format!("(a.{column} IS NULL AND e.{column} IS NOT NULL)"), " OR ")
-            .unwrap_or_else(|| "false".into())
+        let gap =
+            |MirroredColumn { quoted, .. }: &MirroredColumn| format!("(a.{quoted} IS NULL AND e.{quoted} IS NOT NULL)");
+        self.join_not_carried(gap, " OR ").unwrap_or_else(|| "false".into())
     }
 
-    fn join_not_carried(&self, sql: impl Fn(&str) -> String, separator: &str) -> Option<String> {
+    fn join_not_carried(&self, sql: impl Fn(&MirroredColumn) -> String, separator: &str) -> Option<String> {
         let not_carried = self.0.iter().filter(|column| !CARRIED_OVER.contains(&column.name.as_str()));
-        not_carried.map(|column| sql(&column.quoted)).reduce(|sql, next| sql + separator + &next)
+        not_carried.map(sql).reduce(|sql, next| sql + separator + &next)
     }
 }
 
 impl MirroredColumn {
     fn difference(&self) -> Option<String> {
         let Self { quoted, wanted, .. } = self;
+        if self.is_taken {
+            return None;
+        }
         match &self.archived {
             None => Some(format!("{quoted} is missing")),
             Some(archived) if archived != wanted => Some(format!("{quoted} is {archived} instead of {wanted}")),
@@ -184,9 +201,11 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
         Ok(MirroredColumn {
             name: row.try_get("name")?,
             quoted: row.try_get("quoted")?,
+            hot: row.try_get("hot")?,
             wanted: row.try_get("wanted")?,
             collation: row.try_get("collation")?,
             archived: row.try_get("archived")?,
+            is_taken: row.try_get("is_taken")?,
             is_required: row.try_get("is_required")?,
             is_generated: row.try_get("is_generated")?,
             default: row.try_get("default_value")?,
@@ -217,27 +236,30 @@ pub(super) async fn list_columns_of(client: &impl GenericClient, table: &str) ->
     rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
 }
 
+/// Names of the columns that the archive lacks or has with another type, each with what is wrong about it.
+pub(crate) async fn list_differences(client: &impl GenericClient) -> Result<Vec<String>> {
+    Ok(list_columns(client).await?.iter().filter_map(MirroredColumn::difference).collect())
+}
+
 /// Gives the archive each column of `EventLog` that it lacks, and each type that it has otherwise, as long as no archived
 /// value's text changes with it. Returns what changed.
 ///
 /// # Errors
 ///
-/// [`Error::ArchiveColumnNotConvertible`], and then nothing has changed.
-pub(crate) async fn align(client: &mut Client) -> Result<Vec<String>> {
-    let transaction = client.transaction().await?;
+/// [`Error::ArchiveColumnNotConvertible`], and then the transaction is of no use any more.
+pub(crate) async fn align(client: &impl GenericClient) -> Result<Vec<String>> {
     let mut changed = Vec::new();
-    for column in list_columns(&transaction).await? {
+    for column in list_columns(client).await? {
         let Some(difference) = column.difference() else { continue };
         let MirroredColumn { quoted, wanted, .. } = &column;
         let wanted = column.collation.as_ref().map_or(wanted.clone(), |name| format!("{wanted} COLLATE {name}"));
         if column.archived.is_none() {
-            transaction.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {quoted} {wanted}"#)).await?;
+            client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {quoted} {wanted}"#)).await?;
         } else {
-            convert(&transaction, &column).await?;
+            convert(client, &column).await?;
         }
         changed.push(difference);
     }
-    transaction.commit().await?;
     Ok(changed)
 }
 

@@ -1,7 +1,8 @@
 use tokio_postgres::GenericClient;
 
+use super::{archive_columns, installation};
 use crate::error::{Error, Result};
-use crate::host::HostFacts;
+use crate::host::{HostFacts, HostFinding};
 
 /// What the catalogue says of the host right now, in one round trip. Holds for a transaction that has locked the tables.
 pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
@@ -13,4 +14,42 @@ pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
 pub(crate) async fn get_version(client: &impl GenericClient) -> Result<String> {
     let row = client.query_typed_one(include_str!("sql/get_host_version.sql"), &[]).await?;
     Ok(row.try_get("version")?)
+}
+
+/// Tables with rows that look like a second archive of the log.
+pub(crate) async fn list_second_archives(client: &impl GenericClient) -> Result<Vec<HostFinding>> {
+    let mut found = Vec::new();
+    for row in client.query_typed(include_str!("sql/list_second_archives.sql"), &[]).await? {
+        let name: &str = row.try_get("name")?;
+        // Where its rows are not to be seen, that it takes room must do.
+        let has_rows = if row.try_get("may_read")? {
+            client.query_typed_one(&format!("SELECT EXISTS (SELECT FROM {name})"), &[]).await?.try_get(0)?
+        } else {
+            row.try_get("has_pages")?
+        };
+        if has_rows {
+            found.push(HostFinding::second_archive(name));
+        }
+    }
+    Ok(found)
+}
+
+/// What of the service's own is not there yet, or not as it should be.
+pub(crate) async fn list_not_migrated(client: &impl GenericClient) -> Result<Vec<HostFinding>> {
+    let missing = installation::list_missing(client).await?;
+    if !missing.is_installed {
+        return Ok(vec![HostFinding::not_migrated("the database", "has none of the service's tables yet")]);
+    }
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.tables.iter().chain(&missing.functions).map(String::as_str).collect();
+        let message = format!("lacks of the service's own: {}", names.join(", "));
+        return Ok(vec![HostFinding::not_migrated("the database", &message)]);
+    }
+    let differences = archive_columns::list_differences(client).await?;
+    if differences.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message =
+        format!("does not match the columns of \"EventLog\" ({}): nothing is archived", differences.join(", "));
+    Ok(vec![HostFinding::not_migrated("\"StreamArchive\"", &message)])
 }

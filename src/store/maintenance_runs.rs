@@ -11,6 +11,7 @@ use super::event_log::{self, Position};
 use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
 use crate::error::{Error, Result};
+use crate::host::HostFinding;
 use crate::model::{
     Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
     Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason, StoredHeldBack,
@@ -172,6 +173,27 @@ pub(crate) struct RunState {
     pub(crate) months: BTreeMap<Month, MonthProgress>,
     /// Rows that a batch was cut down to.
     pub(crate) batch_rows: Option<u32>,
+}
+
+/// Notes what of the host's a slice of the run has met, besides what earlier ones have.
+pub(crate) async fn add_host_findings(client: &impl GenericClient, id: Uuid, findings: &[HostFinding]) -> Result<()> {
+    let findings = serde_json::to_value(findings).map_err(Error::Serialize)?;
+    client
+        .execute_typed(
+            r#"UPDATE "MaintenanceRun"
+               SET "hostFindings" = $2 || COALESCE((
+                   SELECT jsonb_agg(earlier)
+                   FROM jsonb_array_elements("hostFindings") earlier
+                   WHERE NOT EXISTS (
+                       SELECT FROM jsonb_array_elements($2) now
+                       WHERE now ->> 'code' = earlier ->> 'code' AND now ->> 'object' = earlier ->> 'object'
+                   )
+               ), '[]')
+               WHERE id = $1"#,
+            &[(&id, Type::UUID), (&findings, Type::JSONB)],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Where the run's last slice stopped.
@@ -482,6 +504,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         conflicts,
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
         held_back,
+        findings: serde_json::from_value(row.try_get("hostFindings")?).map_err(Error::Serialize)?,
         current_month: month("currentMonth")?,
         rows_per_second,
         remaining_seconds: left.zip(rows_per_second.filter(|rate| *rate > 0.0)).map(|(left, rate)| seconds(left, rate)),

@@ -8,6 +8,7 @@ pub(crate) mod event_log;
 pub(crate) mod events;
 pub(crate) mod holds;
 pub(crate) mod host;
+pub(crate) mod installation;
 pub(crate) mod ledger;
 pub(crate) mod maintenance_pause;
 pub(crate) mod maintenance_runs;

@@ -1,5 +1,5 @@
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, GenericClient};
 
 use crate::error::Result;
 
@@ -10,7 +10,7 @@ const ROLES: [&str; 2] = ["snapshot_service_read", "snapshot_service_maintain"];
 /// Makes the roles that the cluster lacks. Returns what somebody else must do, where this session's role may not make
 /// them.
 ///
-/// Not in a transaction of its own: other databases of the cluster may be migrated at the same time.
+/// Other databases of the cluster may be migrated at the same time: that another one made it is no error.
 pub(crate) async fn create_missing_roles(client: &impl GenericClient) -> Result<Vec<String>> {
     for role in list_missing_roles(client).await? {
         client
@@ -36,15 +36,13 @@ async fn list_missing_roles(client: &impl GenericClient) -> Result<Vec<String>> 
 
 /// Grants the roles what they need and revokes what else they have, on the service's objects and on those of the host
 /// that it uses. Returns what somebody else must do, because it is theirs.
-pub(crate) async fn align_grants(client: &mut Client) -> Result<Vec<String>> {
-    let transaction = client.transaction().await?;
+pub(crate) async fn align_grants(client: &impl GenericClient) -> Result<Vec<String>> {
     // Until the end no partition is made, which might get no grants.
-    transaction.batch_execute(r#"LOCK TABLE ONLY "StreamArchive" IN SHARE UPDATE EXCLUSIVE MODE"#).await?;
+    client.batch_execute(r#"LOCK TABLE ONLY "StreamArchive" IN SHARE UPDATE EXCLUSIVE MODE"#).await?;
     // First what is too much: to revoke it from a table takes it from the columns, too.
-    let mut left = change_grants(&transaction, true, false).await?;
-    left.extend(change_grants(&transaction, true, true).await?);
-    left.extend(list_hindrances(&transaction).await?);
-    transaction.commit().await?;
+    let mut left = change_grants(client, true, false).await?;
+    left.extend(change_grants(client, true, true).await?);
+    left.extend(list_hindrances(client).await?);
     Ok(left)
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use futures_util::join;
+use futures_util::{FutureExt, join};
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::error::{Error, Result};
@@ -87,4 +87,50 @@ pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<
     let value = read?;
     closed.map_err(Error::from)?;
     Ok(value)
+}
+
+/// The settings of a transaction that migrates: it takes what time it needs, but waits for nobody's lock for long, and what
+/// the database or the role limits by default does not concern it. The last one is PostgreSQL 17's.
+const SET_LOCAL_FOR_MIGRATION: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 10000; \
+     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL client_connection_check_interval = 2000; \
+     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; \
+     SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1; \
+     SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'";
+
+/// A transaction whose limits are there from its first moment on: what the database sets by default could end a session
+/// that is idle between BEGIN and its own limits. It is rolled back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct MigrationTransaction<'a> {
+    client: &'a Client,
+    is_open: bool,
+}
+
+impl<'a> MigrationTransaction<'a> {
+    /// Starts one on a client that nobody else uses.
+    pub(crate) async fn begin(client: &'a Client) -> Result<Self> {
+        // Before the first answer: whoever gives up waiting for it leaves no open transaction behind either.
+        let transaction = Self { client, is_open: true };
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {SET_LOCAL_FOR_MIGRATION}");
+        transaction.client.batch_execute(&begin).await?;
+        Ok(transaction)
+    }
+
+    /// What statements of the transaction are run on.
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<()> {
+        self.is_open = false;
+        Ok(self.client.batch_execute("COMMIT").await?)
+    }
+}
+
+impl Drop for MigrationTransaction<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            // The first poll sends it; nobody needs the answer.
+            let _ = self.client.batch_execute("ROLLBACK").now_or_never();
+        }
+    }
 }

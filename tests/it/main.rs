@@ -6,6 +6,7 @@ mod adoption;
 mod agreement;
 mod archive;
 mod credentials;
+mod doctor;
 mod faults;
 mod host_archive;
 mod hosts;

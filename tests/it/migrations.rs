@@ -1,14 +1,19 @@
-use snapshot_service::database::migrate;
-use snapshot_service::{Deadline, Error, Trigger};
+use std::time::Duration;
+
+use chrono::Utc;
+use local_postgres::{Options, Server};
+use snapshot_service::database::{connect_pool, migrate};
+use snapshot_service::{Deadline, Error, PageRequest, RestoreRequest, RunStatus, Trigger, VerificationRequest};
+use tokio::time::Instant;
 
 use crate::support::database::HOST_SCHEMA;
-use crate::support::{TestDatabase, time};
+use crate::support::{TestDatabase, stream, time};
 
 #[tokio::test]
 async fn migrating_twice_changes_nothing_the_second_time() {
     let database = TestDatabase::of_host().await;
     let first = migrate(&database.pool).await.unwrap();
-    assert_eq!(first.applied.len(), 9);
+    assert_eq!(first.applied.len(), 7);
     let second = migrate(&database.pool).await.unwrap();
     assert_eq!((second.applied.len(), second.archive_columns_changed.len()), (0, 0));
 }
@@ -18,8 +23,8 @@ async fn eight_migrations_at_once_apply_each_step_once() {
     let database = TestDatabase::of_host().await;
     let all = futures_util::future::join_all((0..8).map(|_| migrate(&database.pool))).await;
     let applied: usize = all.into_iter().map(|report| report.unwrap().applied.len()).sum();
-    assert_eq!(applied, 9);
-    assert_eq!(database.count("snapshot_service_migrations").await, 9);
+    assert_eq!(applied, 7);
+    assert_eq!(database.count("snapshot_service_migrations").await, 7);
 }
 
 #[tokio::test]
@@ -92,4 +97,231 @@ async fn a_release_refuses_a_database_with_migrations_of_a_later_one() {
         .await;
     let error = migrate(&database.pool).await.unwrap_err();
     assert!(matches!(error, Error::Migration(_)), "{error:?}");
+}
+
+const LEGACY_TABLES: &str = include_str!("fixtures/legacy-tables.sql");
+const NOW: &str = "2026-05-31T02:00:00Z";
+
+#[tokio::test]
+async fn limits_that_the_database_sets_by_default_are_not_the_migrations() {
+    let database = TestDatabase::of_host().await;
+    database.execute(LEGACY_TABLES).await;
+    database
+        .execute(
+            r#"INSERT INTO "StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", metadata, "createdAt")
+               SELECT 'a' || i, 'withdraw', '42', 'tx-' || i, i, 'then', repeat('m', 100), timestamp '2025-01-01' + i * interval '1 minute'
+               FROM generate_series(1, 300000) i"#,
+        )
+        .await;
+    let name: String = database.value("SELECT current_database()").await;
+    // As long as it takes to begin, and hardly longer.
+    for limit in ["statement_timeout = 25", "lock_timeout = 1", "idle_in_transaction_session_timeout = 1"] {
+        database.execute(&format!("ALTER DATABASE {name} SET {limit}")).await;
+    }
+    let version: i32 = database.value("SELECT current_setting('server_version_num')::integer").await;
+    if version >= 170_000 {
+        database.execute(&format!("ALTER DATABASE {name} SET transaction_timeout = 50")).await;
+    }
+    let pool = connect_pool(&database.url.parse().unwrap(), "limited", 1).await.unwrap();
+    let limited = pool.get().await.unwrap().batch_execute("SELECT pg_sleep(1)").await;
+    assert!(limited.is_err(), "the limits are in force");
+    let report = migrate(&pool).await.unwrap();
+    assert_eq!((report.applied.len(), report.logs_sealed), (7, 300_000));
+    assert_eq!(database.count(r#""StreamArchive""#).await, 300_000);
+    let left: String = pool.get().await.unwrap().query_one("SHOW statement_timeout", &[]).await.unwrap().get(0);
+    assert_eq!(left, "25ms", "nothing stays set in the session");
+}
+
+#[tokio::test]
+async fn who_waits_for_another_migration_hears_for_whom_and_not_for_ever() {
+    let database = TestDatabase::migrated().await;
+    let pool = connect_pool(&database.url.parse().unwrap(), "migrate on a laptop", 1).await.unwrap();
+    let stuck = pool.get().await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('snapshot-service migrate ' || current_schema(), 0))";
+    stuck.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+    let began = Instant::now();
+    let error = migrate(&database.pool).await.unwrap_err();
+    assert_eq!(error.code(), "migration_under_way");
+    let text = error.to_string();
+    assert!(text.contains("snapshot-service/migrate on a laptop (process ") && text.contains("since 20"), "{text}");
+    assert!(text.contains("pg_terminate_backend"), "{text}");
+    assert!((20..30).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    // One that ends in time is waited for.
+    let waiting = tokio::spawn({
+        let pool = database.pool.clone();
+        async move { migrate(&pool).await }
+    });
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!waiting.is_finished());
+    // Its connection is cut.
+    drop(stuck);
+    drop(pool);
+    assert_eq!(waiting.await.unwrap().unwrap().applied.len(), 0);
+}
+
+/// Archived logs of three months, two snapshots, a hold and a restored log.
+async fn with_history() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    database.insert_stream("s1", Some("42"), "1000").await;
+    database.insert_stream("s2", Some("43"), "1000").await;
+    database.insert_months("2025-10-01", 3, 40).await;
+    let (service, forever) = (database.service(), Deadline::never());
+    let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &forever).await.unwrap();
+    assert_eq!((run.logs_archived, run.snapshots_created), (120, 2));
+    let (from, to) = (time("2025-10-01T00:00:00Z"), time("2025-10-01T05:30:00Z"));
+    let restore = RestoreRequest::new(None, Some(from), Some(to), None).unwrap();
+    assert_eq!(service.restore(&restore, time(NOW), &forever).await.unwrap().logs_restored, 5);
+    service.hold_stream(&stream("77"), "case 7", "ann").await.unwrap();
+    database
+}
+
+/// Whether everything works: nothing is left to migrate, and a run archives and restores.
+async fn assert_works(database: &TestDatabase) {
+    let again = migrate(&database.pool).await.unwrap();
+    assert_eq!((again.applied.len(), again.lost.len()), (0, 0), "{again:?}");
+    let (service, forever) = (database.service(), Deadline::never());
+    assert!(service.inspect_host().await.unwrap().is_empty());
+    database.insert_event("late", "42", "2025-11-15 00:00:00").await;
+    let run = service.run_maintenance(Trigger::Api.request(), time("2026-06-30T02:00:00Z"), &forever).await.unwrap();
+    assert_eq!((run.status, run.snapshots_created), (RunStatus::Succeeded, 2), "{run:?}");
+    assert!(run.logs_archived >= 1, "{run:?}");
+    let late = RestoreRequest::new(None, Some(time("2025-11-15T00:00:00Z")), Some(time("2025-11-15T00:00:01Z")), None);
+    let run = service.restore(&late.unwrap(), time("2026-06-30T03:00:00Z"), &forever).await.unwrap();
+    assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 1), "{run:?}");
+    assert_eq!(database.count(r#""EventLog" WHERE id = 'late'"#).await, 1);
+    for id in ["s1", "42"] {
+        assert!(!service.get_stream_snapshots(&stream(id), &PageRequest::first()).await.unwrap().items.is_empty());
+    }
+    assert!(database.count(r#""StreamHistory" WHERE id = 'late'"#).await == 1);
+}
+
+/// The months that a verification finds rows missing from.
+async fn months_with_breaks(database: &TestDatabase) -> Vec<String> {
+    let everything = VerificationRequest::default();
+    let verification = database.service().verify_archive(everything, Utc::now(), &Deadline::never()).await.unwrap();
+    let mut months: Vec<String> =
+        verification.breaks.iter().filter_map(|found| found.month).map(|month| month.to_string()).collect();
+    months.sort_unstable();
+    months.dedup();
+    months
+}
+
+#[tokio::test]
+async fn what_was_dropped_is_made_anew_and_what_was_lost_is_said_by_the_ledgers_counts() {
+    let database = with_history().await;
+    database.execute(r#"DROP TABLE "StreamArchive_2025_11""#).await;
+    let report = migrate(&database.pool).await.unwrap();
+    assert_eq!(report.applied.len(), 0, "no table of the service's own is missing");
+    assert_eq!(
+        report.lost,
+        ["2025-11 of the archive was gone with 40 logs, by the ledger: restore them from a backup"]
+    );
+    assert_eq!(months_with_breaks(&database).await, ["2025-11"]);
+    assert_works(&database).await;
+
+    let database = with_history().await;
+    database.execute(r#"DROP TABLE "StreamArchive", "StreamSnapshot", "LegalHold""#).await;
+    let found = database.service().inspect_host().await.unwrap();
+    assert_eq!(found[0].code, "not_migrated");
+    assert!(found[0].message.contains("StreamArchive"), "{found:?}");
+    let report = migrate(&database.pool).await.unwrap();
+    assert_eq!(report.applied.len(), 7);
+    assert_eq!(
+        report.lost,
+        [
+            "the table \"LegalHold\" was gone, and how many rows it had is not known: no stream is on hold any more: place the holds again before the next run",
+            "the table \"StreamArchive\" was gone with 115 logs, by the ledger: restore them from a backup",
+            "the table \"StreamSnapshot\" was gone with 2 snapshots at most, by the runs' counts: restore them from a backup",
+            "2025-10 of the archive was gone with 35 logs, by the ledger: restore them from a backup",
+            "2025-11 of the archive was gone with 40 logs, by the ledger: restore them from a backup",
+            "2025-12 of the archive was gone with 40 logs, by the ledger: restore them from a backup",
+        ]
+    );
+    assert_eq!(months_with_breaks(&database).await, ["2025-10", "2025-11", "2025-12"]);
+    assert_works(&database).await;
+
+    // The ledger with it: the runs have counted, too.
+    let database = with_history().await;
+    database.execute(r#"DROP TABLE "StreamArchive", "ArchiveSeal""#).await;
+    let report = migrate(&database.pool).await.unwrap();
+    assert_eq!(
+        report.lost[1],
+        "the table \"StreamArchive\" was gone with 115 logs, by the runs' counts: restore them from a backup"
+    );
+    assert_works(&database).await;
+    assert_eq!(months_with_breaks(&database).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn any_half_of_the_service_that_somebody_left_is_completed() {
+    for dropped in [
+        "DROP FUNCTION stream_archive_create_partition, stream_history CASCADE",
+        r#"DROP VIEW "StreamHistory""#,
+        "DROP TABLE snapshot_service_migrations",
+        "DELETE FROM snapshot_service_migrations WHERE version > 4",
+        r#"DROP TABLE "MaintenanceRun", "MaintenancePause""#,
+        r#"DROP TABLE "ArchiveMonth" CASCADE"#,
+        r#"DROP TABLE "ArchiveSeal""#,
+        r#"DROP TABLE "ArchiveSeal", "ArchiveMonth", "ArchiveRemoval""#,
+        r#"DROP TABLE "StreamIdentity", "RestoredLog", "ArchiveVerification", "MaintenanceFinding""#,
+        // An ORM that knows the former service makes its tables anew.
+        r#"DROP TABLE "StreamArchive", "StreamSnapshot"; {legacy}"#,
+        // Functions without tables.
+        r#"DROP TABLE "StreamSnapshot", "StreamArchive", "StreamIdentity", "MaintenanceRun", "MaintenancePause", "MaintenanceFinding",
+           "ArchiveSeal", "ArchiveMonth", "ArchiveRemoval", "ArchiveVerification", "RestoredLog", "LegalHold", snapshot_service_migrations"#,
+    ] {
+        let database = with_history().await;
+        database.execute(&dropped.replace("{legacy}", LEGACY_TABLES)).await;
+        migrate(&database.pool).await.unwrap_or_else(|error| panic!("{dropped}: {error:?}"));
+        assert_works(&database).await;
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_whose_heads_were_dropped_goes_on_and_still_verifies() {
+    let database = with_history().await;
+    let heads: String = database.value(r#"SELECT string_agg(m::text, ' ' ORDER BY month) FROM "ArchiveMonth" m"#).await;
+    database.execute(r#"DROP TABLE "ArchiveMonth" CASCADE"#).await;
+    migrate(&database.pool).await.unwrap();
+    assert_eq!(
+        database.value::<String>(r#"SELECT string_agg(m::text, ' ' ORDER BY month) FROM "ArchiveMonth" m"#).await,
+        heads
+    );
+    assert_eq!(database.count("pg_constraint WHERE conname = 'ArchiveSeal_month_fkey'").await, 1);
+    database.assert_ledger_agrees().await;
+}
+
+#[tokio::test]
+async fn where_all_tables_are_published_logs_are_archived_completed_restored_and_rolled_back() {
+    let options = Options { settings: vec!["wal_level = logical".into()], files: Vec::new() };
+    let server = tokio::task::spawn_blocking(move || Server::start_ephemeral(&options)).await.unwrap().unwrap();
+    let database = TestDatabase::adopt_host(server.url("postgres")).await;
+    database.execute("CREATE PUBLICATION everything FOR ALL TABLES").await;
+    database.execute(LEGACY_TABLES).await;
+    database.insert_stream("s1", Some("42"), "1000").await;
+    database.insert_months("2025-10-01", 3, 40).await;
+    // The former service has copied a month without where in their transactions its events are, and deleted nothing.
+    database
+        .execute(
+            r#"INSERT INTO "StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt"
+               FROM "EventLog" WHERE "createdAt" < '2025-11-01'"#,
+        )
+        .await;
+    database.remember_events().await;
+    let report = migrate(&database.pool).await.unwrap();
+    let codes: Vec<_> = report.findings.iter().map(|found| found.code.as_str()).collect();
+    assert_eq!(codes, ["published"]);
+    let (service, forever) = (database.service(), Deadline::never());
+    let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &forever).await.unwrap();
+    assert_eq!((run.status, run.logs_archived, run.already_archived), (RunStatus::Succeeded, 80, 40));
+    assert_eq!(run.findings, report.findings, "the run says what it met");
+    let all = RestoreRequest::new(Some(stream("42")), None, None, None).unwrap();
+    let run = service.restore(&all, time(NOW), &forever).await.unwrap();
+    assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 120));
+    database.assert_nothing_lost_or_doubled().await;
+    let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
+    service.drop_all(run.id, 1).await.unwrap();
+    assert_eq!(database.count(r#""EventLog""#).await, 120);
+    assert_eq!(database.count("pg_publication WHERE puballtables").await, 1, "the host's publication is as it was");
 }

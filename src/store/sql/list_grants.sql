@@ -38,53 +38,69 @@ service_role AS (
     SELECT oid, rolname, quote_ident(rolname) AS name
     FROM pg_roles WHERE rolname IN ('snapshot_service_read', 'snapshot_service_maintain')
 ),
+log AS (
+    SELECT '"EventLog"'::regclass AS relid UNION SELECT relid FROM pg_partition_tree('"EventLog"')
+),
+-- Columns by which other tables of the host's reference a log: whoever archives looks whether one does. The log itself is
+-- granted as a whole, and a partition's key is its table's.
+reference AS MATERIALIZED (
+    SELECT DISTINCT k.conrelid AS oid, key.attnum
+    FROM log
+    JOIN pg_constraint k ON k.confrelid = log.relid AND k.contype = 'f' AND k.conparentid = 0
+    CROSS JOIN unnest(k.conkey) key (attnum)
+    WHERE k.conrelid NOT IN (SELECT relid FROM log)
+),
 relation AS MATERIALIZED (
     -- The tables and the view.
-    SELECT c.*, c.relname IN ('Stream', 'EventLog') AS is_host, false AS is_partition
+    SELECT c.*, c.relname IN ('Stream', 'EventLog') AS is_host, false AS is_partition, false AS is_reference
     FROM pg_class c
     WHERE c.relnamespace = quote_ident(current_schema)::regnamespace
       AND c.relname IN (SELECT unnest(tables) FROM wanted_of_table)
     UNION ALL
     -- Partitions: who names the archive needs nothing of them, but the engine names them.
-    SELECT c.*, false, true
+    SELECT c.*, false, true, false
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
     WHERE i.inhparent = to_regclass('"StreamArchive"')
     UNION ALL
     -- Sequences that number rows of "EventLog": a log that goes back may need a number.
-    SELECT c.*, true, false
+    SELECT c.*, true, false, false
     FROM pg_attrdef f
     JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
     JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
     WHERE f.adrelid = '"EventLog"'::regclass
+    UNION ALL
+    SELECT c.*, true, false, true
+    FROM pg_class c WHERE c.oid IN (SELECT oid FROM reference)
 ),
 object AS MATERIALIZED (
     SELECT
         CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-        oid, relname AS name, relowner AS owner, relacl AS acl, is_host, is_partition, false AS is_definer,
+        oid, relname AS name, relowner AS owner, relacl AS acl, is_host, is_partition, is_reference, false AS is_definer,
         format('%s.%I', relnamespace::regnamespace, relname) AS quoted
     FROM relation
     UNION ALL
     SELECT
-        'FUNCTION', oid, proname, proowner, COALESCE(proacl, acldefault('f', proowner)), false, false, prosecdef,
+        'FUNCTION', oid, proname, proowner, COALESCE(proacl, acldefault('f', proowner)), false, false, false, prosecdef,
         format('%s.%I(%s)', pronamespace::regnamespace, proname, pg_get_function_identity_arguments(oid))
     FROM pg_proc
     WHERE pronamespace = quote_ident(current_schema)::regnamespace
       AND proname IN (SELECT unnest(functions) FROM wanted_of_function)
     UNION ALL
-    SELECT 'SCHEMA', oid, nspname, nspowner, nspacl, true, false, false, quote_ident(nspname)
-    FROM pg_namespace WHERE nspname = current_schema
+    SELECT 'SCHEMA', oid, nspname, nspowner, nspacl, true, false, nspname <> current_schema, false, quote_ident(nspname)
+    FROM pg_namespace
+    WHERE nspname = current_schema OR oid IN (SELECT relnamespace FROM relation WHERE is_reference)
 ),
 wanted AS MATERIALIZED (
     SELECT r.oid AS role, r.name AS role_name, o.kind, o.oid, w.privilege, NULL::name AS "column"
     FROM wanted_of_table w
     JOIN service_role r ON r.rolname = w.role_name
-    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition
+    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition AND NOT o.is_reference
     WHERE w.columns IS NULL AND $1
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, w.privilege, a.attname
     FROM wanted_of_table w
     JOIN service_role r ON r.rolname = w.role_name
-    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition
+    JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition AND NOT o.is_reference
     JOIN pg_attribute a ON a.attrelid = o.oid AND a.attname = ANY (w.columns) AND NOT a.attisdropped
     WHERE $1
     UNION ALL
@@ -102,19 +118,30 @@ wanted AS MATERIALIZED (
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, 'USAGE', NULL
     FROM service_role r
-    JOIN object o ON o.kind = 'SCHEMA' OR (o.kind = 'SEQUENCE' AND r.rolname = 'snapshot_service_maintain')
+    JOIN object o
+        ON (o.kind = 'SCHEMA' AND NOT o.is_reference)
+        OR (o.kind IN ('SCHEMA', 'SEQUENCE') AND r.rolname = 'snapshot_service_maintain')
+    WHERE $1
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, 'SELECT', a.attname
+    FROM reference k
+    JOIN service_role r ON r.rolname = 'snapshot_service_maintain'
+    JOIN object o ON o.kind = 'TABLE' AND o.is_reference AND o.oid = k.oid
+    JOIN pg_attribute a ON a.attrelid = k.oid AND a.attnum = k.attnum
     WHERE $1
 ),
 granted AS MATERIALIZED (
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type AS privilege, NULL::name AS "column", o.is_definer
     FROM object o CROSS JOIN aclexplode(o.acl) g
-    WHERE o.is_host OR $1
+    -- What else the host grants of a table that references the log is the host's affair.
+    WHERE (o.is_host OR $1) AND NOT o.is_reference
     UNION ALL
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type, a.attname, false
     FROM object o
     JOIN pg_attribute a ON a.attrelid = o.oid AND o.kind = 'TABLE' AND NOT a.attisdropped
     CROSS JOIN aclexplode(a.attacl) g
-    WHERE o.is_host OR $1
+    WHERE (o.is_host OR $1)
+      AND (NOT o.is_reference OR (g.privilege_type = 'SELECT' AND g.grantee = to_regrole('snapshot_service_maintain')))
 ),
 missing AS (
     SELECT w.*, has.is_possible

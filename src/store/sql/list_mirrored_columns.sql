@@ -1,17 +1,33 @@
--- The columns of "EventLog" in order, each with the type that the archive has it with.
--- Columns: name, quoted (the name as SQL writes it), wanted, collation (NULL when the type's own), archived (NULL when
--- the archive lacks the column), is_required, is_generated, default_value (as SQL; NULL for none).
+-- The columns of "EventLog" in order, each with the type that the archive has it with. That is the log's own where it is
+-- PostgreSQL's; a type or a collation of the host's is the host's to alter and drop, so nothing may depend on it: such a
+-- column is text in the archive, or an array of text. Three columns that the engine computes with have the type that a
+-- domain is made of. The same rule is in the migration that makes the archive.
+-- Columns: name, quoted (the name as SQL writes it), hot (its type in "EventLog", of any length), wanted (the archive's), collation
+-- (NULL when the type's own, or the host's), archived (NULL when the archive lacks the column), is_taken (whether the archive
+-- has a column of this name for itself), is_required, is_generated, default_value (as SQL; NULL for none).
 SELECT
     e.attname::text AS name,
     quote_ident(e.attname) AS quoted,
-    format_type(e.atttypid, e.atttypmod) AS wanted,
-    CASE WHEN e.attcollation <> t.typcollation THEN e.attcollation::regcollation::text END AS collation,
+    format_type(e.atttypid, -1) AS hot,
+    CASE
+        WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(e.atttypid, e.atttypmod)
+        WHEN e.attname IN ('createdAt', 'ledger', 'eventIndex') AND base.typnamespace = 'pg_catalog'::regnamespace
+            THEN format_type(t.typbasetype, t.typtypmod)
+        WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN 'text[]'
+        ELSE 'text'
+    END AS wanted,
+    c.oid::regcollation::text AS collation,
     format_type(a.atttypid, a.atttypmod) AS archived,
+    e.attname = 'archivedAt' AS is_taken,
     e.attnotnull AS is_required,
     e.attgenerated <> '' AS is_generated,
     pg_get_expr(d.adbin, d.adrelid) AS default_value
 FROM pg_attribute e
 JOIN pg_type t ON t.oid = e.atttypid
+LEFT JOIN pg_type base ON base.oid = t.typbasetype
+LEFT JOIN pg_collation c
+    ON c.oid = e.attcollation AND c.oid <> t.typcollation AND c.collnamespace = 'pg_catalog'::regnamespace
+    AND t.typnamespace = 'pg_catalog'::regnamespace
 LEFT JOIN pg_attribute a
     ON a.attrelid = '"StreamArchive"'::regclass AND a.attname = e.attname AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = e.attrelid AND d.adnum = e.attnum

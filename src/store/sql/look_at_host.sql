@@ -71,6 +71,19 @@ described AS (
             'mayInsert', has_table_privilege(m.oid, 'INSERT'),
             'mayDelete', has_table_privilege(m.oid, 'DELETE'),
             'mayLock', has_any_column_privilege(m.oid, 'UPDATE'),
+            'withoutIdentity', ARRAY(
+                SELECT k.oid::regclass::text
+                FROM member k
+                WHERE k.root = m.oid AND k.relkind = 'r' AND NOT (
+                    k.relreplident = 'f'
+                    OR EXISTS (
+                        SELECT FROM pg_index i
+                        WHERE i.indrelid = k.oid
+                          AND CASE k.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+                    )
+                )
+                ORDER BY 1
+            ),
             'hasTimeIndex', indexes.has_time,
             'hasStreamIndex', indexes.has_stream,
             'hasIdKey', indexes.has_id_key,
@@ -189,12 +202,44 @@ SELECT json_build_object(
     'publications', ARRAY(
         SELECT quote_ident(p.pubname) FROM pg_publication p
         WHERE p.pubdelete
-          AND (p.puballtables OR EXISTS (SELECT FROM pg_publication_rel l WHERE l.prpubid = p.oid AND l.prrelid = host.log))
+          AND (
+              p.puballtables
+              OR EXISTS (
+                  SELECT FROM pg_publication_rel l
+                  WHERE l.prpubid = p.oid AND l.prrelid IN (SELECT oid FROM member WHERE root = host.log)
+              )
+              -- Of all tables in a schema, since PostgreSQL 15: an earlier one has no such catalogue to name, but every
+              -- version says what depends on what.
+              OR EXISTS (
+                  SELECT FROM pg_depend of_publication
+                  JOIN pg_depend of_schema
+                      ON of_schema.classid = of_publication.classid AND of_schema.objid = of_publication.objid
+                      AND of_schema.refclassid = 'pg_namespace'::regclass
+                  JOIN member m ON m.root = host.log AND m.relnamespace = of_schema.refobjid
+                  WHERE of_publication.refclassid = 'pg_publication'::regclass AND of_publication.refobjid = p.oid
+                    AND of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
+              )
+          )
         ORDER BY p.pubname
     ),
     'seesStatistics', pg_has_role('pg_read_all_stats', 'USAGE'),
     'goneStandbys', ARRAY(
         SELECT s.slot_name FROM pg_replication_slots s WHERE s.slot_type = 'physical' AND NOT s.active ORDER BY s.slot_name
+    ),
+    'openSchema', (
+        SELECT quote_ident(n.nspname) FROM pg_namespace n
+        WHERE n.nspname = current_schema
+          AND EXISTS (SELECT FROM aclexplode(n.nspacl) g WHERE g.grantee = 0 AND g.privilege_type = 'CREATE')
+    ),
+    'eventTriggers', ARRAY(
+        SELECT quote_ident(t.evtname) FROM pg_event_trigger t
+        WHERE t.evtenabled IN ('O', 'A') AND t.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
+          -- Some name the commands that they fire for.
+          AND (
+              t.evttags IS NULL
+              OR t.evttags && '{CREATE TABLE,ALTER TABLE,DROP TABLE,CREATE INDEX,CREATE FUNCTION,CREATE VIEW,GRANT}'
+          )
+        ORDER BY t.evtname
     )
 ) AS facts
 FROM host

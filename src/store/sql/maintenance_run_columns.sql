@@ -3,7 +3,7 @@ SELECT
     id, trigger, scope, period, target, "snapshotMonth", cutoff, refresh, force, phase,
     CASE WHEN died THEN 'interrupted' ELSE status END AS status,
     streams, "streamsEstimated", "snapshotsCreated", "unparsedAmounts",
-    "rowsEstimated", "logsArchived", "alreadyArchived", "duplicatesDropped", "hashMismatches", "logsRestored", months, "heldBack",
+    "rowsEstimated", "logsArchived", "alreadyArchived", "duplicatesDropped", "hashMismatches", "logsRestored", months, "heldBack", "hostFindings",
     "currentMonth", "rowsPerSecond",
     CASE WHEN NOT died THEN "waitingFor" END AS "waitingFor",
     CASE WHEN died THEN 'lease_expired' ELSE "stopReason" END AS "stopReason",

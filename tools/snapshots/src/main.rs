@@ -2,6 +2,7 @@
 
 mod database;
 mod demo;
+mod doctor;
 mod lines_file;
 mod maintain;
 mod operate;
@@ -47,6 +48,8 @@ enum Command {
     Maintain(maintain::Options),
     /// Prove that the archive is what was archived; exit code 0: it is, 3: incomplete, 1: it is not
     Verify(verify::Options),
+    /// Look at the host's database and say what of it keeps maintenance from its work; exit code 0: nothing, 1: something does
+    Doctor(doctor::Options),
     /// Tell how the last run of maintenance fares, and whether maintenance is paused
     Status {
         /// As JSON
@@ -119,6 +122,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Maintain(options) => return maintain::maintain(options).await,
         Command::Verify(options) => return verify::verify(options).await,
+        Command::Doctor(options) => return doctor::doctor(options).await,
         Command::Status { json } => operate::status(json).await?,
         Command::Pause { reason } => operate::pause(&reason).await?,
         Command::Resume => operate::resume().await?,

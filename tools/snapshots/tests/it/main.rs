@@ -272,7 +272,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
-    assert_eq!(migrated["applied"].as_array().unwrap().len(), 9);
+    assert_eq!(migrated["applied"].as_array().unwrap().len(), 7);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
     serving.stop(Signal::SIGINT);
@@ -786,5 +786,41 @@ fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
 
     let (code, said, _) = output(&mut rollback());
     assert_eq!((code, said.as_str()), (Some(0), "there is nothing to roll back\n"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn doctor_is_quiet_where_all_is_well_and_tells_by_its_exit_code_whether_something_refuses() {
+    let host = Host::start();
+    let folder = folder("doctor");
+    let empty = host.database("empty", "SELECT 1");
+    let doctor = |url: &str, arguments: &[&str]| output(snapshots(&folder, Some(url)).arg("doctor").args(arguments));
+    let (code, text, _) = doctor(&empty, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("refuses both") && text.contains("host_table_missing"), "{text}");
+
+    let url = host.database("doctor", HOST_SCHEMA);
+    let (code, text, _) = doctor(&url, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("EFFECT") && text.contains("cure: run `snapshots migrate`"), "{text}");
+    assert_eq!(text.lines().last().unwrap(), "snapshots and archiving can run; 1 finding to know of");
+    succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
+    assert_eq!(doctor(&url, &[]), (Some(0), "all is well\n".into(), String::new()));
+
+    host.execute(
+        "doctor",
+        r#"CREATE RULE keep AS ON DELETE TO "EventLog" DO INSTEAD NOTHING; DROP INDEX "EventLog_createdAt_idx""#,
+    );
+    let (code, text, _) = doctor(&url, &[]);
+    assert_eq!(code, Some(1));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[1].starts_with("refuses archiving  delete_rule"), "refusals come first: {text}");
+    assert_eq!(lines.last().unwrap(), &"snapshots can be taken, but nothing is archived: do what the refusals say");
+    let (code, text, _) = doctor(&url, &["--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["refusesSnapshots"], &report["refusesArchive"]), (Some(1), &json!(false), &json!(true)));
+    let codes: Vec<_> = report["findings"].as_array().unwrap().iter().map(|found| &found["code"]).collect();
+    assert_eq!(codes, ["delete_rule", "no_time_index"]);
+    assert_eq!(report["findings"][1]["cure"], r#"CREATE INDEX CONCURRENTLY ON public."EventLog" ("createdAt");"#);
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -2,11 +2,12 @@
 -- of "EventLog", "archivedAt" (NULL while hot), and what the host has dropped since (NULL while hot).
 
 -- Makes the view and the function beneath it as the columns are now; changes nothing when they are so already. Called by each
--- `migrate`, after the archive was given the columns of "EventLog".
+-- `migrate`, after the archive was given the columns of "EventLog". Types and collations are the archive's, which are
+-- PostgreSQL's own: the view must not depend on one of the host's.
 -- A view depends on the columns that it names, so the host could not drop or alter one of "EventLog". The text of a function
 -- depends on nothing. The planner puts the text in the function's place, so that conditions reach the indexes of both tables;
 -- that is why the function has no settings, names the schema, and returns records. It reads as whoever reads the view.
-CREATE FUNCTION stream_history_refresh() RETURNS void
+CREATE OR REPLACE FUNCTION stream_history_refresh() RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     mirror regclass := '"StreamArchive"';
@@ -21,6 +22,12 @@ BEGIN
         string_agg(
             CASE
                 WHEN e.attname IS NULL THEN 'NULL::' || format_type(a.atttypid, a.atttypmod)
+                WHEN e.atttypid <> a.atttypid
+                    THEN format('e.%I::%s', a.attname, format_type(a.atttypid, a.atttypmod))
+                    || CASE WHEN a.attcollation <> 0 THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
+                WHEN e.attcollation <> a.attcollation
+                    THEN format('e.%I COLLATE %s', a.attname, a.attcollation::regcollation)
+                -- As it is: a condition reaches the host's indexes.
                 ELSE format('e.%I', a.attname)
             END || format(' AS %I', a.attname),
             ', ' ORDER BY a.attnum),
@@ -34,6 +41,8 @@ BEGIN
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_attribute e
         ON e.attrelid = '"EventLog"'::regclass AND e.attname = a.attname AND e.attnum > 0 AND NOT e.attisdropped
+        -- One of the host's own is another thing.
+        AND e.attname <> 'archivedAt'
     -- A host's column of the name "tier" is left out: the view has one.
     WHERE a.attrelid = mirror AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> 'tier';
 

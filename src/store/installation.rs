@@ -1,0 +1,187 @@
+//! What of the service's own is there, and what somebody has dropped.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use crate::error::Result;
+use crate::model::Month;
+
+/// All that the migrations make, by name: a rollback drops it, so it is listed there.
+const DROPPED: &str = include_str!("sql/drop_all.sql");
+
+/// Where the applied migrations are recorded. The host's ORM has a table of its own, under another name.
+pub(crate) const MIGRATION_TABLE: &str = "snapshot_service_migrations";
+
+/// What of the service's own is missing.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    /// Whether anything of it is there: what is missing then was dropped, or was never finished.
+    pub(crate) is_installed: bool,
+    pub(crate) tables: BTreeSet<String>,
+    pub(crate) functions: BTreeSet<String>,
+}
+
+impl Missing {
+    /// Whether there is nothing to be made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.functions.is_empty()
+    }
+
+    fn has(&self, table: &str) -> bool {
+        !self.tables.contains(table)
+    }
+}
+
+/// Names in the statement of [`DROPPED`] that begins with `command`, one on a line.
+fn names(command: &str) -> Vec<&'static str> {
+    let statement = DROPPED.split(';').find_map(|statement| statement.split_once(command));
+    let lines = statement.map_or("", |(_, names)| names).lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| line.split(['(', ',']).next().unwrap_or(line).trim_matches('"')).collect()
+}
+
+/// Looks for all that the migrations make.
+pub(crate) async fn list_missing(client: &impl GenericClient) -> Result<Missing> {
+    let (tables, mut functions) = (names("DROP TABLE"), names("DROP FUNCTION"));
+    // The one beneath the view is made after the migrations, by each `migrate`.
+    functions.retain(|name| *name != "stream_history");
+    let row = client
+        .query_typed_one(
+            include_str!("sql/list_missing.sql"),
+            &[(&tables, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    let set = |name| -> Result<BTreeSet<String>> { Ok(row.try_get::<_, Vec<String>>(name)?.into_iter().collect()) };
+    Ok(Missing { is_installed: row.try_get("is_installed")?, tables: set("tables")?, functions: set("functions")? })
+}
+
+/// Forgets that these `versions` of the migrations were applied, so that they are applied again.
+pub(crate) async fn forget_migrations(client: &impl GenericClient, versions: &[i32]) -> Result<()> {
+    let there = "SELECT to_regclass($1) IS NOT NULL AS there";
+    if client.query_typed_one(there, &[(&MIGRATION_TABLE, Type::TEXT)]).await?.try_get("there")? {
+        let sql = format!("DELETE FROM {MIGRATION_TABLE} WHERE version = ANY ($1)");
+        client.execute_typed(&sql, &[(&versions, Type::INT4_ARRAY)]).await?;
+    }
+    Ok(())
+}
+
+/// A month of the archive whose partition is gone.
+#[derive(Debug)]
+pub(crate) struct LostMonth {
+    pub(crate) month: Month,
+    /// By the ledger.
+    pub(crate) rows: u64,
+}
+
+/// Months that have rows by the ledger, and no table, oldest first. A table that is not attached is not gone.
+pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Missing) -> Result<Vec<LostMonth>> {
+    if !missing.has("ArchiveSeal") {
+        return Ok(Vec::new());
+    }
+    let rows = client
+        .query_typed(
+            // Rows of kind completed were adopted before, and are counted there.
+            r#"SELECT month, sum(CASE kind WHEN 'restored' THEN -rows WHEN 'completed' THEN 0 ELSE rows END)::bigint AS rows
+               FROM "ArchiveSeal"
+               WHERE to_regclass(quote_ident('StreamArchive_' || replace(month, '-', '_'))) IS NULL
+               GROUP BY month
+               HAVING sum(CASE kind WHEN 'restored' THEN -rows WHEN 'completed' THEN 0 ELSE rows END) > 0
+               ORDER BY month"#,
+            &[],
+        )
+        .await?;
+    let parse = |row: &tokio_postgres::Row| {
+        Ok(LostMonth {
+            month: row.try_get::<_, &str>("month")?.parse()?,
+            rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
+        })
+    };
+    rows.iter().map(parse).collect()
+}
+
+/// What is lost with the tables that are `missing` and with `months`, one sentence each. Counts come from what is left: the
+/// ledger's entries, or what the runs have counted.
+pub(crate) async fn describe_losses(
+    client: &impl GenericClient,
+    missing: &Missing,
+    months: &[LostMonth],
+) -> Result<Vec<String>> {
+    let mut lost = Vec::new();
+    if !missing.is_installed {
+        return Ok(lost);
+    }
+    for table in &missing.tables {
+        let runs = missing.has("MaintenanceRun");
+        let (what, consequence) = match table.as_str() {
+            "StreamArchive" if missing.has("ArchiveSeal") => {
+                let rows: u64 = months.iter().map(|month| month.rows).sum();
+                (format!(" with {rows} logs, by the ledger"), "restore them from a backup")
+            }
+            "StreamArchive" if runs => {
+                let sql = r#"SELECT sum("logsArchived" - "logsRestored")::bigint FROM "MaintenanceRun""#;
+                (format!(" with {} logs, by the runs' counts", count(client, sql).await?), "restore them from a backup")
+            }
+            "StreamSnapshot" if runs => {
+                let sql = r#"SELECT sum("snapshotsCreated")::bigint FROM "MaintenanceRun""#;
+                let rows = count(client, sql).await?;
+                (format!(" with {rows} snapshots at most, by the runs' counts"), "restore them from a backup")
+            }
+            "ArchiveRemoval" if missing.has("ArchiveSeal") => {
+                let sql = r#"SELECT sum(rows)::bigint FROM "ArchiveSeal" WHERE kind IN ('restored', 'completed')"#;
+                let rows = count(client, sql).await?;
+                (format!(" with {rows} digests, by the ledger"), "batches that rows left cannot be verified any more")
+            }
+            "RestoredLog" if runs => {
+                let sql = r#"SELECT sum("logsRestored")::bigint FROM "MaintenanceRun""#;
+                let rows = count(client, sql).await?;
+                (format!(" with {rows} ids at most, by the runs' counts"), "restored logs will be archived again")
+            }
+            "ArchiveSeal" => {
+                (UNKNOWN.into(), "the archive is sealed anew as it is: what was altered before is not found")
+            }
+            "ArchiveMonth" if missing.has("ArchiveSeal") => {
+                let sql = r#"SELECT count(DISTINCT month) FROM "ArchiveSeal""#;
+                (
+                    format!(" with {} heads, by the ledger", count(client, sql).await?),
+                    "they are made anew from its entries",
+                )
+            }
+            "LegalHold" => (UNKNOWN.into(), "no stream is on hold any more: place the holds again before the next run"),
+            "MaintenancePause" => (UNKNOWN.into(), "maintenance is not paused any more"),
+            "StreamIdentity" => (UNKNOWN.into(), "the ids of streams that are gone are not known any more"),
+            "MaintenanceRun" => (UNKNOWN.into(), "a month that was run may be run again"),
+            MIGRATION_TABLE => (UNKNOWN.into(), "the migrations are applied again"),
+            _ => (UNKNOWN.into(), "it is empty now"),
+        };
+        lost.push(format!("the table \"{table}\" was gone{what}: {consequence}"));
+    }
+    for LostMonth { month, rows } in months {
+        lost.push(format!(
+            "{month} of the archive was gone with {rows} logs, by the ledger: restore them from a backup"
+        ));
+    }
+    Ok(lost)
+}
+
+const UNKNOWN: &str = ", and how many rows it had is not known";
+
+async fn count(client: &impl GenericClient, sql: &str) -> Result<i64> {
+    let count: Option<i64> = client.query_typed_one(sql, &[]).await?.try_get(0)?;
+    Ok(count.unwrap_or(0).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_what_a_rollback_drops() {
+        assert!(names("DROP TABLE").contains(&"StreamArchive"));
+        assert!(names("DROP TABLE").contains(&MIGRATION_TABLE));
+        assert!(names("DROP FUNCTION").contains(&"archive_removal_digest"));
+        let all = names("DROP TABLE").into_iter().chain(names("DROP FUNCTION"));
+        let is_name = |name: &str| name.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+        assert!(all.into_iter().all(is_name));
+    }
+}

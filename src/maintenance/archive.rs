@@ -9,11 +9,11 @@ use tracing::{debug, info, warn};
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Result, chain};
-use crate::model::{MAX_REPORTED_IDS, Month, Phase, StopReason};
+use crate::model::{MAX_REPORTED_IDS, Month, Phase, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, BatchRequest, Due, MovedBatch, Position, Settled};
 use crate::store::ledger::{self, LedgerRange};
-use crate::store::maintenance_runs::{InUse, MonthProgress, Progress};
+use crate::store::maintenance_runs::{self, InUse, MonthProgress, Progress};
 use crate::store::row_form::RowForm;
 use crate::store::{partitions, session};
 
@@ -129,7 +129,15 @@ pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -
         }
     }
     let list = partitions::list_unindexed_partitions(&*client);
-    for month in session::read(client, &slice.settings.limits(), list).await? {
+    let mut unindexed = session::read(client, &slice.settings.limits(), list).await?;
+    if slice.run.scope == Scope::Restore && !unindexed.is_empty() {
+        let others = maintenance_runs::is_another_run_held(&*client, slice.run.id);
+        if session::read(client, &slice.settings.limits(), others).await? {
+            // Whoever loads a partition at this moment builds its indexes afterwards, and would wait for this.
+            unindexed.clear();
+        }
+    }
+    for month in unindexed {
         if let Some(stop) = index_partition(slice, client, month).await? {
             return Ok(Some(stop));
         }

@@ -172,7 +172,10 @@ impl<'a> Steps<'a> {
             let holder = self.holder();
             let lease = match month {
                 Some(month) => maintenance_runs::take_month(&transaction, lease_seconds, id, &holder, month).await?,
-                None => maintenance_runs::take_over_run(&transaction, lease_seconds, false, Some(&holder)).await?,
+                None => {
+                    let (scope, force) = (Scope::Maintenance, false);
+                    maintenance_runs::take_over_run(&transaction, lease_seconds, scope, force, Some(&holder)).await?
+                }
             };
             if let Some(lease) = lease.filter(|lease| lease.run_id == id) {
                 let begun = run::load(&transaction, lease).await?;
@@ -181,7 +184,7 @@ impl<'a> Steps<'a> {
                 return Ok(Ok(begun));
             }
             drop(transaction);
-            run::check_free(self.pool, self.settings).await?;
+            run::check_free(self.pool, self.settings, Scope::Maintenance).await?;
         }
     }
 }

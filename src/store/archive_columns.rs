@@ -31,6 +31,8 @@ struct MirroredColumn {
     quoted: String,
     /// Its type in `EventLog`.
     wanted: String,
+    /// The same without its length, as SQL writes it.
+    own_type: String,
     /// Its collation there, as SQL writes it, when that is not the type's own.
     collation: Option<String>,
     /// Its type in the archive.
@@ -89,13 +91,18 @@ impl MirroredColumns {
         self.join_restored(|column| column.quoted.clone())
     }
 
+    /// The same, each behind `prefix`.
+    pub(super) fn restored_names_of(&self, prefix: &str) -> String {
+        self.join_restored(|column| format!("{prefix}{}", column.quoted))
+    }
+
     /// What is written in them, of the archived row `g`: what `EventLog` requires and the row never got is the default, and
-    /// `event_index` for that.
+    /// `event_index` for that. Each value becomes one of `EventLog`'s own type: the archive may have it as text.
     pub(super) fn restored_values(&self, event_index: &str) -> String {
-        self.join_restored(|MirroredColumn { name, quoted, is_required, default, .. }| match default {
-            _ if name == EVENT_INDEX => event_index.into(),
-            Some(default) if *is_required => format!("COALESCE(g.{quoted}, {default})"),
-            _ => format!("g.{quoted}"),
+        self.join_restored(|MirroredColumn { name, quoted, own_type, is_required, default, .. }| match default {
+            _ if name == EVENT_INDEX => format!("({event_index})::{own_type}"),
+            Some(default) if *is_required => format!("COALESCE(g.{quoted}::{own_type}, {default})"),
+            _ => format!("g.{quoted}::{own_type}"),
         })
     }
 
@@ -185,6 +192,7 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
             name: row.try_get("name")?,
             quoted: row.try_get("quoted")?,
             wanted: row.try_get("wanted")?,
+            own_type: row.try_get("own_type")?,
             collation: row.try_get("collation")?,
             archived: row.try_get("archived")?,
             is_required: row.try_get("is_required")?,

@@ -11,8 +11,8 @@ use super::event_log::{self, Position};
 use super::page;
 use crate::error::{Error, Result};
 use crate::model::{
-    Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
-    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason,
+    ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
+    Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -32,18 +32,25 @@ impl Taken {
     }
 }
 
-/// Takes the lease of the open run, unless somebody else holds it or maintenance is paused. Slices of one `execution` of
+/// Takes the lease of the open run that is in the way of one of `scope` or is what it asks for, unless somebody else holds it or maintenance is paused. Slices of one `execution` of
 /// the state machine follow each other: the last one has it.
 pub(crate) async fn take_over_run(
     client: &impl GenericClient,
     lease_seconds: f64,
+    scope: Scope,
     force: bool,
     execution: Option<&str>,
 ) -> Result<Option<Taken>> {
+    let is_restore = scope == Scope::Restore;
     let row = client
         .query_typed_opt(
             include_str!("sql/take_over_run.sql"),
-            &[(&lease_seconds, Type::FLOAT8), (&force, Type::BOOL), (&execution, Type::TEXT)],
+            &[
+                (&lease_seconds, Type::FLOAT8),
+                (&force, Type::BOOL),
+                (&execution, Type::TEXT),
+                (&is_restore, Type::BOOL),
+            ],
         )
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
@@ -167,6 +174,8 @@ pub(crate) struct MonthProgress {
     pub(crate) conflicts: u64,
     /// Their ids, the first hundred.
     pub(crate) conflict_ids: Vec<String>,
+    /// Why these stay, where a restore left them.
+    pub(crate) conflict_details: Vec<ConflictDetail>,
 }
 
 /// How far a month was before its first batch with rows in use.
@@ -310,10 +319,10 @@ pub(crate) async fn release_lease(client: &impl GenericClient, lease: &Taken, en
     Ok(())
 }
 
-/// Ends the open run for good: whoever works on it can commit nothing more. Returns its id, or none when none is open.
-pub(crate) async fn cancel_open_run(client: &impl GenericClient) -> Result<Option<Uuid>> {
-    let row = client
-        .query_typed_opt(
+/// Ends the open runs for good: whoever works on them can commit nothing more. Returns their ids.
+pub(crate) async fn cancel_open_runs(client: &impl GenericClient) -> Result<Vec<Uuid>> {
+    let rows = client
+        .query_typed(
             r#"UPDATE "MaintenanceRun"
                SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC', "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
                    status = 'interrupted', "stopReason" = 'cancelled', "waitingFor" = NULL,
@@ -322,13 +331,32 @@ pub(crate) async fn cancel_open_run(client: &impl GenericClient) -> Result<Optio
             &[],
         )
         .await?;
-    row.map(|row| Ok(row.try_get("id")?)).transpose()
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// The run that is not finished.
-pub(crate) async fn find_open_run(client: &impl GenericClient) -> Result<Option<MaintenanceRun>> {
-    let row = client.query_typed_opt(&format!(r#"{COLUMNS} WHERE "finishedAt" IS NULL"#), &[]).await?;
-    row.map(|row| parse(&row)).transpose()
+/// The runs that are not finished: a restore, and before it one of another scope.
+pub(crate) async fn list_open_runs(client: &impl GenericClient) -> Result<Vec<MaintenanceRun>> {
+    let sql = format!(r#"{COLUMNS} WHERE "finishedAt" IS NULL ORDER BY scope = 'restore'"#);
+    client.query_typed(&sql, &[]).await?.iter().map(parse).collect()
+}
+
+/// An open run beside which none of `scope` may start.
+pub(crate) async fn find_excluding_run(client: &impl GenericClient, scope: Scope) -> Result<Option<MaintenanceRun>> {
+    Ok(list_open_runs(client).await?.into_iter().find(|run| run.scope.excludes(scope)))
+}
+
+/// Whether somebody works on another run than `id`.
+pub(crate) async fn is_another_run_held(client: &impl GenericClient, id: Uuid) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT EXISTS (
+                   SELECT FROM "MaintenanceRun"
+                   WHERE id <> $1 AND "finishedAt" IS NULL AND "leaseExpiresAt" > clock_timestamp() AT TIME ZONE 'UTC'
+               ) AS held"#,
+            &[(&id, Type::UUID)],
+        )
+        .await?;
+    Ok(row.try_get("held")?)
 }
 
 /// The scheduled run of `period`.
@@ -379,7 +407,9 @@ pub(crate) async fn find_last_rate(client: &impl GenericClient) -> Result<Option
 pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result<bool> {
     let rows = client
         .execute_typed(
-            r#"UPDATE "MaintenanceRun" SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+            r#"UPDATE "MaintenanceRun"
+               SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC',
+                   error = concat_ws('; ', error, 'given up, so that other runs can start')
                WHERE id = $1 AND "finishedAt" IS NULL AND "leaseHolder" IS NULL"#,
             &[(&id, Type::UUID)],
         )
@@ -439,6 +469,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         held(HeldBackReason::LegalHold, |month| month.on_hold),
         held(HeldBackReason::Restored, |month| month.restored),
     ];
+    let conflict_details = months.values().flat_map(|month| month.conflict_details.iter().cloned());
     let conflict_ids = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
     let target: Option<serde_json::Value> = row.try_get("target")?;
     let chain_head: Option<String> = row.try_get("chainHeadId")?;
@@ -470,6 +501,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         logs_restored: restored,
         conflicts: months.values().map(|month| month.conflicts).sum(),
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
+        conflict_details: conflict_details.take(MAX_REPORTED_IDS).collect(),
         held_back: held_back.collect(),
         current_month: month("currentMonth")?,
         rows_per_second,

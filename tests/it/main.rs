@@ -16,6 +16,7 @@ mod pinning;
 mod proof;
 mod property;
 mod reading;
+mod restore;
 mod roles;
 mod runs;
 mod snapshots;

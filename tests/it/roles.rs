@@ -232,7 +232,7 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     let later = time("2026-05-31T03:00:00Z");
     let at_once = Deadline::after(std::time::Duration::ZERO);
     assert!(!service.run_maintenance(again, later, &at_once).await.unwrap().complete);
-    service.cancel_maintenance().await.unwrap().unwrap();
+    service.cancel_maintenance().await.unwrap().pop().unwrap();
     let run = service.run_maintenance(again, later, &forever).await.unwrap();
     assert_eq!((run.status, run.logs_archived), (RunStatus::SucceededWithFindings, 900));
     database.assert_nothing_lost_or_doubled().await;

@@ -38,7 +38,7 @@ leaf_difference AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM found WHERE found.leaf = leaf.leaf)
 )
 SELECT
-    ARRAY(SELECT place FROM leaf_difference ORDER BY place LIMIT $4) AS sealed_places,
+    ARRAY(SELECT place::bigint FROM leaf_difference ORDER BY place LIMIT $4) AS sealed_places,
     ARRAY(SELECT place FROM row_difference ORDER BY place LIMIT $4) AS present_places,
     ARRAY(SELECT id FROM row_difference ORDER BY place LIMIT $4) AS present_ids,
     (

@@ -239,6 +239,28 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
 }
 
 #[tokio::test]
+async fn a_maintainer_finds_out_which_logs_the_host_takes_no_more() {
+    let database = TestDatabase::migrated().await;
+    insert_events(&database, 90).await;
+    let maintainer = login(&database, "maintainer", MAINTAIN).await;
+    let service = maintainer.service_with_batches_of(40);
+    let (now, forever) = (time(NOW), Deadline::never());
+    service.run_maintenance(Trigger::Api.request(), now, &forever).await.unwrap();
+    database
+        .execute(
+            r#"ALTER TABLE "EventLog" ADD CONSTRAINT most CHECK (ledger <> 9);
+               CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+               CREATE TRIGGER let_go AFTER INSERT ON "EventLog" FOR EACH ROW EXECUTE FUNCTION let_go()"#,
+        )
+        .await;
+    let everything = RestoreRequest::new(Some(stream("42")), None, None, None).unwrap();
+    let run = service.restore(&everything, now, &forever).await.unwrap();
+    assert_eq!((run.logs_restored, run.conflicts, run.complete), (89, 1, true));
+    assert_eq!(run.conflict_details[0].constraint.as_deref(), Some("most"));
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
 async fn a_maintainer_fills_in_what_the_former_service_dropped_and_drops_what_came_twice() {
     let database = TestDatabase::of_host().await;
     database.execute(LEGACY_TABLES).await;

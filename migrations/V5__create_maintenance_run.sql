@@ -1,5 +1,6 @@
 -- "MaintenanceRun": each run of maintenance, what it is about, how far it is, and who works on it.
--- A run is open until "finishedAt"; there is one open run at most. Whoever works on it holds its lease: "leaseHolder" until
+-- A run is open until "finishedAt"; there are one open restore and one open run of another scope at most, and beside a rollback
+-- none. Whoever works on it holds its lease: "leaseHolder" until
 -- "leaseExpiresAt". Every transaction of the run renews the lease and records the progress; without the lease it cannot
 -- commit. All times are UTC; those of the lease are the database's own, so that no two clocks are compared.
 CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
@@ -42,10 +43,13 @@ CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     "logsRestored"      BIGINT NOT NULL DEFAULT 0,
     target              JSONB,                       -- what a restore is about; see RestoreTarget
     "hostFindings"      JSONB NOT NULL DEFAULT '[]', -- what the host has that refuses, holds or warns; see HostFinding
-    CHECK ((period IS NOT NULL) = (trigger = 'schedule'))
+    CHECK ((period IS NOT NULL) = (trigger = 'schedule')),
+    -- Two lanes: no restore keeps snapshots from being taken. A rollback takes both. The constraint decides which of two
+    -- triggers starts a run.
+    CONSTRAINT "MaintenanceRun_open_excl" EXCLUDE USING gist ((
+        CASE scope WHEN 'restore' THEN int4range(2, 3) WHEN 'rollback' THEN int4range(1, 3) ELSE int4range(1, 2) END
+    ) WITH &&) WHERE ("finishedAt" IS NULL)
 );
--- One open run at most: the constraint decides which of two triggers starts it.
-CREATE UNIQUE INDEX IF NOT EXISTS "MaintenanceRun_open_key" ON "MaintenanceRun" ((true)) WHERE "finishedAt" IS NULL;
 CREATE INDEX IF NOT EXISTS "MaintenanceRun_startedAt_id_idx" ON "MaintenanceRun" ("startedAt" DESC, id DESC);
 
 -- "MaintenancePause": while it has its one row, no run goes on and none starts.

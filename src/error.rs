@@ -78,10 +78,15 @@ pub enum Error {
         columns: Vec<String>,
     },
     /// `EventLog` did not take archived logs back.
-    #[error("\"EventLog\" did not take {rows} logs back as they were: look at its triggers and rules")]
+    #[error(
+        "\"EventLog\" does not take {} back as they were: look at {}, disable what swallows or alters them (ALTER TABLE \
+         \"EventLog\" DISABLE TRIGGER, or RULE), and restore again", refused_logs(*rows), hooks(by)
+    )]
     RestoreRefused {
-        /// How many, of one batch.
+        /// How many, of one batch; 0 before the first.
         rows: u64,
+        /// The triggers and rules that may be why, each with its table.
+        by: Vec<String>,
     },
     /// Something of the host's cannot be worked with.
     #[error("{}{}", finding.message, finding.cure.as_ref().map_or_else(String::new, |cure| format!(": {cure}")))]
@@ -275,6 +280,14 @@ impl Error {
             Self::NotContinued { .. } => "not_continued",
         }
     }
+}
+
+fn refused_logs(rows: u64) -> String {
+    if rows == 0 { "archived logs".into() } else { format!("{rows} archived logs") }
+}
+
+fn hooks(by: &[String]) -> String {
+    if by.is_empty() { "its triggers, rules and columns".into() } else { by.join(", ") }
 }
 
 fn oldest_snapshot(oldest: Option<(Month, DateTime<Utc>)>) -> String {

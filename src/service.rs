@@ -221,14 +221,23 @@ impl SnapshotService {
         session::read(&client, &self.read_limits(), maintenance_runs::find_run(&**client, id)).await
     }
 
-    /// The run that is under way or waits to be continued, or none.
+    /// The run that is under way or waits to be continued, or none. Beside a restore, the other one.
     ///
     /// # Errors
     ///
     /// As [`get_snapshot`](Self::get_snapshot).
     pub async fn get_open_maintenance_run(&self) -> Result<Option<MaintenanceRun>> {
+        Ok(self.list_open_maintenance_runs().await?.into_iter().next())
+    }
+
+    /// The runs that are under way or wait to be continued: one restore at most, and before it one of another scope.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn list_open_maintenance_runs(&self) -> Result<Vec<MaintenanceRun>> {
         let client = self.pool.get().await?;
-        session::read(&client, &self.read_limits(), maintenance_runs::find_open_run(&**client)).await
+        session::read(&client, &self.read_limits(), maintenance_runs::list_open_runs(&**client)).await
     }
 
     /// The last month that the schedule has run, or none.
@@ -279,19 +288,21 @@ impl SnapshotService {
         Ok(pause)
     }
 
-    /// Ends the open run for good, and returns it, or none when none was open. Whoever works on it commits nothing more;
-    /// what was committed stays. A period whose run was cancelled is not run again by the schedule.
+    /// Ends every open run for good, and returns them. Whoever works on one commits nothing more; what was committed stays.
+    /// A period whose run was cancelled is not run again by the schedule.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`](crate::Error::Unavailable) and the like.
-    pub async fn cancel_maintenance(&self) -> Result<Option<MaintenanceRun>> {
+    pub async fn cancel_maintenance(&self) -> Result<Vec<MaintenanceRun>> {
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.read_limits()).await?;
-        let Some(id) = maintenance_runs::cancel_open_run(&transaction).await? else { return Ok(None) };
-        let run = maintenance_runs::find_run(&transaction, id).await?;
+        let mut runs = Vec::new();
+        for id in maintenance_runs::cancel_open_runs(&transaction).await? {
+            runs.extend(maintenance_runs::find_run(&transaction, id).await?);
+        }
         transaction.commit().await?;
-        Ok(run)
+        Ok(runs)
     }
 
     /// A stream's snapshot of `month`, or none. `stream` is either of its ids (domain rule 8).
@@ -386,7 +397,9 @@ impl SnapshotService {
 
     /// Moves archived logs back to `EventLog`, whole; they stay there until they are released. `now` is the run's start.
     ///
-    /// A run that is open is finished first. Works until `deadline`; calling again continues.
+    /// A log that `EventLog` does not take stays in the archive: the run names it and the constraint, and moves the others.
+    /// Another restore that is open is finished first; other runs go on beside it. Works until `deadline`; calling again
+    /// continues.
     ///
     /// # Errors
     ///

@@ -12,11 +12,11 @@ use super::throttle::wait_while_busy;
 use super::vacuum::vacuum;
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFacts, HostLimits, findings};
-use crate::model::{HeldBack, Month, Phase, StopReason};
+use crate::model::{HeldBack, Month, Phase, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
 use crate::store::ledger::{self, LedgerRange};
-use crate::store::maintenance_runs::{MonthProgress, Progress};
+use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
 use crate::store::remainder::{self, Remainder, Rules};
 use crate::store::row_form::RowForm;
@@ -140,7 +140,15 @@ pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -
         }
     }
     let list = partitions::list_unindexed_partitions(&*client);
-    for month in session::read(client, &slice.settings.limits(), list).await? {
+    let mut unindexed = session::read(client, &slice.settings.limits(), list).await?;
+    if slice.run.scope == Scope::Restore && !unindexed.is_empty() {
+        let others = maintenance_runs::is_another_run_held(&*client, slice.run.id);
+        if session::read(client, &slice.settings.limits(), others).await? {
+            // Whoever loads a partition at this moment builds its indexes afterwards, and would wait for this.
+            unindexed.clear();
+        }
+    }
+    for month in unindexed {
         if let Some(stop) = index_partition(slice, client, month).await? {
             return Ok(Some(stop));
         }

@@ -8,7 +8,7 @@ use super::archive::{analyze, prepare_partitions};
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Result};
-use crate::model::{MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
+use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Position};
 use crate::store::maintenance_runs::{self, MonthProgress, Progress};
@@ -105,12 +105,17 @@ async fn check_rollback(slice: &Slice<'_>, client: &Client) -> Result<()> {
     let run = session::read(client, &slice.settings.limits(), find).await?;
     let run = run.ok_or(Error::LeaseLost { run: slice.run.id })?;
     if run.conflicts > 0 {
-        let such_as = run.conflict_ids.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         let conflicts = run.conflicts;
-        let reason = format!(
-            "{conflicts} archived logs have others in their way in \"EventLog\" (such as {such_as}): \
-             see to them and go on, or give the rollback up with `snapshots cancel`"
-        );
+        let is_in_the_way = |detail: &&ConflictDetail| ["same_id", "same_event"].contains(&detail.reason.as_str());
+        let refused: Vec<_> = run.conflict_details.iter().filter(|detail| !is_in_the_way(detail)).collect();
+        let what = if refused.is_empty() {
+            let such_as = run.conflict_ids.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+            format!("{conflicts} archived logs have others in their way in \"EventLog\" (such as {such_as})")
+        } else {
+            let such_as = refused.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            format!("{conflicts} archived logs are not taken by \"EventLog\" (such as {such_as})")
+        };
+        let reason = format!("{what}: see to them and go on, or give the rollback up with `snapshots cancel`");
         return Err(Error::RollbackRefused { reason });
     }
     if !run.held_back.is_empty() {
@@ -198,9 +203,12 @@ impl Restoring<'_> {
         self.slice.commit(transaction, &made).await?;
         (self.rows, *progress) = (rows, next);
         debug!(run = %run.id, %month, rows = batch.moved, seen = batch.seen, "snapshot maintenance: restore batch");
-        if !batch.conflicts.is_empty() {
-            let (conflicts, such_as) = (batch.conflicts.len(), batch.conflicts.iter().take(10).collect::<Vec<_>>());
-            warn!(run = %run.id, conflicts, ?such_as, "snapshot maintenance: logs with others in their way stay in the archive");
+        if batch.conflicts > 0 {
+            let such_as: Vec<_> = batch.conflict_details.iter().take(10).map(ToString::to_string).collect();
+            warn!(
+                run = %run.id, conflicts = batch.conflicts, ?such_as,
+                "snapshot maintenance: logs that EventLog does not take stay in the archive"
+            );
         }
         Ok(batch)
     }
@@ -211,9 +219,11 @@ fn after(progress: &MonthProgress, batch: &RestoredBatch) -> MonthProgress {
     let mut next = progress.clone();
     next.moved += batch.moved;
     next.on_hold += batch.on_hold;
-    next.conflicts += batch.conflicts.len() as u64;
+    next.conflicts += batch.conflicts;
     let room = MAX_REPORTED_IDS.saturating_sub(next.conflict_ids.len());
-    next.conflict_ids.extend(batch.conflicts.iter().take(room).cloned());
+    let details = batch.conflict_details.iter().take(room);
+    next.conflict_ids.extend(details.clone().map(|detail| detail.log_id.clone()));
+    next.conflict_details.extend(details.cloned());
     next.after = batch.last.clone().or(next.after);
     next.place = batch.last_place.clone().or(next.place);
     if !batch.is_end {

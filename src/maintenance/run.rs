@@ -17,7 +17,7 @@ use crate::store::snapshots::count_streams;
 use crate::store::{host, maintenance_pause, server, session};
 
 /// Works on maintenance until `deadline`: on the run that is open, if one is, then on one that starts at `now` and does
-/// what is asked for. Returns the last of them as it then is.
+/// what is asked for. Returns the last of them as it then is. Restores are apart from other runs: neither waits for the other.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub(super) async fn start<'a>(
         if is_wanted {
             return Ok(Start::Wanted(Box::new(slice)));
         }
-        let (id, month) = (slice.run.id, slice.run.snapshot_month);
+        let (id, scope, month) = (slice.run.id, slice.run.scope, slice.run.snapshot_month);
         match slice.reported(Box::pin(work(&slice))).await {
             Ok(run) if !run.complete => return Ok(Start::Other(run)),
             // An older run was finished first; now for what was asked for.
@@ -98,10 +98,12 @@ pub(super) async fn start<'a>(
                 give_up(pool, settings, id).await?;
                 warn!(run = %id, error = chain(&error), "snapshot maintenance: somebody's restore is given up");
             }
-            // What keeps an older run from its end must not keep this month's snapshots from being taken: a month that is
-            // missed cannot be made up for. All that the older run has left to archive is due to the new one.
-            Err(error) if month < wanted.snapshot_month => {
-                warn!(run = %id, %month, error = chain(&error), "snapshot maintenance: an older run is given up");
+            // What keeps another run from its end must not keep this month's snapshots from being taken: a month that is
+            // missed cannot be made up for. All that the other run has left to archive is due to a later one.
+            Err(error)
+                if scope != Scope::Rollback && (month < wanted.snapshot_month || wanted.scope.takes_snapshots()) =>
+            {
+                warn!(run = %id, %month, error = chain(&error), "snapshot maintenance: the run that went first is given up");
                 give_up(pool, settings, id).await?;
             }
             Err(error) => return Err(error),
@@ -123,7 +125,9 @@ fn does(run: &MaintenanceRun, wanted: &NewRun) -> bool {
     if wanted.target.is_some() {
         return run.scope == wanted.scope && run.target == wanted.target;
     }
-    run.does(wanted.scope, &wanted.request, wanted.snapshot_month)
+    // One that has left its snapshots behind takes none of streams that are new, and whatever it is at may fail.
+    let is_past = wanted.scope == Scope::Snapshots && run.phase != Phase::Snapshots;
+    run.does(wanted.scope, &wanted.request, wanted.snapshot_month) && !is_past
 }
 
 async fn check_guard_rails(pool: &Pool, settings: &Settings, cutoff: DateTime<Utc>) -> Result<()> {
@@ -156,11 +160,14 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Opt
     let mut client = pool.get().await?;
     let lease_seconds = settings.lease.as_secs_f64();
     let transaction = session::begin(&mut client, &settings.limits()).await?;
+    let force = wanted.request.force;
     let mut taken =
-        maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.request.force, execution).await?;
+        maintenance_runs::take_over_run(&transaction, lease_seconds, wanted.scope, force, execution).await?;
     if taken.is_none() {
         // Before there is a run that could not go on.
-        if wanted.scope == Scope::Archive && maintenance_runs::find_open_run(&transaction).await?.is_none() {
+        if wanted.scope == Scope::Archive
+            && maintenance_runs::find_excluding_run(&transaction, wanted.scope).await?.is_none()
+        {
             check_snapshots(&transaction, wanted.snapshot_month).await?;
         }
         taken = maintenance_runs::insert_run(&transaction, lease_seconds, wanted, execution).await?;
@@ -199,9 +206,13 @@ fn check_rollback(run: &MaintenanceRun, wanted: &NewRun) -> Result<()> {
     if run.scope == Scope::Rollback {
         return Err(Error::UnderWay { run: Box::new(run.clone()) });
     }
-    let (id, scope) = (run.id, run.scope.as_str());
+    Err(rollback_refused(run))
+}
+
+fn rollback_refused(open: &MaintenanceRun) -> Error {
+    let (id, scope) = (open.id, open.scope.as_str());
     let reason = format!("run {id} ({scope}) is open: finish it first, or end it with `snapshots cancel`");
-    Err(Error::RollbackRefused { reason })
+    Error::RollbackRefused { reason }
 }
 
 /// Why no run could be begun: the run of the period if it has ended, or an error; none when there is no reason any more.
@@ -209,19 +220,21 @@ async fn find_finished(pool: &Pool, settings: &Settings, wanted: &NewRun) -> Res
     if let Some(run) = find_ended_period(pool, settings, wanted).await? {
         return Ok(Some(run));
     }
-    check_free(pool, settings).await?;
+    check_free(pool, settings, wanted.scope).await?;
     Ok(None)
 }
 
-/// Why no lease is to be had, if there is a reason.
-pub(super) async fn check_free(pool: &Pool, settings: &Settings) -> Result<()> {
+/// Why no lease of a run of `scope` is to be had, if there is a reason.
+pub(super) async fn check_free(pool: &Pool, settings: &Settings, scope: Scope) -> Result<()> {
     let client = pool.get().await?;
     let limits = settings.limits();
     if let Some(pause) = session::read(&client, &limits, maintenance_pause::find_pause(&**client)).await? {
         return Err(Error::Paused { pause });
     }
-    if let Some(run) = session::read(&client, &limits, maintenance_runs::find_open_run(&**client)).await? {
-        return Err(Error::UnderWay { run: Box::new(run) });
+    let find = maintenance_runs::find_excluding_run(&**client, scope);
+    if let Some(run) = session::read(&client, &limits, find).await? {
+        let waits_for_its_end = scope != Scope::Rollback || run.scope == scope || run.status == RunStatus::Running;
+        return Err(if waits_for_its_end { Error::UnderWay { run: Box::new(run) } } else { rollback_refused(&run) });
     }
     Ok(())
 }

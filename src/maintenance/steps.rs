@@ -172,7 +172,10 @@ impl<'a> Steps<'a> {
             let holder = self.holder();
             let lease = match month {
                 Some(month) => maintenance_runs::take_month(&transaction, lease_seconds, id, &holder, month).await?,
-                None => maintenance_runs::take_over_run(&transaction, lease_seconds, false, Some(&holder)).await?,
+                None => {
+                    let (scope, force) = (Scope::Maintenance, false);
+                    maintenance_runs::take_over_run(&transaction, lease_seconds, scope, force, Some(&holder)).await?
+                }
             };
             if let Some(lease) = lease.filter(|lease| lease.run_id == id) {
                 run::meet_host(&transaction, self.settings, id).await?;
@@ -182,7 +185,7 @@ impl<'a> Steps<'a> {
                 return Ok(Ok(begun));
             }
             drop(transaction);
-            run::check_free(self.pool, self.settings).await?;
+            run::check_free(self.pool, self.settings, Scope::Maintenance).await?;
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicU64};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +11,9 @@ use tracing::{info, warn};
 
 use super::{Deadline, Settings};
 use crate::error::{Error, Result};
-use crate::model::{Break, BreakKind, Month, Verification, VerificationRequest};
+use crate::model::{
+    Break, BreakKind, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
+};
 use crate::store::event_log::{Position, estimate_log_rows};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
@@ -32,7 +35,8 @@ pub(crate) async fn verify(
     now: DateTime<Utc>,
     deadline: &Deadline,
 ) -> Result<Verification> {
-    let verifying = Verifying { pool, settings, request, deadline };
+    let verifying =
+        Verifying { pool, settings, request, deadline, found: AtomicU64::new(0), logged: AtomicU64::new(0) };
     let (pieces, rows) = verifying.list_pieces().await?;
     let mut client = pool.get().await?;
     let transaction = session::begin(&mut client, &settings.limits()).await?;
@@ -47,6 +51,7 @@ pub(crate) async fn verify(
         Err(error) if error.retry().is_some() && deadline.has_come().is_some() => Ok(false),
         result => result,
     };
+    verifying.log_the_rest(&begun);
     // What was looked at stays so, whatever went wrong with the next piece.
     verifying.end(&begun, matches!(result, Ok(true))).await?;
     result?;
@@ -63,6 +68,10 @@ struct Verifying<'a> {
     settings: &'a Settings,
     request: &'a VerificationRequest,
     deadline: &'a Deadline,
+    /// Breaks that this call has found.
+    found: AtomicU64,
+    /// Those of them that it has logged.
+    logged: AtomicU64,
 }
 
 impl Verifying<'_> {
@@ -115,7 +124,12 @@ impl Verifying<'_> {
     }
 
     async fn record(&self, begun: &Continued, piece: &Piece, outcome: &Outcome) -> Result<()> {
+        self.found.fetch_add(outcome.break_count, atomic::Ordering::Relaxed);
         for found in &outcome.breaks {
+            if self.logged.load(atomic::Ordering::Relaxed) == MAX_LOGGED_BREAKS {
+                break;
+            }
+            self.logged.fetch_add(1, atomic::Ordering::Relaxed);
             warn!(verification = %begun.id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
         }
         let mut client = self.pool.get().await?;
@@ -123,6 +137,17 @@ impl Verifying<'_> {
         let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
         verification::record_piece(&transaction, begun, piece, outcome).await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// Says how many breaks are in no line of the log.
+    fn log_the_rest(&self, begun: &Continued) {
+        let more = self.found.load(atomic::Ordering::Relaxed) - self.logged.load(atomic::Ordering::Relaxed);
+        if more > 0 {
+            warn!(
+                verification = %begun.id, more,
+                "snapshot maintenance: there are more breaks; the verification has the first {MAX_REPORTED_BREAKS}"
+            );
+        }
     }
 
     async fn look_at_partitions(&self) -> Result<Outcome> {
@@ -138,7 +163,7 @@ impl Verifying<'_> {
                 "the partition {name} ({bounds}) of the archive is not of one month: no ledger has its rows"
             ),
         });
-        Ok(Outcome { breaks: breaks.collect(), ..Outcome::default() })
+        Ok(Outcome::of_all(0, 0, breaks.collect()))
     }
 
     async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
@@ -151,17 +176,23 @@ impl Verifying<'_> {
             Ok(None) => return Ok(Outcome { seals: 1, ..Outcome::default() }),
             Err(Error::ArchiveColumnsDiffer { columns }) => {
                 let message = format!("the archive has lost columns: {}", columns.join(", "));
-                return Ok(Outcome { seals: 1, rows: 0, breaks: vec![place.of_seal(BreakKind::RowAltered, &message)] });
+                return Ok(Outcome::of_all(0, 1, vec![place.of_seal(BreakKind::RowAltered, &message)]));
             }
             Err(error) => return Err(error),
         };
         let mut breaks = Vec::new();
+        let mut break_count = seal.excess_count + seal.mismatch_count;
         if seal.is_right && !seal.leaves_right {
             breaks.push(place.of_seal(BreakKind::SealAltered, "has leaves that are not its rows'"));
+            break_count += 1;
         }
         if !seal.is_right {
             let difference = verification::diff_seal(&transaction, month, sequence).await?;
             breaks = explain(place, &difference);
+            // Where few rows differ, all are named; where none does, the entry itself is the break.
+            let is_cut = breaks.len() == MAX_REPORTED_BREAKS;
+            let differences = if is_cut { difference.count } else { breaks.len() as u64 };
+            break_count = seal.excess_count + difference.mismatch_count + differences;
         }
         let excess = seal.excess_ids.iter();
         breaks.extend(excess.map(|id| {
@@ -174,7 +205,8 @@ impl Verifying<'_> {
             let message = format!("has the entry_hash {stored}, but its contents have {computed}; it was archived so");
             place.of_row(BreakKind::HashMismatch, id, &message)
         }));
-        Ok(Outcome { rows: seal.rows, seals: 1, breaks })
+        breaks.truncate(MAX_REPORTED_BREAKS);
+        Ok(Outcome { rows: seal.rows, seals: 1, break_count, breaks })
     }
 
     async fn look_at_month(&self, month: Month) -> Result<Outcome> {
@@ -182,6 +214,7 @@ impl Verifying<'_> {
         let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
         let mut breaks = Vec::new();
         let check = verification::check_month(&transaction, month).await?;
+        let mut break_count = check.count;
         for sequence in check.missing {
             breaks.push(Place { month, sequence }.of_seal(BreakKind::SealMissing, "is gone"));
         }
@@ -199,6 +232,7 @@ impl Verifying<'_> {
         if !check.is_head_right {
             let message = format!("the head of the ledger of {month} is not its last entry");
             breaks.push(of_month(BreakKind::SealAltered, None, message));
+            break_count += 1;
         }
         for id in check.unsealed_ids {
             let message = format!("row {id} of {month} is in no batch that was archived");
@@ -209,12 +243,14 @@ impl Verifying<'_> {
             breaks.push(of_month(BreakKind::RowMissing, Some(id), message));
         }
         let links = verification::list_unlinked(&transaction, Some(month), self.request.stream.as_deref()).await?;
-        for (id, parent) in links {
+        break_count += links.count;
+        for (id, parent) in links.named {
             let message =
                 format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row");
             breaks.push(of_month(BreakKind::LinkBroken, Some(id), message));
         }
-        Ok(Outcome { rows: 0, seals: 0, breaks })
+        breaks.truncate(MAX_REPORTED_BREAKS);
+        Ok(Outcome { rows: 0, seals: 0, break_count, breaks })
     }
 
     /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
@@ -243,7 +279,8 @@ impl Verifying<'_> {
                 let message = format!("has the entry_hash {stored}, but its contents have {computed}");
                 of_row(BreakKind::HashMismatch, id, message)
             });
-            let outcome = Outcome { rows: batch.rows, seals: 0, breaks: breaks.collect() };
+            let outcome =
+                Outcome { rows: batch.rows, seals: 0, break_count: batch.mismatch_count, breaks: breaks.collect() };
             self.record(begun, &Piece::Logs(after.clone()), &outcome).await?;
             if self.deadline.has_come().is_some() {
                 return Ok(false);
@@ -254,11 +291,11 @@ impl Verifying<'_> {
         let links = verification::list_unlinked(&transaction, None, stream).await?;
         transaction.commit().await?;
         drop(client);
-        let breaks = links.iter().map(|(id, parent)| {
+        let breaks = links.named.iter().map(|(id, parent)| {
             let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
             of_row(BreakKind::LinkBroken, id, message)
         });
-        let outcome = Outcome { breaks: breaks.collect(), ..Outcome::default() };
+        let outcome = Outcome { break_count: links.count, breaks: breaks.collect(), ..Outcome::default() };
         self.record(begun, &Piece::LogLinks, &outcome).await?;
         Ok(true)
     }
@@ -307,7 +344,8 @@ fn explain(place: Place, difference: &SealDifference) -> Vec<Break> {
     let mut present = difference.present.iter().peekable();
     // How many more rows there are than the entry has, up to here.
     let mut surplus = 0;
-    loop {
+    // As many as are named of either list make as many breaks at least.
+    while breaks.len() < MAX_REPORTED_BREAKS {
         let order = match (sealed.peek(), present.peek()) {
             (None, None) => break,
             (Some(number), Some((rank, _))) => (rank - surplus).cmp(number),
@@ -342,7 +380,7 @@ mod tests {
     fn kinds(sealed: &[i64], present: &[(i64, &str)]) -> Vec<(BreakKind, Option<String>)> {
         let place = Place { month: "2026-01".parse().expect("a month"), sequence: 1 };
         let present = present.iter().map(|(rank, id)| (*rank, (*id).to_owned())).collect();
-        let breaks = explain(place, &SealDifference { sealed: sealed.to_vec(), present });
+        let breaks = explain(place, &SealDifference { sealed: sealed.to_vec(), present, ..SealDifference::default() });
         breaks.into_iter().map(|found| (found.kind, found.log_id)).collect()
     }
 

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{HeldBack, Month, RestoreTarget, time};
+use super::{ConflictDetail, HeldBack, Month, RestoreTarget, time};
 use crate::host::HostFinding;
 
 /// Most ids that a run names; the counts beside them are exact.
@@ -65,10 +65,12 @@ pub struct MaintenanceRun {
     /// Logs moved back to `EventLog`.
     pub logs_restored: u64,
     /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6);
-    /// of a restore, because `EventLog` has them, or their event under another id.
+    /// of a restore, because `EventLog` has them, or their event under another id, or does not take them.
     pub conflicts: u64,
     /// Ids of the conflicting logs, the first hundred.
     pub conflict_ids: Vec<String>,
+    /// Why these stay in the archive, of a restore or rollback.
+    pub conflict_details: Vec<ConflictDetail>,
     /// Due logs that stayed for another reason.
     pub held_back: Vec<HeldBack>,
     /// What of the host's database its slices could not work with, left alone, or tell of.
@@ -157,6 +159,20 @@ words! {
         Restore = "restore",
         /// The same with all of them, before the service's tables are dropped.
         Rollback = "rollback",
+    }
+}
+
+impl Scope {
+    /// Whether a run of this scope and one of `other` may not be open at the same time: of restores there is one, of other
+    /// runs there is one, and beside a rollback there is none.
+    pub(crate) fn excludes(self, other: Self) -> bool {
+        let scopes = [self, other];
+        scopes.contains(&Self::Rollback) || (self == Self::Restore) == (other == Self::Restore)
+    }
+
+    /// Whether its runs take a month's snapshots.
+    pub(crate) fn takes_snapshots(self) -> bool {
+        matches!(self, Self::Maintenance | Self::Snapshots)
     }
 }
 

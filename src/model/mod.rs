@@ -25,7 +25,9 @@ pub use maintenance_run::{
 };
 pub use month::Month;
 pub use page::{Page, PageRequest};
-pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
+pub use restore::{
+    ConflictDetail, LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
+};
 pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::StreamSnapshot;
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
@@ -35,4 +37,4 @@ pub use verification::{Break, BreakKind, Verification, VerificationRequest, Veri
 pub(crate) use held_back::{MAX_HELD_BACK_IDS, StoredHeldBack};
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;
 pub(crate) use page::{MAX_PAGE_BYTES, wire_bytes};
-pub(crate) use verification::MAX_REPORTED_BREAKS;
+pub(crate) use verification::{MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS};

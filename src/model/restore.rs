@@ -65,6 +65,30 @@ impl RestoreTarget {
     }
 }
 
+/// Why an archived log does not go back to `EventLog`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConflictDetail {
+    /// The log.
+    pub log_id: String,
+    /// The constraint or index that refuses it; the column, where that must have a value; the function, where a trigger
+    /// raises an error; none where the reason says all.
+    pub constraint: Option<String>,
+    /// `same_id` or `same_event` when `EventLog` has a log of its id or its event; `no_partition` when no partition takes it;
+    /// else PostgreSQL's name of the condition, such as `foreign_key_violation` or `invalid_text_representation`.
+    pub reason: String,
+}
+
+impl std::fmt::Display for ConflictDetail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { log_id, constraint, reason } = self;
+        match constraint {
+            Some(constraint) => write!(f, "{log_id}: {reason} of {constraint}"),
+            None => write!(f, "{log_id}: {reason}"),
+        }
+    }
+}
+
 /// What a restore would do if it started now; nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

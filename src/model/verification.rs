@@ -6,6 +6,8 @@ use super::{Month, time};
 
 /// Most breaks that a verification names; the count beside them is exact.
 pub(crate) const MAX_REPORTED_BREAKS: usize = 1_000;
+/// Most breaks that a call of a verification logs one by one.
+pub(crate) const MAX_LOGGED_BREAKS: u64 = 20;
 
 /// What is to be verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

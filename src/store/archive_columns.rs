@@ -99,6 +99,11 @@ impl MirroredColumns {
         self.join_restored(|column| column.quoted.clone())
     }
 
+    /// The same, each behind `prefix`.
+    pub(super) fn restored_names_of(&self, prefix: &str) -> String {
+        self.join_restored(|column| format!("{prefix}{}", column.quoted))
+    }
+
     /// What is written in them, of the archived row `g`: what `EventLog` requires and the row never got is the default, and
     /// `event_index` for that. Each as a value of the log's own type; a length is checked when it is written, where a cast
     /// would cut.

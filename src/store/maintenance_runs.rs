@@ -13,8 +13,8 @@ use super::page;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 use crate::model::{
-    Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest,
-    Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason, StoredHeldBack,
+    ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
+    Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StopReason, StoredHeldBack,
 };
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
@@ -34,18 +34,25 @@ impl Taken {
     }
 }
 
-/// Takes the lease of the open run, unless somebody else holds it or maintenance is paused. Slices of one `execution` of
+/// Takes the lease of the open run that is in the way of one of `scope` or is what it asks for, unless somebody else holds it or maintenance is paused. Slices of one `execution` of
 /// the state machine follow each other: the last one has it.
 pub(crate) async fn take_over_run(
     client: &impl GenericClient,
     lease_seconds: f64,
+    scope: Scope,
     force: bool,
     execution: Option<&str>,
 ) -> Result<Option<Taken>> {
+    let is_restore = scope == Scope::Restore;
     let row = client
         .query_typed_opt(
             include_str!("sql/take_over_run.sql"),
-            &[(&lease_seconds, Type::FLOAT8), (&force, Type::BOOL), (&execution, Type::TEXT)],
+            &[
+                (&lease_seconds, Type::FLOAT8),
+                (&force, Type::BOOL),
+                (&execution, Type::TEXT),
+                (&is_restore, Type::BOOL),
+            ],
         )
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
@@ -163,6 +170,8 @@ pub(crate) struct MonthProgress {
     pub(crate) conflicts: u64,
     /// Their ids, the first hundred.
     pub(crate) conflict_ids: Vec<String>,
+    /// Why these stay, where a restore left them.
+    pub(crate) conflict_details: Vec<ConflictDetail>,
 }
 
 /// What a slice continues from.
@@ -344,10 +353,10 @@ pub(crate) async fn release_lease(client: &impl GenericClient, lease: &Taken, en
     Ok(())
 }
 
-/// Ends the open run for good: whoever works on it can commit nothing more. Returns its id, or none when none is open.
-pub(crate) async fn cancel_open_run(client: &impl GenericClient) -> Result<Option<Uuid>> {
-    let row = client
-        .query_typed_opt(
+/// Ends the open runs for good: whoever works on them can commit nothing more. Returns their ids.
+pub(crate) async fn cancel_open_runs(client: &impl GenericClient) -> Result<Vec<Uuid>> {
+    let rows = client
+        .query_typed(
             r#"UPDATE "MaintenanceRun"
                SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC', "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
                    status = 'interrupted', "stopReason" = 'cancelled', "waitingFor" = NULL,
@@ -356,13 +365,32 @@ pub(crate) async fn cancel_open_run(client: &impl GenericClient) -> Result<Optio
             &[],
         )
         .await?;
-    row.map(|row| Ok(row.try_get("id")?)).transpose()
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// The run that is not finished.
-pub(crate) async fn find_open_run(client: &impl GenericClient) -> Result<Option<MaintenanceRun>> {
-    let row = client.query_typed_opt(&format!(r#"{COLUMNS} WHERE "finishedAt" IS NULL"#), &[]).await?;
-    row.map(|row| parse(&row)).transpose()
+/// The runs that are not finished: a restore, and before it one of another scope.
+pub(crate) async fn list_open_runs(client: &impl GenericClient) -> Result<Vec<MaintenanceRun>> {
+    let sql = format!(r#"{COLUMNS} WHERE "finishedAt" IS NULL ORDER BY scope = 'restore'"#);
+    client.query_typed(&sql, &[]).await?.iter().map(parse).collect()
+}
+
+/// An open run beside which none of `scope` may start.
+pub(crate) async fn find_excluding_run(client: &impl GenericClient, scope: Scope) -> Result<Option<MaintenanceRun>> {
+    Ok(list_open_runs(client).await?.into_iter().find(|run| run.scope.excludes(scope)))
+}
+
+/// Whether somebody works on another run than `id`.
+pub(crate) async fn is_another_run_held(client: &impl GenericClient, id: Uuid) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT EXISTS (
+                   SELECT FROM "MaintenanceRun"
+                   WHERE id <> $1 AND "finishedAt" IS NULL AND "leaseExpiresAt" > clock_timestamp() AT TIME ZONE 'UTC'
+               ) AS held"#,
+            &[(&id, Type::UUID)],
+        )
+        .await?;
+    Ok(row.try_get("held")?)
 }
 
 /// The scheduled run of `period`.
@@ -413,7 +441,9 @@ pub(crate) async fn find_last_rate(client: &impl GenericClient) -> Result<Option
 pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result<bool> {
     let rows = client
         .execute_typed(
-            r#"UPDATE "MaintenanceRun" SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+            r#"UPDATE "MaintenanceRun"
+               SET "finishedAt" = clock_timestamp() AT TIME ZONE 'UTC',
+                   error = concat_ws('; ', error, 'given up, so that other runs can start')
                WHERE id = $1 AND "finishedAt" IS NULL AND "leaseHolder" IS NULL"#,
             &[(&id, Type::UUID)],
         )
@@ -475,6 +505,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let of_archive: Vec<String> = conflict.map(|held| held.ids.clone()).unwrap_or_default();
     let of_restore = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
     let conflict_ids = of_archive.into_iter().chain(of_restore);
+    let conflict_details = months.values().flat_map(|month| month.conflict_details.iter().cloned());
     let target: Option<serde_json::Value> = row.try_get("target")?;
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
@@ -503,6 +534,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         logs_restored: restored,
         conflicts,
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
+        conflict_details: conflict_details.take(MAX_REPORTED_IDS).collect(),
         held_back,
         findings: serde_json::from_value(row.try_get("hostFindings")?).map_err(Error::Serialize)?,
         current_month: month("currentMonth")?,

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
 use chrono::NaiveDateTime;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, Transaction};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote};
@@ -13,7 +13,7 @@ use super::ledger::{self, Seal};
 use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
 use crate::error::{Error, Result};
-use crate::model::{Month, RestorableMonth, RestoreTarget};
+use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
 
 /// SQL that is true when the archived row `a` matches what is restored: $1 stream, $2 from, $3 to, $4 run, each NULL for all;
 /// $5 the month. All rows of an entry of the ledger have its "archivedAt".
@@ -28,6 +28,12 @@ const SAME_EVENT: &str = r#"SELECT true AS yes FROM "EventLog" e
 
 /// Pages of a partition that one batch reads at most, some 400 MB: where rows have left, there may be many without any.
 const MAX_PAGES: u64 = 50_000;
+
+/// How often rows that `EventLog` refuses are looked for in one batch: the host may write others that are in the way meanwhile.
+const MAX_SEARCHES: u32 = 5;
+
+/// Tables of the service that a batch writes: what they refuse is no matter of the rows.
+const OWN_TABLES: [&str; 4] = ["ArchiveMonth", "ArchiveSeal", "ArchiveRemoval", "RestoredLog"];
 
 /// The parameters of [`MATCHES`].
 struct Matching<'a> {
@@ -78,7 +84,7 @@ pub(crate) async fn list_months(transaction: &Transaction<'_>, target: &RestoreT
 ///
 /// # Errors
 ///
-/// [`Error::NotRestorable`] when one of them has a value that `EventLog` has no column for, or lacks one that it requires.
+/// [`Error::NotRestorable`] when one of them has a value that `EventLog` has no column for.
 pub(crate) async fn check_month(
     client: &impl GenericClient,
     columns: &MirroredColumns,
@@ -86,23 +92,22 @@ pub(crate) async fn check_month(
     target: &RestoreTarget,
     month: Month,
 ) -> Result<u64> {
-    let indispensable = columns.list_indispensable();
     let statement = format!(
-        r"SELECT count(*) AS rows, {} AS lost_columns, {} AS lacking_columns FROM {} a WHERE {MATCHES}",
+        r"SELECT count(*) AS rows, {} AS lost_columns FROM {} a WHERE {MATCHES}",
         columns_with("IS NOT NULL", &columns.list_archive_only(form)),
-        columns_with("IS NULL", &indispensable),
         partition_name(month)
     );
     let row = client.query_typed_one(&statement, &Matching::new(target, month).parameters()).await?;
     let lost: Vec<String> = row.try_get("lost_columns")?;
-    let lacking: Vec<String> = row.try_get("lacking_columns")?;
-    let lost = lost.iter().map(|name| format!("{} is not a column of \"EventLog\" and has values", quote(name)));
-    let lacking = lacking.iter().map(|name| format!("{} is required by \"EventLog\" and is empty", quote(name)));
-    let columns: Vec<String> = lost.chain(lacking).collect();
-    if !columns.is_empty() {
-        return Err(Error::NotRestorable { columns });
+    if !lost.is_empty() {
+        return Err(lost_values(&lost));
     }
     Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
+}
+
+fn lost_values(columns: &[String]) -> Error {
+    let columns = columns.iter().map(|name| format!("{} is not a column of \"EventLog\" and has values", quote(name)));
+    Error::NotRestorable { columns: columns.collect() }
 }
 
 /// SQL for the names of those of `columns` that meet `condition` in one of the rows that are grouped.
@@ -167,37 +172,43 @@ pub(crate) struct RestoredBatch {
     pub(crate) moved: u64,
     /// Rows left out because their stream is under legal hold.
     pub(crate) on_hold: u64,
-    /// Rows left out because `EventLog` has a row in their way.
-    pub(crate) conflicts: Vec<String>,
+    /// Rows left out because `EventLog` has a row in their way or does not take them.
+    pub(crate) conflicts: u64,
+    /// The first of them, and why.
+    pub(crate) conflict_details: Vec<ConflictDetail>,
     /// The last row looked at.
     pub(crate) last: Option<Position>,
     /// The last place looked at.
     pub(crate) last_place: Option<String>,
 }
 
-/// Moves the next archived rows of a month that match back to `EventLog`.
+/// Moves the next archived rows of a month that match back to `EventLog`, but those that it does not take.
 ///
 /// # Errors
 ///
-/// [`Error::NotRestorable`] when a row would not go back whole.
+/// [`Error::NotRestorable`] when a row would not go back whole; [`Error::RestoreRefused`] when one did not.
 pub(crate) async fn restore_batch(
     client: &impl GenericClient,
     columns: &MirroredColumns,
     form: &RowForm,
     request: &RestoreBatch<'_>,
 ) -> Result<RestoredBatch> {
-    // Rows are looked up by key and by place, whatever the statistics say; and places come in order.
-    client.batch_execute("SET LOCAL enable_seqscan = off").await?;
+    // Rows are looked up by key and by place, whatever the statistics say; and places come in order. What a deferred
+    // constraint refuses is found out here, and not at the commit.
+    client.batch_execute("SET LOCAL enable_seqscan = off; SET CONSTRAINTS ALL IMMEDIATE").await?;
     let on_hold = holds::lock_legal_holds(client).await?;
     let head = ledger::lock_head(client, request.month).await?;
+    let hooks = InsertHooks::load(client).await?;
+    if !hooks.rules.is_empty() {
+        // They do something else than insert, or are none that a statement like the batch's can have.
+        return Err(Error::RestoreRefused { rows: 0, by: hooks.rules });
+    }
     let seal = Seal::of_restored(&head, request.run, form);
     let forms = ledger::list_sealed_forms(client, request.month, form).await?;
     let matching = Matching::new(request.target, request.month);
-    let statement = restore_statement(columns, form, request)
-        .replace("{proof_columns}", &forms.proof_columns())
-        .replace("{proof}", &seal.sql("leaving", 12));
+    let statement = Statement { columns, form, request };
     let limit = i64::from(request.limit);
-    let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+    let looking: [(&(dyn ToSql + Sync), Type); 6] = [
         (&request.after_place, Type::TEXT),
         (&request.after.created_at, Type::TIMESTAMP),
         (&request.after.id, Type::TEXT),
@@ -205,74 +216,248 @@ pub(crate) async fn restore_batch(
         (&on_hold, Type::TEXT_ARRAY),
         (&request.run, Type::UUID),
     ];
-    let parameters = [&matching.parameters()[..], &parameters, &seal.parameters()].concat();
-    let row = client.query_typed_one(&statement, &parameters).await.map_err(in_the_way)?;
+    let looking = [&matching.parameters()[..], &looking].concat();
+    let restore = statement
+        .restore(!hooks.after.is_empty())
+        .replace("{proof_columns}", &forms.proof_columns())
+        .replace("{proof}", &seal.sql("leaving", 13));
+    let mut refused: Vec<Refused> = Vec::new();
+    let mut searches = 0;
+    let row = loop {
+        let places: Vec<&str> = refused.iter().map(|row| row.place.as_str()).collect();
+        let places: (&(dyn ToSql + Sync), Type) = (&places, Type::TEXT_ARRAY);
+        client.batch_execute("SAVEPOINT batch").await?;
+        let parameters = [&looking[..], std::slice::from_ref(&places), &seal.parameters()].concat();
+        let error = match client.query_typed_one(&restore, &parameters).await {
+            Ok(row) => break row,
+            Err(error) => error,
+        };
+        if !is_of_rows(&error) {
+            return Err(error.into());
+        }
+        if searches == MAX_SEARCHES {
+            return Err(Error::Busy(error.into()));
+        }
+        searches += 1;
+        client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
+        let found = find_refused(client, &statement, &[&looking[..], &[places]].concat()).await?;
+        debug!(month = %request.month, rows = found.len(), "restore: rows that EventLog does not take");
+        if found.is_empty() && searches > 1 {
+            // Each by itself is taken, and all at once are not.
+            let by = [hooks.before, hooks.after].concat();
+            return if by.is_empty() {
+                Err(error.into())
+            } else {
+                Err(Error::RestoreRefused { rows: u64::from(request.limit), by })
+            };
+        }
+        refused.extend(found);
+    };
     let lost: Vec<String> = row.try_get("lost_columns")?;
     if !lost.is_empty() {
-        let columns = lost.iter().map(|name| format!("{} is not a column of \"EventLog\" and has values", quote(name)));
-        return Err(Error::NotRestorable { columns: columns.collect() });
+        return Err(lost_values(&lost));
     }
-    let batch = parse(&row, request)?;
+    let batch = parse(&row, request, &refused)?;
     let removed = row.try_get::<_, i64>("removed")?.unsigned_abs();
     if batch.moved != removed {
-        return Err(Error::RestoreRefused { rows: removed - batch.moved });
+        let by = if hooks.before.is_empty() { hooks.after } else { hooks.before };
+        return Err(Error::RestoreRefused { rows: removed.abs_diff(batch.moved), by });
+    }
+    if !hooks.after.is_empty() {
+        let altered = count_altered(client, columns, &row).await?;
+        if altered > 0 {
+            return Err(Error::RestoreRefused { rows: altered, by: hooks.after });
+        }
     }
     Ok(batch)
 }
 
-fn restore_statement(columns: &MirroredColumns, form: &RowForm, request: &RestoreBatch<'_>) -> String {
-    let has_key = columns.have_event_index();
-    let partition = partition_name(request.month);
-    let (after, is_end) = if request.target.stream.is_some() {
-        // The first conditions say nothing new, but bound the scan of the index.
-        let after = r#"a."streamId" = $1 AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
-            ORDER BY a."createdAt", a.id"#;
-        (after.into(), "true".into())
-    } else {
-        let end = end_page(request.after_place);
-        let is_end = format!(
-            "pg_relation_size('{partition}'::regclass) <= {end}::bigint * current_setting('block_size')::bigint"
-        );
-        (format!("a.ctid > $6::text::tid AND a.ctid < '({end},0)'::tid"), is_end)
-    };
-    let rows = if columns.require_event_index() {
-        let next = r#"known.last + row_number() OVER (PARTITION BY g."txHash" ORDER BY g."createdAt", g.id)"#;
-        format!(
-            "SELECT {} FROM gone g WHERE g.\"eventIndex\" IS NOT NULL UNION ALL\n{}",
-            columns.restored_values(r#"g."eventIndex""#),
-            include_str!("sql/number_events.sql").replace("{values}", &columns.restored_values(next))
-        )
-    } else {
-        format!("SELECT {} FROM gone g", columns.restored_values(r#"g."eventIndex""#))
-    };
-    let held = if request.hold {
-        r#"INSERT INTO "RestoredLog" AS r (id, "streamId", "runId") SELECT id, "streamId", $11 FROM gone
-           ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId", "runId" = EXCLUDED."runId""#
-    } else {
-        "SELECT"
-    };
-    // Of rows of one event that are both archived, the first.
-    let copy = r#"CASE WHEN a."eventIndex" IS NULL THEN 1
-        ELSE row_number() OVER (PARTITION BY a."txHash", a."eventIndex" ORDER BY a."createdAt", a.id) END"#;
-    let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
-    include_str!("sql/restore_batch.sql")
-        .replace("{key}", if has_key { r#", a."txHash", a."eventIndex""# } else { "" })
-        .replace("{copy}", if has_key { copy } else { "1" })
-        .replace("{same_event}", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
-        .replace("{partition}", &partition)
-        .replace("{after}", &after)
-        .replace("{is_end}", &is_end)
-        .replace("{matches}", MATCHES)
-        .replace("{names}", &columns.restored_names())
-        .replace("{rows}", &rows)
-        .replace("{is_same}", &columns.is_restored())
-        .replace("{held}", held)
-        .replace("{lost_columns}", &lost)
+/// What of the host's own acts on rows that are inserted into `EventLog`, each with its table.
+#[derive(Debug, Default)]
+struct InsertHooks {
+    rules: Vec<String>,
+    /// Triggers that fire before the insertion, or instead.
+    before: Vec<String>,
+    /// Triggers that fire after it.
+    after: Vec<String>,
 }
 
-/// A row that the host wrote just now may be in the way of another: the batch is tried again and passes it over.
-fn in_the_way(error: tokio_postgres::Error) -> Error {
-    if error.code() == Some(&SqlState::UNIQUE_VIOLATION) { Error::Busy(error.into()) } else { error.into() }
+impl InsertHooks {
+    async fn load(client: &impl GenericClient) -> Result<Self> {
+        let mut hooks = Self::default();
+        for row in client.query_typed(include_str!("sql/list_insert_hooks.sql"), &[]).await? {
+            let names = match (row.try_get("is_rule")?, row.try_get("is_after")?) {
+                (true, _) => &mut hooks.rules,
+                (false, true) => &mut hooks.after,
+                (false, false) => &mut hooks.before,
+            };
+            names.push(row.try_get("name")?);
+        }
+        Ok(hooks)
+    }
+}
+
+/// The statements about one batch.
+struct Statement<'a> {
+    columns: &'a MirroredColumns,
+    form: &'a RowForm,
+    request: &'a RestoreBatch<'a>,
+}
+
+impl Statement<'_> {
+    /// The batch; `digests` of what was inserted, too.
+    fn restore(&self, digests: bool) -> String {
+        let Self { columns, form, request } = self;
+        let is_end = if request.target.stream.is_some() {
+            "true".into()
+        } else {
+            format!(
+                "pg_relation_size('{}'::regclass) <= {}::bigint * current_setting('block_size')::bigint",
+                partition_name(request.month),
+                end_page(request.after_place)
+            )
+        };
+        let held = if request.hold {
+            r#"INSERT INTO "RestoredLog" AS r (id, "streamId", "runId") SELECT id, "streamId", $11 FROM gone
+               ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId", "runId" = EXCLUDED."runId""#
+        } else {
+            "SELECT"
+        };
+        let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
+        self.fill(include_str!("sql/restore_batch.sql"))
+            .replace("{is_end}", &is_end)
+            .replace("{is_same}", &columns.is_restored())
+            .replace("{held}", held)
+            .replace("{digested}", if digests { "" } else { " WHERE false" })
+            .replace("{most_conflicts}", &MAX_REPORTED_IDS.to_string())
+            .replace("{lost_columns}", &lost)
+    }
+
+    /// What all of them have.
+    fn fill(&self, sql: &str) -> String {
+        let Self { columns, request, .. } = self;
+        let has_key = columns.have_event_index();
+        let after = if request.target.stream.is_some() {
+            // The first conditions say nothing new, but bound the scan of the index.
+            r#"a."streamId" = $1 AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
+            ORDER BY a."createdAt", a.id"#
+                .into()
+        } else {
+            format!("a.ctid > $6::text::tid AND a.ctid < '({},0)'::tid", end_page(request.after_place))
+        };
+        let rows = if columns.require_event_index() {
+            let next = r#"known.last + row_number() OVER (PARTITION BY g."txHash" ORDER BY g."createdAt", g.id)"#;
+            format!(
+                "SELECT {} FROM gone g WHERE g.\"eventIndex\" IS NOT NULL UNION ALL\n{}",
+                columns.restored_values(r#"g."eventIndex""#),
+                include_str!("sql/number_events.sql").replace("{values}", &columns.restored_values(next))
+            )
+        } else {
+            format!("SELECT {} FROM gone g", columns.restored_values(r#"g."eventIndex""#))
+        };
+        let copy = r#"CASE WHEN w."eventIndex" IS NULL THEN 1 ELSE row_number() OVER (
+            PARTITION BY w."txHash", w."eventIndex", w.obstacle IS NULL ORDER BY w."createdAt", w.id) END"#;
+        let lacking = columns.list_indispensable().into_iter().map(|name| {
+            let literal = name.replace('\'', "''");
+            format!("WHEN a.{} IS NULL THEN '{literal}'", quote(name))
+        });
+        let lacking = lacking.collect::<Vec<_>>().join(" ");
+        let lacking = if lacking.is_empty() { "NULL::text".into() } else { format!("CASE {lacking} END") };
+        sql.replace("{candidates}", include_str!("sql/restore_candidates.sql"))
+            .replace("{lacking}", &lacking)
+            .replace("{key}", if has_key { r#", a."txHash", a."eventIndex""# } else { "" })
+            .replace("{copy}", if has_key { copy } else { "1" })
+            .replace("{same_event}", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
+            .replace("{partition}", &partition_name(request.month))
+            .replace("{after}", &after)
+            .replace("{matches}", MATCHES)
+            .replace("{names}", &columns.restored_names())
+            .replace("{rows}", &rows)
+    }
+}
+
+/// A row of the batch that `EventLog` does not take.
+#[derive(Debug)]
+struct Refused {
+    /// Where it is in its partition.
+    place: String,
+    constraint: Option<String>,
+    reason: String,
+}
+
+/// Whether `error` is about what rows have in them, so that others may go; not whether another transaction was faster.
+fn is_of_rows(error: &tokio_postgres::Error) -> bool {
+    let Some(refused) = error.as_db_error() else { return false };
+    // 22 data exceptions, 23 integrity constraint violations, 44 WITH CHECK OPTION, P0 what functions of triggers raise.
+    let code = refused.code().code();
+    let is_data = ["22", "23", "44"].contains(&&code[..2]) || code == "P0001" || code == "P0004";
+    is_data && !refused.table().is_some_and(|table| OWN_TABLES.contains(&table))
+}
+
+/// The rows of the batch that `EventLog` does not take, found out by trying; nothing stays of that. The transaction has
+/// the savepoint `batch`.
+async fn find_refused(
+    client: &impl GenericClient,
+    statement: &Statement<'_>,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<Refused>> {
+    const SET: &str = "SELECT set_config('snapshot_service.insertion', $1, true), \
+                       set_config('snapshot_service.places', $2::text[]::text, true)";
+    let list = statement.fill(include_str!("sql/list_restorable_rows.sql"));
+    let places: Vec<String> = client.query_typed_one(&list, parameters).await?.try_get("places")?;
+    let insertion = statement.fill(include_str!("sql/insert_places.sql"));
+    client.query_typed_one(SET, &[(&insertion, Type::TEXT), (&places, Type::TEXT_ARRAY)]).await?;
+    client.batch_execute(include_str!("sql/find_refused_rows.sql")).await?;
+    let found = client.query_typed_one("SELECT current_setting('snapshot_service.refused')::json AS rows", &[]).await?;
+    client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
+    let rows: Vec<[String; 5]> = serde_json::from_value(found.try_get("rows")?).map_err(Error::Serialize)?;
+    let parse = |[place, state, constraint, column, function]: [String; 5]| {
+        let constraint = [constraint, column, function].into_iter().find(|name| !name.is_empty());
+        let reason = condition(&state, constraint.is_some()).to_owned();
+        Refused { place, constraint, reason }
+    };
+    Ok(rows.into_iter().map(parse).collect())
+}
+
+/// PostgreSQL's name of what a SQLSTATE stands for.
+fn condition(state: &str, has_constraint: bool) -> &'static str {
+    match state {
+        // PostgreSQL has no code of its own for it.
+        "23514" if !has_constraint => "no_partition",
+        "23001" => "restrict_violation",
+        "23502" => "not_null_violation",
+        "23503" => "foreign_key_violation",
+        "23505" => "unique_violation",
+        "23514" => "check_violation",
+        "23P01" => "exclusion_violation",
+        "22001" => "string_data_right_truncation",
+        "22003" => "numeric_value_out_of_range",
+        "22007" => "invalid_datetime_format",
+        "22008" => "datetime_field_overflow",
+        "22012" => "division_by_zero",
+        "22P02" => "invalid_text_representation",
+        "44000" => "with_check_option_violation",
+        "P0001" => "raise_exception",
+        "P0004" => "assert_failure",
+        state if state.starts_with("23") => "integrity_constraint_violation",
+        _ => "data_exception",
+    }
+}
+
+/// How many of the rows that the batch of `row` inserted are not in `EventLog` as they were inserted: what fires after the
+/// insertion is not in what that returns.
+async fn count_altered(client: &impl GenericClient, columns: &MirroredColumns, row: &Row) -> Result<u64> {
+    let ids: Vec<&str> = row.try_get("restored_ids")?;
+    let digests: Vec<&str> = row.try_get("restored_digests")?;
+    let sql = format!(
+        r#"SELECT count(*) AS rows FROM unnest($1, $2) inserted (id, digest)
+           WHERE NOT EXISTS (
+               SELECT FROM "EventLog" e WHERE e.id = inserted.id AND md5(ROW({})::text) = inserted.digest
+           )"#,
+        columns.restored_names_of("e.")
+    );
+    let row = client.query_typed_one(&sql, &[(&ids, Type::TEXT_ARRAY), (&digests, Type::TEXT_ARRAY)]).await?;
+    Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
 
 /// The page at which a batch after `place`, written as `(page,row)`, ends.
@@ -281,7 +466,7 @@ fn end_page(place: &str) -> u64 {
     page.unwrap_or(0) + MAX_PAGES
 }
 
-fn parse(row: &Row, request: &RestoreBatch<'_>) -> Result<RestoredBatch> {
+fn parse(row: &Row, request: &RestoreBatch<'_>, refused: &[Refused]) -> Result<RestoredBatch> {
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let last = match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
         Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
@@ -297,8 +482,25 @@ fn parse(row: &Row, request: &RestoreBatch<'_>) -> Result<RestoredBatch> {
         is_end: is_end && !is_full,
         moved: number("restored")?,
         on_hold: number("on_hold")?,
-        conflicts: row.try_get("conflict_ids")?,
+        conflicts: number("conflicts")?,
+        conflict_details: parse_conflicts(row, refused)?,
         last,
         last_place,
     })
+}
+
+/// Why the first rows that were left out were.
+fn parse_conflicts(row: &Row, refused: &[Refused]) -> Result<Vec<ConflictDetail>> {
+    let ids: Vec<String> = row.try_get("conflict_ids")?;
+    let places: Vec<&str> = row.try_get("conflict_places")?;
+    let obstacles: Vec<&str> = row.try_get("conflict_obstacles")?;
+    let columns: Vec<&str> = row.try_get("conflict_columns")?;
+    let parse = |(index, log_id): (usize, String)| {
+        let (constraint, reason) = match refused.iter().find(|row| row.place == places[index]) {
+            Some(refused) if obstacles[index] == "refused" => (refused.constraint.clone(), refused.reason.clone()),
+            _ => ((!columns[index].is_empty()).then(|| columns[index].to_owned()), obstacles[index].to_owned()),
+        };
+        ConflictDetail { log_id, constraint, reason }
+    };
+    Ok(ids.into_iter().enumerate().map(parse).collect())
 }

@@ -17,7 +17,7 @@ use crate::model::{Break, MAX_REPORTED_BREAKS, Month, Verification, Verification
 /// Most rows or entries that one statement names.
 pub(crate) const MAX_NAMED: i64 = 1_000;
 /// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
-const MAX_FOLLOWED: i64 = 10_000;
+const MAX_FOLLOWED: i64 = 1_000;
 
 const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, position, "rowsTotal", "rowsDone", "sealsDone", breaks,
     "breakCount", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
@@ -56,7 +56,17 @@ impl Piece {
 pub(crate) struct Outcome {
     pub(crate) rows: u64,
     pub(crate) seals: u64,
+    /// How many breaks there are.
+    pub(crate) break_count: u64,
+    /// The first of them.
     pub(crate) breaks: Vec<Break>,
+}
+
+impl Outcome {
+    /// With `breaks`, which are all.
+    pub(crate) fn of_all(rows: u64, seals: u64, breaks: Vec<Break>) -> Self {
+        Self { rows, seals, break_count: breaks.len() as u64, breaks }
+    }
 }
 
 /// A verification to be continued.
@@ -116,8 +126,10 @@ pub(crate) async fn record_piece(
         .execute_typed(
             r#"UPDATE "ArchiveVerification"
                SET position = $3, "rowsDone" = "rowsDone" + $4, "sealsDone" = "sealsDone" + $5,
-                   -- A few more than are told of are kept.
-                   breaks = CASE WHEN jsonb_array_length(breaks) < $8 THEN breaks || $6 ELSE breaks END,
+                   breaks = breaks || COALESCE((
+                       SELECT jsonb_agg(found ORDER BY place) FROM jsonb_array_elements($6) WITH ORDINALITY f (found, place)
+                       WHERE place <= $8 - jsonb_array_length(breaks)
+                   ), '[]'),
                    "breakCount" = "breakCount" + $7, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
                WHERE id = $1 AND attempts = $2"#,
             &[
@@ -127,7 +139,7 @@ pub(crate) async fn record_piece(
                 (&number(outcome.rows), Type::INT8),
                 (&number(outcome.seals), Type::INT8),
                 (&breaks.map_err(Error::Serialize)?, Type::JSONB),
-                (&number(outcome.breaks.len() as u64), Type::INT8),
+                (&number(outcome.break_count), Type::INT8),
                 (&number(MAX_REPORTED_BREAKS as u64), Type::INT8),
             ],
         )
@@ -166,8 +178,7 @@ fn parse(row: &Row) -> Result<Verification> {
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
     let status = serde_json::Value::from(row.try_get::<_, &str>("status")?);
     let status: VerificationStatus = serde_json::from_value(status).map_err(Error::Serialize)?;
-    let mut breaks: Vec<Break> = serde_json::from_value(row.try_get("breaks")?).map_err(Error::Serialize)?;
-    breaks.truncate(MAX_REPORTED_BREAKS);
+    let breaks: Vec<Break> = serde_json::from_value(row.try_get("breaks")?).map_err(Error::Serialize)?;
     Ok(Verification {
         id: row.try_get("id")?,
         month: row.try_get::<_, Option<&str>>("month")?.map(str::parse).transpose()?,
@@ -250,10 +261,12 @@ pub(crate) struct RecomputedSeal {
     pub(crate) leaves_right: bool,
     /// Rows looked at.
     pub(crate) rows: u64,
-    /// Rows whose entry hash is not that of their contents: id, the hash, that of the contents.
+    /// Rows whose entry hash is not that of their contents: id, the hash, that of the contents. The first of them.
     pub(crate) mismatches: Vec<(String, String, String)>,
-    /// Rows with values in columns that the entry does not cover.
+    pub(crate) mismatch_count: u64,
+    /// Rows with values in columns that the entry does not cover, which are no mismatches. The first of them.
     pub(crate) excess_ids: Vec<String>,
+    pub(crate) excess_count: u64,
 }
 
 /// The parts of the statements that recompute an entry.
@@ -335,17 +348,23 @@ pub(crate) async fn recompute_seal(
         leaves_right: row.try_get("leaves_right")?,
         rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
         mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
         excess_ids: row.try_get("excess_ids")?,
+        excess_count: row.try_get::<_, i64>("excess_count")?.unsigned_abs(),
     }))
 }
 
 /// Where an entry and its rows differ.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SealDifference {
-    /// Rows that the entry has, by their place in it, from 1, and that are not there as they were.
+    /// Rows that the entry has, by their place in it, from 1, and that are not there as they were. The first of them.
     pub(crate) sealed: Vec<i64>,
-    /// Rows that the entry has not: where they are among the rows, from 1, and their ids.
+    /// Rows that the entry has not: where they are among the rows, from 1, and their ids. The first of them.
     pub(crate) present: Vec<(i64, String)>,
+    /// How many differences that makes: a row in the place of another is one.
+    pub(crate) count: u64,
+    /// Rows whose entry hash is not that of their contents, among those that are as they were archived.
+    pub(crate) mismatch_count: u64,
 }
 
 /// Compares an entry with its rows, one by one.
@@ -359,19 +378,18 @@ pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequenc
     let leaves: Vec<u8> = client.query_typed_one(leaves, &key).await?.try_get("leaves")?;
     let more: [(&(dyn ToSql + Sync), Type); 2] = [(&leaves, Type::BYTEA), (&MAX_NAMED, Type::INT8)];
     let sql = statement.fill(include_str!("sql/diff_seal.sql"));
-    let mut difference = SealDifference::default();
-    for row in client.query_typed(&sql, &[key, more].concat()).await? {
-        let place = row.try_get("place")?;
-        if row.try_get("is_sealed")? {
-            difference.sealed.push(place);
-        } else {
-            difference.present.push((place, row.try_get("id")?));
-        }
-    }
-    Ok(difference)
+    let row = client.query_typed_one(&sql, &[key, more].concat()).await?;
+    let places: Vec<i64> = row.try_get("present_places")?;
+    let ids: Vec<String> = row.try_get("present_ids")?;
+    Ok(SealDifference {
+        sealed: row.try_get("sealed_places")?,
+        present: places.into_iter().zip(ids).collect(),
+        count: row.try_get::<_, i64>("differences")?.unsigned_abs(),
+        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
+    })
 }
 
-/// What no single entry of a month's ledger shows.
+/// What no single entry of a month's ledger shows: of each kind the first, and how many.
 #[derive(Debug)]
 pub(crate) struct MonthCheck {
     /// Sequences without entry.
@@ -384,18 +402,25 @@ pub(crate) struct MonthCheck {
     pub(crate) unsealed_ids: Vec<String>,
     /// Rows that are said to have left without an entry that says so.
     pub(crate) unexplained_ids: Vec<String>,
+    /// How many all of these are.
+    pub(crate) count: u64,
 }
 
 /// Checks a month's ledger as a whole.
 pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Result<MonthCheck> {
     let sql = include_str!("sql/check_month.sql").replace("{partition}", &rows_of(client, month).await?);
     let row = client.query_typed_one(&sql, &[(&month.to_string(), Type::TEXT), (&MAX_NAMED, Type::INT8)]).await?;
+    let mut count = 0;
+    for name in ["missing_count", "beyond_count", "unsealed_count", "unexplained_count"] {
+        count += row.try_get::<_, i64>(name)?.unsigned_abs();
+    }
     Ok(MonthCheck {
         missing: row.try_get("missing")?,
         beyond: row.try_get("beyond")?,
         is_head_right: row.try_get("head_right")?,
         unsealed_ids: row.try_get("unsealed_ids")?,
         unexplained_ids: row.try_get("unexplained_ids")?,
+        count,
     })
 }
 
@@ -405,32 +430,60 @@ pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Resu
     rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("bounds")?))).collect()
 }
 
-/// Rows of a month of the archive, or of `EventLog`, whose parent is no row of either table: id and `parent_hash`.
+/// Rows whose parent is nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Unlinked {
+    pub(crate) count: u64,
+    /// The first of them: id and `parent_hash`.
+    pub(crate) named: Vec<(String, String)>,
+}
+
+/// Rows of a month of the archive, or of `EventLog`, whose parent is no row of either table.
 pub(crate) async fn list_unlinked(
     client: &impl GenericClient,
     month: Option<Month>,
     stream: Option<&str>,
-) -> Result<Vec<(String, String)>> {
+) -> Result<Unlinked> {
     let archive = RowForm::load(client).await?;
     let log = RowForm::new(list_columns_of(client, "EventLog").await?);
     if !archive.has_entry_hashes() || !log.has_entry_hashes() {
-        return Ok(Vec::new());
+        return Ok(Unlinked::default());
     }
     let rows = match month {
         Some(month) => rows_of(client, month).await?,
         None => r#""EventLog""#.into(),
     };
-    let unlinked = find_unlinked(client, &rows, &rows, stream, MAX_FOLLOWED + 1).await?;
+    let unlinked = find_unlinked(client, &rows, stream, MAX_FOLLOWED + 1).await?;
     if unlinked.is_empty() {
-        return Ok(unlinked);
+        return Ok(Unlinked::default());
     }
     if unlinked.len() > usize::try_from(MAX_FOLLOWED).unwrap_or(usize::MAX) {
-        // As one statement, however many they are.
-        let everywhere = r#"(SELECT entry_hash FROM "StreamArchive" UNION ALL SELECT entry_hash FROM "EventLog" UNION ALL
-            SELECT "entryHash" FROM "MaintenanceFinding" WHERE kind = 'duplicate_dropped')"#;
-        return find_unlinked(client, &rows, everywhere, stream, MAX_FOLLOWED).await;
+        return count_unlinked(client, month, &rows, stream).await;
     }
-    follow(client, month, unlinked).await
+    let named = follow(client, month, unlinked).await?;
+    Ok(Unlinked { count: named.len() as u64, named })
+}
+
+/// Looks all links up as one statement, however many they are.
+async fn count_unlinked(
+    client: &impl GenericClient,
+    month: Option<Month>,
+    rows: &str,
+    stream: Option<&str>,
+) -> Result<Unlinked> {
+    let unverifiable = match month {
+        Some(month) => {
+            include_str!("sql/list_unverifiable.sql").replace("{before}", &rows_of(client, month.previous()).await?)
+        }
+        None => "SELECT NULL::text WHERE false".into(),
+    };
+    let sql = include_str!("sql/count_unlinked.sql").replace("{unverifiable}", &unverifiable).replace("{rows}", rows);
+    let row = client.query_typed_one(&sql, &[(&stream, Type::TEXT), (&MAX_NAMED, Type::INT8)]).await?;
+    let (ids, parents): (Vec<String>, Vec<String>) = (row.try_get("ids")?, row.try_get("parents")?);
+    Ok(Unlinked {
+        count: row.try_get::<_, i64>("count")?.unsigned_abs(),
+        named: ids.into_iter().zip(parents).collect(),
+    })
 }
 
 /// Leaves of `unlinked` those whose parent is nowhere. Looks where parents usually are first: in the month before, then in
@@ -474,11 +527,10 @@ async fn remove_found(client: &impl GenericClient, sql: &str, unlinked: &mut Vec
 async fn find_unlinked(
     client: &impl GenericClient,
     rows: &str,
-    parents: &str,
     stream: Option<&str>,
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
-    let sql = include_str!("sql/find_unlinked.sql").replace("{rows}", rows).replace("{parents}", parents);
+    let sql = include_str!("sql/find_unlinked.sql").replace("{rows}", rows);
     let rows = client.query_typed(&sql, &[(&stream, Type::TEXT), (&limit, Type::INT8)]).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
 }
@@ -491,6 +543,7 @@ pub(crate) struct RecomputedLogs {
     pub(crate) last: Option<Position>,
     /// As of [`RecomputedSeal`].
     pub(crate) mismatches: Vec<(String, String, String)>,
+    pub(crate) mismatch_count: u64,
 }
 
 /// Recomputes the entry hashes of the next rows of `EventLog`.
@@ -524,5 +577,6 @@ pub(crate) async fn recompute_logs(
             None => None,
         },
         mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
     })
 }

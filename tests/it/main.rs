@@ -18,6 +18,7 @@ mod pinning;
 mod proof;
 mod property;
 mod reading;
+mod restore;
 mod roles;
 mod runs;
 mod snapshots;

@@ -311,7 +311,119 @@ async fn a_piece_with_very_many_breaks_names_the_first_thousand() {
     database.insert_events(2_500, "2026-05-20 00:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' || id, entry_hash = id"#).await;
     let verification = verify(&database).await;
-    assert_eq!((verification.breaks.len(), verification.break_count), (1_000, 1_000 + 2_500));
+    assert_eq!((verification.breaks.len(), verification.break_count), (1_000, 2_500 + 2_500));
+}
+
+/// Verifies the archive, and checks that no more than a thousand breaks are kept. Returns how many there are.
+async fn count_breaks(database: &TestDatabase) -> u64 {
+    let verification = verify_as(database, VerificationRequest::default()).await;
+    assert_eq!(verification.breaks.len(), usize::try_from(verification.break_count.min(1_000)).unwrap());
+    let kept =
+        format!(r#"SELECT jsonb_array_length(breaks) FROM "ArchiveVerification" WHERE id = '{}'"#, verification.id);
+    assert_eq!(database.value::<i32>(&kept).await, i32::try_from(verification.breaks.len()).unwrap());
+    verification.break_count
+}
+
+#[tokio::test]
+async fn however_many_breaks_of_whatever_kind_there_are_their_count_is_exact() {
+    const FORGED: &str = r#"INSERT INTO "StreamArchive" (id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt",
+        "createdAt", "archivedAt")"#;
+    let database = TestDatabase::migrated().await;
+    database.insert_events(3_000, "2026-01-10 00:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || id"#).await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    let service = database.service();
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!((run.logs_archived, database.count(r#""ArchiveSeal""#).await), (3_000, 1));
+    assert_eq!(count_breaks(&database).await, 3_000, "hashes that are not theirs");
+
+    database.execute(r#"UPDATE "StreamArchive" SET metadata = 'x' WHERE ledger <= 1200"#).await;
+    assert_eq!(count_breaks(&database).await, 1_200 + 1_800, "what is altered is not counted twice");
+    database.execute(r#"DELETE FROM "StreamArchive" WHERE ledger BETWEEN 1301 AND 2500"#).await;
+    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 600);
+    database
+        .execute(&format!(
+            r#"{FORGED} SELECT 'f' || i, 'create', '42', 'f' || i, 0, 1, 'then', timestamp '2026-01-20', "archivedAt"
+               FROM "ArchiveMonth", generate_series(1, 1100) i"#
+        ))
+        .await;
+    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 1_100 + 600);
+    database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT"#).await;
+    migrate(&database.pool).await.unwrap();
+    database.execute(r#"UPDATE "StreamArchive" SET note = 'n' WHERE ledger BETWEEN 2600 AND 2699"#).await;
+    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 1_100 + 500 + 100);
+    let before = 4_100;
+    database
+        .execute(&format!(
+            r#"{FORGED} SELECT 'u' || i, 'create', '42', 'u' || i, 0, 1, 'then', timestamp '2026-01-20', '2026-06-30'
+               FROM generate_series(1, 1050) i"#
+        ))
+        .await;
+    assert_eq!(count_breaks(&database).await, before + 1_050, "rows of no batch");
+    database
+        .execute(
+            r#"INSERT INTO "ArchiveRemoval" (month, "archivedAt", id, "createdAt", digest, sequence)
+               SELECT '2026-01', '2027-01-01', 'r' || i, '2026-01-20', sha256(''), 1 FROM generate_series(1, 1020) i"#,
+        )
+        .await;
+    assert_eq!(count_breaks(&database).await, before + 1_050 + 1_020, "rows that no entry says have left");
+    database.execute(r#"UPDATE "ArchiveMonth" SET entries = 2001"#).await;
+    assert_eq!(
+        count_breaks(&database).await,
+        before + 1_050 + 1_020 + 2_000 + 1,
+        "entries that are gone, and the head"
+    );
+}
+
+#[tokio::test]
+async fn links_that_are_broken_are_counted_exactly_but_those_that_nobody_can_know() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(1_500, "2026-01-10 00:00:00").await;
+    // The former service dropped the hashes of every 300th row.
+    database
+        .execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' || id, entry_hash = 'h' || id WHERE ledger % 300 <> 0"#)
+        .await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    assert_eq!(archive(&database).await.logs_archived, 1_500);
+    assert_eq!(count_breaks(&database).await, 1_495 + 1_495 - 4);
+    let of_stream = VerificationRequest { stream: Some("42".into()), ..VerificationRequest::default() };
+    assert_eq!(verify_as(&database, of_stream).await.break_count, 1_495 + 1_495 - 4);
+}
+
+/// Where a test's log lines go.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn breaks_of_several_pieces_add_up_to_a_thousand_that_are_kept_and_twenty_that_are_logged() {
+    let database = TestDatabase::migrated().await;
+    database.insert_months("2025-12-01", 2, 700).await;
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || id"#).await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    let service = database.service_with_batches_of(300);
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(run.logs_archived, 1_400);
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    assert_eq!(count_breaks(&database).await, 1_400);
+    drop(guard);
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("snapshot maintenance: a break")).count(), 20, "{log}");
+    let more: Vec<_> = log.lines().filter(|line| line.contains("there are more breaks")).collect();
+    assert!(more.len() == 1 && more[0].contains("more=1380"), "{more:?}");
 }
 
 #[tokio::test]

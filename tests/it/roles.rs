@@ -232,9 +232,31 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     let later = time("2026-05-31T03:00:00Z");
     let at_once = Deadline::after(std::time::Duration::ZERO);
     assert!(!service.run_maintenance(again, later, &at_once).await.unwrap().complete);
-    service.cancel_maintenance().await.unwrap().unwrap();
+    service.cancel_maintenance().await.unwrap().pop().unwrap();
     let run = service.run_maintenance(again, later, &forever).await.unwrap();
     assert_eq!((run.status, run.logs_archived), (RunStatus::SucceededWithFindings, 900));
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn a_maintainer_finds_out_which_logs_the_host_takes_no_more() {
+    let database = TestDatabase::migrated().await;
+    insert_events(&database, 90).await;
+    let maintainer = login(&database, "maintainer", MAINTAIN).await;
+    let service = maintainer.service_with_batches_of(40);
+    let (now, forever) = (time(NOW), Deadline::never());
+    service.run_maintenance(Trigger::Api.request(), now, &forever).await.unwrap();
+    database
+        .execute(
+            r#"ALTER TABLE "EventLog" ADD CONSTRAINT most CHECK (ledger <> 9);
+               CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+               CREATE TRIGGER let_go AFTER INSERT ON "EventLog" FOR EACH ROW EXECUTE FUNCTION let_go()"#,
+        )
+        .await;
+    let everything = RestoreRequest::new(Some(stream("42")), None, None, None).unwrap();
+    let run = service.restore(&everything, now, &forever).await.unwrap();
+    assert_eq!((run.logs_restored, run.conflicts, run.complete), (89, 1, true));
+    assert_eq!(run.conflict_details[0].constraint.as_deref(), Some("most"));
     database.assert_nothing_lost_or_doubled().await;
 }
 

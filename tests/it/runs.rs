@@ -383,11 +383,11 @@ async fn a_cancelled_run_commits_nothing_more_and_is_not_continued() {
     database.remember_events().await;
     let gate = Gate::before(&database, "e000055").await;
     let service = database.service_with(small());
-    assert!(service.cancel_maintenance().await.unwrap().is_none(), "there is none");
+    assert!(service.cancel_maintenance().await.unwrap().is_empty(), "there is none");
     let deadline = Deadline::never();
     let cancel = async {
         gate.reached().await;
-        let cancelled = service.cancel_maintenance().await.unwrap().unwrap();
+        let cancelled = service.cancel_maintenance().await.unwrap().pop().unwrap();
         gate.open().await;
         cancelled
     };

@@ -1,9 +1,29 @@
 -- What no single entry of a month's ledger shows.
 -- $1 month, $2 most ids named. One row: missing (sequences without entry), beyond (sequences after the head's), head_right (the
 -- head is the last entry), unsealed_ids (rows after the last batch), unexplained_ids (rows that are said to have left without
--- an entry that says so).
+-- an entry that says so); and how many of each, missing_count and so on.
 WITH head AS MATERIALIZED (
     SELECT m.entries, m.digest, m."archivedAt" FROM "ArchiveMonth" m WHERE m.month = $1
+),
+beyond AS MATERIALIZED (
+    SELECT s.sequence FROM "ArchiveSeal" s LEFT JOIN head ON true
+    WHERE s.month = $1 AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
+),
+unsealed AS MATERIALIZED (
+    SELECT id FROM {partition} a
+    WHERE a."archivedAt" > COALESCE((SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = $1), '-infinity')
+),
+unexplained AS MATERIALIZED (
+    SELECT r.id FROM "ArchiveRemoval" r
+    LEFT JOIN "ArchiveSeal" s ON s.month = r.month AND s.sequence = r.sequence
+    WHERE r.month = $1
+      AND s.kind IS DISTINCT FROM 'restored'
+      -- A row that was completed is in the entry that completed it, or has left that.
+      AND NOT COALESCE(
+          s.kind = 'completed' AND (
+              EXISTS (SELECT FROM {partition} a WHERE a.id = r.id AND a."archivedAt" = s."archivedAt")
+              OR EXISTS (SELECT FROM "ArchiveRemoval" o WHERE o.month = $1 AND o.id = r.id AND o."archivedAt" = s."archivedAt")
+          ), false)
 )
 SELECT
     ARRAY(
@@ -16,11 +36,14 @@ SELECT
         WHERE NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = place)
         ORDER BY place LIMIT $2
     ) AS missing,
-    ARRAY(
-        SELECT s.sequence FROM "ArchiveSeal" s LEFT JOIN head ON true
-        WHERE s.month = $1 AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
-        ORDER BY s.sequence LIMIT $2
-    ) AS beyond,
+    COALESCE((
+        SELECT GREATEST(head.entries, 0) - (
+            SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence BETWEEN 1 AND head.entries
+        )
+        FROM head
+    ), 0) AS missing_count,
+    ARRAY(SELECT sequence FROM beyond ORDER BY sequence LIMIT $2) AS beyond,
+    (SELECT count(*) FROM beyond) AS beyond_count,
     COALESCE((
         SELECT
             head.digest = COALESCE(
@@ -30,21 +53,7 @@ SELECT
             AND head."archivedAt" IS NOT DISTINCT FROM (SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = $1)
         FROM head
     ), NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = $1)) AS head_right,
-    ARRAY(
-        SELECT id FROM {partition} a
-        WHERE a."archivedAt" > COALESCE((SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = $1), '-infinity')
-        LIMIT $2
-    ) AS unsealed_ids,
-    ARRAY(
-        SELECT r.id FROM "ArchiveRemoval" r
-        LEFT JOIN "ArchiveSeal" s ON s.month = r.month AND s.sequence = r.sequence
-        WHERE r.month = $1
-          AND s.kind IS DISTINCT FROM 'restored'
-          -- A row that was completed is in the entry that completed it, or has left that.
-          AND NOT COALESCE(
-              s.kind = 'completed' AND (
-                  EXISTS (SELECT FROM {partition} a WHERE a.id = r.id AND a."archivedAt" = s."archivedAt")
-                  OR EXISTS (SELECT FROM "ArchiveRemoval" o WHERE o.month = $1 AND o.id = r.id AND o."archivedAt" = s."archivedAt")
-              ), false)
-        LIMIT $2
-    ) AS unexplained_ids
+    ARRAY(SELECT id FROM unsealed LIMIT $2) AS unsealed_ids,
+    (SELECT count(*) FROM unsealed) AS unsealed_count,
+    ARRAY(SELECT id FROM unexplained LIMIT $2) AS unexplained_ids,
+    (SELECT count(*) FROM unexplained) AS unexplained_count

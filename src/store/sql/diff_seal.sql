@@ -1,6 +1,7 @@
 -- Which rows make an entry's digest wrong: leaves of the entry that no row has, and rows whose leaf the entry has not.
--- $1 month, $2 sequence, $3 the entry's leaves, $4 most of each. Columns: is_sealed, place (in the entry, from 1; of a row,
--- where it is among the rows), id (of a row). In order of is_sealed and place.
+-- $1 month, $2 sequence, $3 the entry's leaves, $4 most of each that are named. One row: sealed_places (in the entry, from 1),
+-- present_places (where rows are among the rows) and present_ids, all in order; differences, how many there are: a row in the
+-- place of a leaf is one; mismatch_count, rows whose hash is not theirs among those that are as they were.
 WITH entry AS MATERIALIZED (
     SELECT s.* FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = $2
 ),
@@ -8,24 +9,45 @@ present AS MATERIALIZED (
 {present}
 ),
 sealed AS (
-    SELECT id, "createdAt", ledger::bigint AS ledger, substr(proof, 1, 32) AS digest FROM present
+    SELECT
+        id, "createdAt", ledger::bigint AS ledger, substr(proof, 1, 32) AS digest,
+        octet_length(proof) > 32 AND NOT has_excess AS is_mismatch
+    FROM present
     UNION ALL
+    SELECT removed.*, false FROM (
 {removed}
+    ) removed
 ),
 found AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place, id, substr(digest, 1, 8) AS leaf FROM sealed
+    SELECT
+        row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place, id, substr(digest, 1, 8) AS leaf, is_mismatch
+    FROM sealed
 ),
 leaf AS MATERIALIZED (
     SELECT place, substr($3, place * 8 - 7, 8) AS leaf FROM generate_series(1, octet_length($3) / 8) place
-)
-(
-    SELECT false AS is_sealed, place, id FROM found
+),
+row_difference AS MATERIALIZED (
+    -- How many rows before it are as they were.
+    SELECT place, id, place - row_number() OVER (ORDER BY place) AS gap
+    FROM found
     WHERE NOT EXISTS (SELECT FROM leaf WHERE leaf.leaf = found.leaf)
-    ORDER BY place LIMIT $4
-)
-UNION ALL
-(
-    SELECT true, place, NULL FROM leaf
+),
+leaf_difference AS MATERIALIZED (
+    SELECT place, place - row_number() OVER (ORDER BY place) AS gap
+    FROM leaf
     WHERE NOT EXISTS (SELECT FROM found WHERE found.leaf = leaf.leaf)
-    ORDER BY place LIMIT $4
 )
+SELECT
+    ARRAY(SELECT place::bigint FROM leaf_difference ORDER BY place LIMIT $4) AS sealed_places,
+    ARRAY(SELECT place FROM row_difference ORDER BY place LIMIT $4) AS present_places,
+    ARRAY(SELECT id FROM row_difference ORDER BY place LIMIT $4) AS present_ids,
+    (
+        -- Between two rows that are as they were, each row stands for a leaf, as far as there are as many.
+        SELECT COALESCE(sum(GREATEST(rows, leaves)), 0)::bigint
+        FROM (SELECT gap, count(*) AS rows FROM row_difference GROUP BY gap) r
+        FULL JOIN (SELECT gap, count(*) AS leaves FROM leaf_difference GROUP BY gap) l USING (gap)
+    ) AS differences,
+    (
+        SELECT count(*) FROM found
+        WHERE is_mismatch AND NOT EXISTS (SELECT FROM row_difference d WHERE d.place = found.place)
+    ) AS mismatch_count

@@ -4,5 +4,5 @@ SELECT r.id, r.parent_hash
 FROM {rows} r
 WHERE r.parent_hash IS NOT NULL
   AND ($1 IS NULL OR r."streamId" = $1)
-  AND NOT EXISTS (SELECT FROM {parents} p WHERE p.entry_hash = r.parent_hash)
+  AND NOT EXISTS (SELECT FROM {rows} p WHERE p.entry_hash = r.parent_hash)
 LIMIT $2

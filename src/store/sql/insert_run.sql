@@ -1,4 +1,4 @@
--- Starts a run and takes its lease, unless one is open, its period is done, or maintenance is paused.
+-- Starts a run and takes its lease, unless one is open that it may not run beside, its period is done, or maintenance is paused.
 -- $1 seconds that the lease lasts, $2 trigger, $3 scope, $4 period or NULL, $5 snapshot month, $6 cutoff, $7 whether to
 -- retake snapshots, $8 whether to force, $9 the run's start (UTC), $10 phase, $11 what a restore is about or NULL, $12 the
 -- execution of the state machine that it is for, or NULL. One row: id, holder; none when there was no room for it.

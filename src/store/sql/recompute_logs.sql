@@ -1,6 +1,7 @@
 -- Recomputes the entry hashes of rows of "EventLog", in order of ("createdAt", id).
 -- $1 and $2 the last row of the batch before, $3 a stream's contract-level id, or NULL for all, $4 most rows, $5 most ids named.
--- One row: rows, last_created_at and last_id (NULL when there was none), mismatches (as verify_seal has them).
+-- One row: rows, last_created_at and last_id (NULL when there was none), mismatches (as verify_seal has them)
+-- and mismatch_count.
 WITH batch AS MATERIALIZED (
     SELECT id, "createdAt", {entry_hash} AS entry_hash, {content_hash} AS computed_hash
     FROM "EventLog"
@@ -15,6 +16,7 @@ SELECT
     (
         SELECT COALESCE(jsonb_agg(jsonb_build_array(id, entry_hash, computed_hash)), '[]')
         FROM (SELECT * FROM batch WHERE entry_hash <> computed_hash LIMIT $5) mismatch
-    ) AS mismatches
+    ) AS mismatches,
+    (SELECT count(*) FROM batch WHERE entry_hash <> computed_hash) AS mismatch_count
 FROM (SELECT) one
 LEFT JOIN (SELECT "createdAt", id FROM batch ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true

@@ -1,7 +1,8 @@
 -- Recomputes an entry of the ledger from the rows that it seals and those that have left it since.
 -- $1 month, $2 sequence, $3 most ids named. One row: is_right (the digest is that of the entry and its rows), leaves_right,
--- rows (looked at), mismatches (as JSON: id, entryHash, computedHash of rows whose hash is not theirs), excess_ids (rows with
--- values in columns that the entry does not cover).
+-- rows (looked at), mismatches (as JSON: id, entryHash, computedHash of rows whose hash is not theirs) and how many, excess_ids
+-- (rows with values in columns that the entry does not cover; they are no mismatches) and how many. Twice as many mismatches
+-- are named: those of altered rows do not count.
 WITH entry AS MATERIALIZED (
     SELECT
         s.*,
@@ -36,7 +37,9 @@ SELECT
         SELECT COALESCE(jsonb_agg(jsonb_build_array(
             id, convert_from(substr(proof, 97), 'UTF8'), convert_from(substr(proof, 33, 64), 'UTF8')
         )), '[]')
-        FROM (SELECT * FROM present WHERE octet_length(proof) > 32 LIMIT $3) mismatch
+        FROM (SELECT * FROM present WHERE octet_length(proof) > 32 AND NOT has_excess LIMIT 2 * $3) mismatch
     ) AS mismatches,
-    ARRAY(SELECT id FROM present WHERE has_excess LIMIT $3) AS excess_ids
+    (SELECT count(*) FROM present WHERE octet_length(proof) > 32 AND NOT has_excess) AS mismatch_count,
+    ARRAY(SELECT id FROM present WHERE has_excess LIMIT $3) AS excess_ids,
+    (SELECT count(*) FROM present WHERE has_excess) AS excess_count
 FROM entry CROSS JOIN batch

@@ -64,7 +64,7 @@ enum Command {
     },
     /// End the pause; the next trigger continues the open run
     Resume,
-    /// End the open run for good; what it has done stays
+    /// End every open run for good; what they have done stays
     Cancel,
     /// Move archived logs back to "EventLog"; exit codes as maintain
     Restore(undo::Restore),

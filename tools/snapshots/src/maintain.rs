@@ -41,14 +41,18 @@ pub(crate) async fn maintain(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let request = MaintenanceRequest { trigger: Trigger::Cli, refresh: options.refresh, force: options.force };
-    finish(watch(&service, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await)
+    finish(watch(&service, false, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await)
 }
 
-/// Does `work` and shows meanwhile how far it is.
-pub(crate) async fn watch<T>(service: &SnapshotService, work: Pin<Box<impl Future<Output = T>>>) -> T {
+/// Does `work`, on a restore or on another run, and shows meanwhile how far it is.
+pub(crate) async fn watch<T>(
+    service: &SnapshotService,
+    is_restore: bool,
+    work: Pin<Box<impl Future<Output = T>>>,
+) -> T {
     let done = tokio::select! {
         done = work => done,
-        never = progress::show(service) => match never {},
+        never = progress::show(service, is_restore) => match never {},
     };
     progress::clear();
     done

@@ -1,10 +1,13 @@
 use std::io::Write;
 
 use serde::Serialize;
-use snapshot_service::{LegalHold, MaintenancePause, MaintenanceRun, PageRequest, SnapshotService};
+use snapshot_service::{LegalHold, MaintenancePause, MaintenanceRun, PageRequest, Scope, SnapshotService};
 
 use crate::database::{self, Database};
 use crate::{Result, print_json, progress};
+
+/// Most logs that `status` names one by one; `--json` has the first hundred.
+const MAX_CONFLICTS: usize = 10;
 
 /// What `status` says.
 #[derive(Serialize)]
@@ -12,6 +15,8 @@ use crate::{Result, print_json, progress};
 struct Status {
     pause: Option<MaintenancePause>,
     last_run: Option<MaintenanceRun>,
+    /// Under way, or waiting to be continued: one restore at most, and one other run.
+    open_runs: Vec<MaintenanceRun>,
     legal_holds: Vec<LegalHold>,
     /// Restored, and not released.
     restored_logs: u64,
@@ -21,11 +26,12 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     let (_database, service) = open("status").await?;
     let runs = service.list_maintenance_runs(&PageRequest::new(1, None)?).await?;
     // The open one may be older than a cancelled one.
-    let open = service.get_open_maintenance_run().await?;
-    let last_run = open.or_else(|| runs.items.into_iter().next());
+    let open_runs = service.list_open_maintenance_runs().await?;
+    let last_run = open_runs.first().cloned().or_else(|| runs.items.into_iter().next());
     let status = Status {
         pause: service.get_maintenance_pause().await?,
         last_run,
+        open_runs,
         legal_holds: service.list_legal_holds().await?,
         restored_logs: service.count_restored_logs().await?,
     };
@@ -36,9 +42,10 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     if let Some(MaintenancePause { reason, paused_by, paused_at }) = &status.pause {
         lines.push(format!("paused since {paused_at} by {paused_by}: {reason}"));
     }
-    match &status.last_run {
-        Some(run) => describe(run, &mut lines),
-        None => lines.push("there has been no run".into()),
+    match (&status.open_runs[..], &status.last_run) {
+        ([], Some(run)) => describe(run, &mut lines),
+        ([], None) => lines.push("there has been no run".into()),
+        (open, _) => open.iter().for_each(|run| describe(run, &mut lines)),
     }
     lines.extend(status.legal_holds.iter().map(describe_hold));
     if status.restored_logs > 0 {
@@ -64,6 +71,7 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
     if run.target.is_some() {
         lines.push(format!("{}: {} restored", run.scope.as_str(), run.logs_restored));
     }
+    lines.extend(run.conflict_details.iter().take(MAX_CONFLICTS).map(|detail| format!("stays archived: {detail}")));
     lines.extend(run.held_back.iter().map(|held| format!("held back: {} ({})", held.rows, held.message)));
     lines.extend(run.stop_reason.map(|reason| format!("last stopped: {}", reason.as_str())));
     lines.extend(run.error.as_ref().map(|error| format!("error: {error}")));
@@ -93,18 +101,28 @@ pub(crate) async fn pause(reason: &str) -> Result<()> {
 pub(crate) async fn resume() -> Result<()> {
     let (_database, service) = open("resume").await?;
     let was_paused = service.resume_maintenance().await?.is_some();
-    let open = service.get_open_maintenance_run().await?.is_some();
-    print(&[match (was_paused, open) {
-        (true, true) => "resumed; `snapshots maintain` or the next trigger continues the open run".into(),
-        (true, false) => "resumed".into(),
-        (false, _) => "was not paused".into(),
-    }])
+    if !was_paused {
+        return print(&["was not paused".into()]);
+    }
+    let open = service.list_open_maintenance_runs().await?;
+    let mut line = String::from("resumed");
+    if open.iter().any(|run| run.scope != Scope::Restore) {
+        line.push_str("; `snapshots maintain` or the next trigger continues the open run");
+    }
+    if open.iter().any(|run| run.scope == Scope::Restore) {
+        line.push_str("; `snapshots restore` continues the open restore");
+    }
+    print(&[line])
 }
 
 pub(crate) async fn cancel() -> Result<()> {
     let (_database, service) = open("cancel").await?;
-    let run = service.cancel_maintenance().await?;
-    print(&[run.map_or_else(|| "there is no open run".into(), |run| format!("cancelled run {}", run.id))])
+    let runs = service.cancel_maintenance().await?;
+    if runs.is_empty() {
+        return print(&["there is no open run".into()]);
+    }
+    let lines: Vec<_> = runs.iter().map(|run| format!("cancelled run {} ({})", run.id, run.scope.as_str())).collect();
+    print(&lines)
 }
 
 pub(crate) async fn open(command: &str) -> Result<(Database, SnapshotService)> {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use snapshot_service::{MaintenanceRun, Phase, SnapshotService, Verification};
+use snapshot_service::{MaintenanceRun, Phase, Scope, SnapshotService, Verification};
 use tokio::time::Instant;
 
 /// How often a terminal is brought up to date.
@@ -28,11 +28,12 @@ impl Write for LogWriter {
     }
 }
 
-/// Shows how far the open run is, for ever: as a bar on a terminal, as lines elsewhere.
-pub(crate) async fn show(service: &SnapshotService) -> Infallible {
+/// Shows how far the open restore is, or the open run of another scope, for ever: as a bar on a terminal, as lines elsewhere.
+pub(crate) async fn show(service: &SnapshotService, is_restore: bool) -> Infallible {
     show_with(async || {
         // Not being able to look is no reason to stop the work.
-        let run = service.get_open_maintenance_run().await.ok().flatten()?;
+        let runs = service.list_open_maintenance_runs().await.ok()?;
+        let run = runs.into_iter().find(|run| (run.scope == Scope::Restore) == is_restore)?;
         let (position, length) = position(&run);
         Some(Shown { position, length, message: message(&run), line: describe(&run) })
     })

@@ -52,7 +52,7 @@ pub(crate) async fn restore(options: Restore) -> Result<ExitCode> {
         print_json(&service.dry_run_restore(&request, &deadline).await?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    finish(watch(&service, Box::pin(service.restore(&request, Utc::now(), &deadline))).await)
+    finish(watch(&service, true, Box::pin(service.restore(&request, Utc::now(), &deadline))).await)
 }
 
 fn deadline(budget: Option<Duration>) -> Result<Deadline> {
@@ -138,7 +138,7 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
     }
     let deadline = deadline(options.budget)?;
     let restore_all = service.restore_all(options.drop_snapshots, Utc::now(), &deadline);
-    let run = match watch(&service, Box::pin(restore_all)).await {
+    let run = match watch(&service, false, Box::pin(restore_all)).await {
         Ok(run) if run.phase == Phase::Vacuum && run.finished_at.is_none() => run,
         other => return finish(other),
     };

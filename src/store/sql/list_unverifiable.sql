@@ -1,0 +1,17 @@
+    -- As find_unverifiable has it, of all rows at once.
+    SELECT parent_hash
+    FROM (
+        SELECT
+            is_own, parent_hash,
+            lag(id) OVER in_order AS id_before, lag(entry_hash) OVER in_order AS entry_hash_before
+        FROM (
+            SELECT true AS is_own, id, "createdAt", parent_hash, entry_hash FROM {rows} own
+            UNION ALL
+            (
+                SELECT false, id, "createdAt", parent_hash, entry_hash FROM {before} earlier
+                ORDER BY "createdAt" DESC, id DESC LIMIT 1
+            )
+        ) row
+        WINDOW in_order AS (ORDER BY "createdAt", id)
+    ) placed
+    WHERE is_own AND parent_hash IS NOT NULL AND id_before IS NOT NULL AND entry_hash_before IS NULL

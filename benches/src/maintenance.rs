@@ -134,7 +134,7 @@ pub(crate) async fn snapshots(server: &Server) -> Result<(Duration, Duration)> {
                 r#"INSERT INTO "StreamSnapshot" (id, "streamId", sender, receiver, "tokenAddress", "amountPerSecond", "totalAmount",
                        status, state, "snapshotMonth", "createdAt")
                    SELECT gen_random_uuid()::text, id, sender, receiver, "tokenAddress", div(amount::numeric, duration),
-                          amount::numeric, status, to_jsonb(s), '2026-05', now()
+                          amount::numeric, status, to_json(s), '2026-05', now()
                    FROM "Stream" s"#,
             )
             .await?;

@@ -27,7 +27,7 @@ pub use month::Month;
 pub use page::{Page, PageRequest};
 pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget};
 pub use slice_report::{SliceOutcome, SliceReport};
-pub use snapshot::StreamSnapshot;
+pub use snapshot::{Boundary, StreamSnapshot};
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};

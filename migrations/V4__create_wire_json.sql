@@ -1,7 +1,7 @@
 -- A row as JSON, the way it leaves the service: columns that described_by has as 64-bit or decimal numbers become
 -- strings, since they may exceed 2^53; its times become RFC 3339 in UTC with milliseconds and Z.
 -- Values that do not look like a time are left alone: the column may have had another type when the row was written.
-CREATE FUNCTION snapshot_service_wire_json(value jsonb, described_by regclass) RETURNS jsonb
+CREATE OR REPLACE FUNCTION snapshot_service_wire_json(value jsonb, described_by regclass) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
     SELECT value || COALESCE(jsonb_object_agg(
         column_name,

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
                             'running', 'succeeded', 'succeeded_with_findings', 'failed', 'interrupted')),
     streams             BIGINT NOT NULL DEFAULT 0,   -- seen so far; all there are, once their snapshots are complete
     "streamsEstimated"  BIGINT,
-    "lastStreamId"      TEXT NOT NULL DEFAULT '',    -- Stream.id up to which snapshots were taken
+    "lastStreamId"      TEXT,                        -- Stream.id up to which snapshots were taken; NULL at first
     "snapshotsCreated"  BIGINT NOT NULL DEFAULT 0,
     "unparsedAmounts"   BIGINT NOT NULL DEFAULT 0,
     "rowsEstimated"     BIGINT,                      -- due when archiving began, by the planner's estimate

@@ -74,8 +74,8 @@ pub use error::{Error, Result, exit};
 pub use host::{FindingEffect, HostFinding};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, BacklogReport, Break, BreakKind, ConflictDetail, Cursor, DryRunReport, DueMonth,
-    EventPosition, HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest,
+    ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, Cursor, DryRunReport,
+    DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest,
     MaintenanceRun, Month, Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport,
     RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport, SnapshotPosition,
     StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent, StreamId, StreamIds,

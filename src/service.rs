@@ -350,7 +350,7 @@ impl SnapshotService {
     ///
     /// # Errors
     ///
-    /// As [`get_snapshot`](Self::get_snapshot).
+    /// [`Error::HostRefuses`] when row security hides logs from the role; else as [`get_snapshot`](Self::get_snapshot).
     pub async fn get_stream_events(
         &self,
         stream: &StreamId,
@@ -362,11 +362,11 @@ impl SnapshotService {
     }
 
     /// What a stream's state at a past time follows from: the newest snapshot taken at or before `at`, and a page of the
-    /// events since then and up to `at`.
+    /// events up to `at` that it does not have.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSnapshotBefore`] when no snapshot is that old; [`Error::InvalidInput`] when the page's cursor is of
+    /// [`Error::NoSnapshotBefore`] when no snapshot is that old; [`Error::HostRefuses`] when row security hides logs from the role; [`Error::InvalidInput`] when the page's cursor is of
     /// another `at`, or its snapshot was retaken; else as [`get_snapshot`](Self::get_snapshot).
     pub async fn get_stream_state(
         &self,
@@ -392,7 +392,8 @@ impl SnapshotService {
         }
         let events = events::list_events_since(&transaction, &snapshot, stream, at, page).await?;
         transaction.commit().await?;
-        Ok(StreamState { at, snapshot, events: events.items, next_cursor: events.next_cursor })
+        let boundary = snapshot.boundary;
+        Ok(StreamState { at, snapshot, boundary, events: events.items, next_cursor: events.next_cursor })
     }
 
     /// Moves archived logs back to `EventLog`, whole; they stay there until they are released. `now` is the run's start.

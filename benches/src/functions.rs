@@ -37,7 +37,7 @@ pub(crate) async fn warm(server: &Server) -> Result<[(&'static str, Duration, Du
     let no_time = None::<chrono::NaiveDateTime>;
     let snapshot: [(&(dyn ToSql + Sync), Type); 4] =
         [(&STREAM, Type::TEXT), (&"2026-05", Type::TEXT), (&none, Type::TEXT), (&1_i64, Type::INT8)];
-    let logs: [(&(dyn ToSql + Sync), Type); 8] = [
+    let logs: [(&(dyn ToSql + Sync), Type); 9] = [
         (&STREAM, Type::TEXT),
         (&no_time, Type::TIMESTAMP),
         (&no_time, Type::TIMESTAMP),
@@ -46,6 +46,7 @@ pub(crate) async fn warm(server: &Server) -> Result<[(&'static str, Duration, Du
         (&none, Type::TEXT),
         (&101_i64, Type::INT8),
         (&5_500_000_i64, Type::INT8),
+        (&none, Type::TEXT),
     ];
     let list_archived_logs = LIST_EVENTS_OF_TABLE
         .replace("{table}", r#""StreamArchive""#)

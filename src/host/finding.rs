@@ -103,6 +103,21 @@ impl HostFinding {
         }
     }
 
+    /// That row security hides streams from whoever reads them.
+    pub(crate) fn hidden_streams(facts: &HostFacts) -> Option<Self> {
+        Self::hidden(FindingEffect::RefusesSnapshots, facts, facts.streams.as_ref())
+    }
+
+    /// That row security hides logs from whoever reads them.
+    pub(crate) fn hidden_logs(facts: &HostFacts) -> Option<Self> {
+        Self::hidden(FindingEffect::RefusesArchive, facts, facts.log.as_ref())
+    }
+
+    fn hidden(effect: FindingEffect, facts: &HostFacts, table: Option<&HostTable>) -> Option<Self> {
+        let hidden = table.filter(|table| table.hidden_commands.contains(&Command::Read))?;
+        Some(rows_hidden(effect, facts, &hidden.name))
+    }
+
     /// A trigger or rule of the log that kept `rows` logs from being deleted, found out by deleting them.
     pub(crate) fn trigger_refuses(facts: &HostFacts, rows: Option<u64>) -> Self {
         let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);

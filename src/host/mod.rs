@@ -2,6 +2,7 @@
 
 mod facts;
 mod finding;
+mod wire;
 
 pub(crate) use facts::{
     Command, HostColumn, HostFacts, HostRule, HostTable, HostTrigger, Reference, RelationKind, WireForm,

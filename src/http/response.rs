@@ -1,3 +1,5 @@
+use std::num::NonZeroU64;
+
 use lambda_http::http::StatusCode;
 use lambda_http::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use lambda_http::{Body, Response};
@@ -16,13 +18,16 @@ struct Success<T> {
     data: T,
 }
 
-/// `{"success": true, "data": ..., "nextCursor": "..." or null}`.
+/// `{"success": true, "data": ..., "nextCursor": "..." or null}`, and `"leftOut"` where rows are.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SuccessfulPage<T> {
     success: bool,
     data: T,
     next_cursor: Option<String>,
+    /// Rows that are on no page; not there when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<NonZeroU64>,
 }
 
 /// `{"success": false, "error": "...", "code": "...", "requestId": "..."}`, and `"data"` with the run that is in the way.
@@ -52,13 +57,15 @@ pub(super) fn accepted(run: &MaintenanceRun) -> Result<Response<Body>> {
 
 /// A part of a list.
 pub(super) fn page<T: Serialize, P: Position>(page: Page<T, P>) -> Result<Response<Body>> {
-    part(page.items, page.next_cursor.as_ref())
+    let next_cursor = page.next_cursor.as_ref().map(Cursor::encode);
+    let left_out = NonZeroU64::new(page.left_out);
+    json(StatusCode::OK, &SuccessfulPage { success: true, data: page.items, next_cursor, left_out })
 }
 
 /// Something with a part of a list in it.
 pub(super) fn part<P: Position>(data: impl Serialize, next_cursor: Option<&Cursor<P>>) -> Result<Response<Body>> {
     let next_cursor = next_cursor.map(Cursor::encode);
-    json(StatusCode::OK, &SuccessfulPage { success: true, data, next_cursor })
+    json(StatusCode::OK, &SuccessfulPage { success: true, data, next_cursor, left_out: None })
 }
 
 /// What the caller sees of `error`; the log sees its causes too.
@@ -81,6 +88,8 @@ pub fn not_found(request_id: &str) -> Response<Body> {
 fn status(error: &Error) -> StatusCode {
     match error {
         Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
+        // As a privilege that the login lacks.
+        Error::HostRefuses { finding } if finding.code == "rows_hidden" => StatusCode::SERVICE_UNAVAILABLE,
         Error::NotFound { .. } | Error::NoSnapshotBefore { .. } => StatusCode::NOT_FOUND,
         Error::ArchiveColumnsDiffer { .. }
         | Error::NotRestorable { .. }

@@ -1,18 +1,22 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use futures_util::future::join_all;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 use tracing::{debug, info, warn};
 
 use super::batch_size::BatchSize;
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
-use crate::error::Result;
+use crate::error::{Error, Result, Retry, chain};
+use crate::host::{HostFacts, HostFinding, HostLimits, findings};
 use crate::model::{MaintenanceRun, Phase, Scope, StopReason};
-use crate::store::maintenance_runs::{Progress, estimate_streams};
-use crate::store::session;
+use crate::store::maintenance_runs::{LastStream, Progress, estimate_streams};
 use crate::store::snapshots::{
-    SnapshotBatch, SnapshotRequest, StreamCounts, count_streams, find_stream_after, insert_snapshot_batch,
-    may_be_complete,
+    SnapshotBatch, SnapshotRequest, StreamCounts, StreamForm, count_streams, find_stream_after, insert_snapshot_batch,
+    may_be_complete, probe_column, wait_for_log,
 };
+use crate::store::{host, session};
 
 /// Most streams of a batch: it takes a quarter of a second, which makes the cost of its transaction disappear, and a few ten
 /// thousand streams are enough for all workers.
@@ -20,13 +24,18 @@ const MAX_STREAMS: u32 = 5_000;
 
 /// Takes the month's snapshot of every stream that has none, or of every stream when the run is to retake them, several pages
 /// of streams at a time. Ends when none is missing; returns why it stopped, if that was before.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] before anything is done, when the host's streams cannot be read as they are.
 pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let run = &slice.run;
     let client = slice.pool.get().await?;
     let limits = slice.settings.limits();
+    let source = Source::look(slice, &client).await?;
     let mut after = slice.state.last_stream.clone();
     let mut streams = run.streams;
-    if after.is_empty() {
+    if after.is_none() {
         let may_be = session::read(&client, &limits, may_be_complete(&**client, run.snapshot_month)).await?;
         if may_be {
             match is_complete(slice, &client).await? {
@@ -45,10 +54,10 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
         if let Some(stop) = wait_while_busy(slice, &client).await? {
             return Ok(Some(stop));
         }
-        let pages = divide(slice, &client, after.clone(), &mut sizes).await?;
+        let pages = divide(slice, &source, &client, after.clone(), &mut sizes).await?;
         drop(client);
         // All of them: one that fails does not cut off the others' batches.
-        let results = join_all(pages.into_iter().map(|page| page.take(slice))).await;
+        let results = join_all(pages.into_iter().map(|page| page.take(slice, &source))).await;
         let mut seen = 0;
         let mut is_end = false;
         for result in results {
@@ -58,12 +67,11 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
                 Err(stop) => return Ok(Some(stop)),
             };
             seen += taken.seen;
-            after = taken.last_stream.unwrap_or(after);
+            after = taken.last_stream.or(after);
             is_end = taken.is_end;
         }
         streams += seen;
-        let progress = Progress { streams: Some(streams), last_stream: Some(after.clone()), ..Progress::default() };
-        slice.record(&progress).await?;
+        record_position(slice, streams, after.clone()).await?;
         if is_end {
             let client = slice.pool.get().await?;
             match is_complete(slice, &client).await? {
@@ -73,10 +81,8 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
                 Completeness::Incomplete if seen > 0 => {}
                 // ... or before it.
                 Completeness::Incomplete => {
-                    (after, streams) = (String::new(), 0);
-                    slice
-                        .record(&Progress { streams: Some(0), last_stream: Some(after.clone()), ..Progress::default() })
-                        .await?;
+                    (after, streams) = (None, 0);
+                    record_position(slice, streams, None).await?;
                 }
             }
         }
@@ -86,9 +92,80 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
     }
 }
 
+async fn record_position(slice: &Slice<'_>, streams: u64, after: Option<String>) -> Result<()> {
+    let last_stream = Some(LastStream(after));
+    slice.record(&Progress { streams: Some(streams), last_stream, ..Progress::default() }).await
+}
+
+/// The host's tables, as the workers of a slice read them.
+struct Source {
+    /// What is in the place of `Stream`, as the last look saw it.
+    form: Mutex<StreamForm>,
+    /// Whether each snapshot can still be told which events it has. Nothing about `EventLog` keeps one from being taken, so
+    /// it is given up at the first difficulty.
+    reads_log: AtomicBool,
+}
+
+impl Source {
+    async fn look(slice: &Slice<'_>, client: &Client) -> Result<Self> {
+        let facts = session::read(client, &slice.settings.limits(), host::look(client)).await?;
+        let form = Mutex::new(read_form(slice, &facts)?);
+        let reads_log =
+            facts.log.as_ref().is_some_and(|log| {
+                log.may_read && ["id", "streamId", "createdAt"].iter().all(|name| log.has_column(name))
+            }) && HostFinding::hidden_logs(&facts).is_none();
+        if !reads_log {
+            warn!(run = %slice.run.id, "snapshot maintenance: EventLog cannot be read, so which events a snapshot has is not kept");
+        }
+        Ok(Self { form, reads_log: AtomicBool::new(reads_log) })
+    }
+
+    /// Looks at the columns of `Stream` again. Returns whether they are others than `form` has.
+    async fn has_changed(&self, slice: &Slice<'_>, client: &Client, form: &StreamForm) -> Result<bool> {
+        let facts = session::read(client, &slice.settings.limits(), host::look(client)).await?;
+        let now = read_form(slice, &facts)?;
+        let has_changed = now != *form;
+        *self.form.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(has_changed)
+    }
+
+    fn form(&self) -> StreamForm {
+        self.form.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn reads_log(&self) -> bool {
+        self.reads_log.load(Ordering::Relaxed)
+    }
+
+    fn give_up_log(&self, slice: &Slice<'_>, cause: &Error) {
+        self.reads_log.store(false, Ordering::Relaxed);
+        warn!(
+            run = %slice.run.id, cause = chain(cause),
+            "snapshot maintenance: EventLog cannot be read; from here on it is not kept which events a snapshot has",
+        );
+    }
+}
+
+/// How streams are to be read.
+///
+/// # Errors
+///
+/// [`Error::HostTableMissing`], and [`Error::HostRefuses`] where something keeps them from being read as they are.
+fn read_form(slice: &Slice<'_>, facts: &HostFacts) -> Result<StreamForm> {
+    let streams = facts.streams.as_ref().ok_or(Error::HostTableMissing { table: "Stream" })?;
+    let limits = HostLimits {
+        max_replica_lag: slice.settings.max_replica_lag.is_some(),
+        max_active_sessions: slice.settings.max_active_sessions.is_some(),
+    };
+    match findings(facts, limits).into_iter().find(|finding| finding.effect.refuses_snapshots()) {
+        Some(finding) => Err(Error::HostRefuses { finding: Box::new(finding) }),
+        None => Ok(StreamForm::new(streams)),
+    }
+}
+
 /// The streams that one worker takes at a time.
 struct PageOfStreams<'s> {
-    after: String,
+    after: Option<String>,
     /// The last of them; `None` at the end of all pages, where nothing says how many follow.
     upto: Option<String>,
     size: &'s mut BatchSize,
@@ -106,86 +183,229 @@ struct Taken {
 /// A page for each worker, one behind the other, from `after` on; fewer where fewer streams are left.
 async fn divide<'s>(
     slice: &Slice<'_>,
+    source: &Source,
     client: &Client,
-    mut after: String,
+    mut after: Option<String>,
     sizes: &'s mut [BatchSize],
 ) -> Result<Vec<PageOfStreams<'s>>> {
     let workers = sizes.len();
+    let form = source.form();
     let mut pages = Vec::with_capacity(workers);
     for (worker, size) in sizes.iter_mut().enumerate() {
         let upto = if worker + 1 < workers {
-            session::read(client, &slice.settings.limits(), find_stream_after(client, &after, size.rows())).await?
+            let find = find_stream_after(client, &form, after.as_deref(), size.rows());
+            session::read(client, &slice.settings.limits(), find).await?
         } else {
             None
         };
         pages.push(PageOfStreams { after, upto: upto.clone(), size });
-        match upto {
-            Some(upto) => after = upto,
-            None => break,
+        after = upto;
+        if after.is_none() {
+            break;
         }
     }
     Ok(pages)
 }
 
 impl PageOfStreams<'_> {
-    /// Takes the page's snapshots, on a connection of its own. In more than one batch only when one took too long.
-    async fn take(self, slice: &Slice<'_>) -> Result<std::result::Result<Taken, StopReason>> {
+    /// Takes the page's snapshots, on a connection of its own. In more than one batch only when one took too long, or when
+    /// something about one stream's row makes it fail.
+    async fn take(self, slice: &Slice<'_>, source: &Source) -> Result<std::result::Result<Taken, StopReason>> {
         let Self { mut after, upto, size } = self;
         let mut client = slice.pool.get().await?;
         let mut seen = 0;
         let mut last_stream = None;
+        // Most streams of a batch, while one that fails is looked for.
+        let mut narrowed = u32::MAX;
         loop {
             let mut attempt = size.attempt();
-            let batch = loop {
-                match take_batch(slice, &mut client, &after, upto.as_deref(), attempt.rows()).await {
-                    Ok(batch) => break batch,
-                    Err(error) => {
-                        if let Some(stop) = slice.retry(&mut attempt, error).await? {
-                            return Ok(Err(stop));
-                        }
+            let (batch, rows, is_narrow) = loop {
+                let rows = attempt.rows().min(narrowed);
+                let form = source.form();
+                let stretch = Stretch { after: after.as_deref(), upto: upto.as_deref(), limit: rows };
+                let error = match take_batch(slice, source, &form, &mut client, &stretch).await {
+                    Ok(batch) => break (batch, rows, rows < attempt.rows()),
+                    Err(error) => error,
+                };
+                if is_of_columns(&error) && source.has_changed(slice, &client, &form).await? {
+                    continue;
+                }
+                if !is_of_data(&error) {
+                    if let Some(stop) = slice.retry(&mut attempt, error).await? {
+                        return Ok(Err(stop));
                     }
+                } else if rows > 1 {
+                    debug!(run = %slice.run.id, rows, cause = chain(&error), "snapshot maintenance: a batch is halved");
+                    narrowed = rows / 2;
+                } else {
+                    let batch = take_what_can_be_had(slice, source, &mut client, &stretch, error).await?;
+                    break (batch, rows, true);
                 }
             };
-            let full = slice.succeed(attempt, batch.seen);
+            let full = batch.seen >= u64::from(rows);
+            slice.succeed(attempt, batch.seen);
+            narrowed = narrowed.saturating_mul(2);
             warn_of_unparsed(&slice.run, &batch);
             seen += batch.seen;
             last_stream = batch.last_stream.or(last_stream);
             match (&upto, &last_stream) {
-                (Some(upto), Some(last)) if full && last != upto => after.clone_from(last),
+                (Some(upto), Some(last)) if full && last != upto => after = Some(last.clone()),
+                // A batch of fewer streams than the page may have does not end it.
+                (None, Some(last)) if full && is_narrow && seen < u64::from(size.rows()) => after = Some(last.clone()),
                 _ => return Ok(Ok(Taken { seen, last_stream, is_end: upto.is_none() && !full })),
+            }
+            // A page of such rows takes long.
+            if is_narrow && let Some(stop) = slice.stop() {
+                return Ok(Err(stop));
             }
         }
     }
 }
 
-/// Takes the snapshots of at most `limit` streams after `after`, up to `upto`, as one transaction.
+/// Whether something about the rows made a statement fail, so that others may go.
+fn is_of_data(error: &Error) -> bool {
+    // 21 cardinality violation, 22 data exception, 23 integrity violation, 38 and 39 of functions, 54 limits of the program, HV
+    // foreign data, P0 raised by a function, XX internal error.
+    let classes = ["21", "22", "23", "38", "39", "54", "HV", "P0", "XX"];
+    matches!(error, Error::Database(source)
+        if source.code().is_some_and(|code| classes.contains(&code.code().get(..2).unwrap_or_default())))
+}
+
+/// Whether a statement failed because a column is not what it was.
+fn is_of_columns(error: &Error) -> bool {
+    matches!(error, Error::Database(source) if source.code().is_some_and(|code| code.code().starts_with("42")))
+        || matches!(error, Error::NotMigrated(_))
+}
+
+/// Whether `EventLog` may be what made a statement fail that reads it beside `Stream`.
+fn may_be_of_log(error: &Error) -> bool {
+    matches!(error, Error::Database(_) | Error::NotMigrated(_) | Error::NotPermitted(_))
+        || error.retry() == Some(Retry::Smaller)
+}
+
+/// The streams that one batch takes.
+struct Stretch<'a> {
+    after: Option<&'a str>,
+    upto: Option<&'a str>,
+    limit: u32,
+}
+
+/// Takes the snapshots of a stretch, each with the events that it has as long as these can be read.
 async fn take_batch(
     slice: &Slice<'_>,
+    source: &Source,
+    form: &StreamForm,
     client: &mut Client,
-    after: &str,
-    upto: Option<&str>,
-    limit: u32,
+    stretch: &Stretch<'_>,
+) -> Result<SnapshotBatch> {
+    if !source.reads_log() {
+        return commit_batch(slice, form, client, stretch).await;
+    }
+    let transaction = session::begin(client, &slice.settings.limits()).await?;
+    // By itself: who has locked the log does not make the batch fail, which waits for nothing else of it.
+    if let Err(error) = wait_for_log(&transaction).await {
+        drop(transaction);
+        if !may_be_of_log(&error) {
+            return Err(error);
+        }
+        source.give_up_log(slice, &error);
+        return commit_batch(slice, form, client, stretch).await;
+    }
+    let error = match insert(slice, form, true, &transaction, stretch).await {
+        Ok(batch) => match host::refuse_hidden_logs(&transaction, batch.log_is_filtered).await {
+            Ok(()) => return commit(slice, transaction, batch).await,
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    drop(transaction);
+    let is_hidden = matches!(&error, Error::HostRefuses { finding } if !finding.effect.refuses_snapshots());
+    if !is_hidden && !may_be_of_log(&error) {
+        return Err(error);
+    }
+    // What fails without the log as well is not the log's.
+    let batch = commit_batch(slice, form, client, stretch).await?;
+    source.give_up_log(slice, &error);
+    Ok(batch)
+}
+
+/// Takes the snapshots of a stretch without looking at `EventLog`.
+async fn commit_batch(
+    slice: &Slice<'_>,
+    form: &StreamForm,
+    client: &mut Client,
+    stretch: &Stretch<'_>,
+) -> Result<SnapshotBatch> {
+    let transaction = session::begin(client, &slice.settings.limits()).await?;
+    let batch = insert(slice, form, false, &transaction, stretch).await?;
+    commit(slice, transaction, batch).await
+}
+
+async fn insert(
+    slice: &Slice<'_>,
+    form: &StreamForm,
+    reads_log: bool,
+    transaction: &Transaction<'_>,
+    stretch: &Stretch<'_>,
 ) -> Result<SnapshotBatch> {
     let run = &slice.run;
     let request = SnapshotRequest {
         month: run.snapshot_month,
-        after,
-        upto,
-        limit,
+        after: stretch.after,
+        upto: stretch.upto,
+        limit: stretch.limit,
         started_at: run.started_at.naive_utc(),
         taken_at: slice.now().naive_utc(),
         refresh: run.refresh,
     };
-    let transaction = session::begin(client, &slice.settings.limits()).await?;
-    let batch = insert_snapshot_batch(&transaction, &request).await?;
+    insert_snapshot_batch(transaction, form, reads_log, &request).await
+}
+
+async fn commit(slice: &Slice<'_>, transaction: Transaction<'_>, batch: SnapshotBatch) -> Result<SnapshotBatch> {
     if batch.seen == 0 {
         return Ok(batch);
     }
     let progress =
         Progress { snapshots_created: batch.created, unparsed_amounts: batch.unparsed, ..Progress::default() };
     slice.commit(transaction, &progress).await?;
-    debug!(run = %run.id, seen = batch.seen, created = batch.created, "snapshot maintenance: snapshot batch");
+    debug!(run = %slice.run.id, seen = batch.seen, created = batch.created, "snapshot maintenance: snapshot batch");
     Ok(batch)
+}
+
+/// Takes the snapshot of the one stream of a stretch whose row cannot be read as a whole, because of `error`: without the
+/// columns that cannot be, else without the state, else with nothing but its id. Nobody else loses the month for it.
+async fn take_what_can_be_had(
+    slice: &Slice<'_>,
+    source: &Source,
+    client: &mut Client,
+    stretch: &Stretch<'_>,
+    error: Error,
+) -> Result<SnapshotBatch> {
+    let limits = slice.settings.limits();
+    let form = source.form();
+    let find = find_stream_after(&*client, &form, stretch.after, 1);
+    let Some(stream) = session::read(&*client, &limits, find).await? else { return Err(error) };
+    let mut left_out = Vec::new();
+    for name in form.list_columns() {
+        match session::read(&*client, &limits, probe_column(&*client, &form, name, &stream)).await {
+            Err(error) if is_of_data(&error) => left_out.push(name.to_owned()),
+            probed => probed?,
+        }
+    }
+    warn!(
+        run = %slice.run.id, stream, ?left_out, cause = chain(&error),
+        "snapshot maintenance: a stream's row cannot be read as a whole; its snapshot has what can be",
+    );
+    let all: Vec<_> = form.list_columns().map(str::to_owned).collect();
+    let readable = form.without(&left_out);
+    let mut last = error;
+    for form in [&readable, &readable.without_state(), &form.without(&all), &form.without(&all).without_state()] {
+        match take_batch(slice, source, form, client, stretch).await {
+            Err(error) if is_of_data(&error) => last = error,
+            taken => return taken,
+        }
+    }
+    Err(last)
 }
 
 /// Whether every stream has its snapshot and its ids are remembered.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Cursor, StatePosition, StreamSnapshot, time};
+use super::{Boundary, Cursor, StatePosition, StreamSnapshot, time};
 use crate::error::{Error, Result};
 
 /// An on-chain event: a row of `EventLog` or of `StreamArchive`.
@@ -20,7 +20,7 @@ pub struct LoggedEvent {
     /// Transaction that the event is part of.
     pub tx_hash: String,
     /// Position within the transaction; `None` in rows adopted from the former service, which dropped it.
-    pub event_index: Option<i32>,
+    pub event_index: Option<i64>,
     /// Ledger's sequence number.
     pub ledger: i64,
     /// When the ledger closed, as the host wrote it.
@@ -86,7 +86,10 @@ pub struct StreamState {
     pub at: DateTime<Utc>,
     /// The newest snapshot taken at or before `at`.
     pub snapshot: StreamSnapshot,
-    /// A part of the events created after the snapshot was taken and not after `at`, oldest first.
+    /// Whether it is known which events the snapshot has. Else those that were created after it was taken are listed, and one
+    /// of a transaction that was open then may be missing.
+    pub boundary: Boundary,
+    /// A part of the events that the snapshot does not have and that were created not after `at`, oldest first.
     pub events: Vec<StreamEvent>,
     /// Where the events go on; `None` at their end.
     #[serde(skip)]

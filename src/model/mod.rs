@@ -29,7 +29,7 @@ pub use restore::{
     ConflictDetail, LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
 };
 pub use slice_report::{SliceOutcome, SliceReport};
-pub use snapshot::StreamSnapshot;
+pub use snapshot::{Boundary, StreamSnapshot};
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{StreamId, StreamIds};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};

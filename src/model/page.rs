@@ -54,6 +54,9 @@ pub struct Page<T, P> {
     pub items: Vec<T>,
     /// Where to continue; `None` at the list's end.
     pub next_cursor: Option<Cursor<P>>,
+    /// How many rows are on no page, because no answer could say their time: infinite, before the year 1, or after 9999. Of a
+    /// timeline only.
+    pub left_out: u64,
 }
 
 /// What a page may weigh on the wire, in bytes. Lambda answers with at most 6 MiB, in which the body is a JSON string

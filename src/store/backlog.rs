@@ -34,12 +34,13 @@ pub(crate) async fn get_standing(
     })
 }
 
-/// When the oldest log created before `cutoff` was created, or none. The first entry of an index: known at once,
+/// When the oldest log created before `cutoff` was created, or none; those whose time cannot be are never due. The first entry of an index: known at once,
 /// however many logs there are.
 pub(crate) async fn find_oldest_due(
     client: &impl GenericClient,
     cutoff: NaiveDateTime,
 ) -> Result<Option<NaiveDateTime>> {
-    let sql = r#"SELECT min("createdAt") AS oldest FROM "EventLog" WHERE "createdAt" < $1"#;
+    let sql =
+        r#"SELECT min("createdAt") AS oldest FROM "EventLog" WHERE "createdAt" >= '0001-01-01' AND "createdAt" < $1"#;
     Ok(client.query_typed_one(sql, &[(&cutoff, Type::TIMESTAMP)]).await?.try_get("oldest")?)
 }

@@ -1,11 +1,17 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use futures_util::join;
+use serde_json::value::RawValue;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, RowStream};
 
-use super::page;
+use super::{host, page};
 use crate::error::{Error, Result};
+use crate::host::WireForm;
 use crate::model::{
-    ArchiveFilter, ArchivePosition, Cursor, EventPosition, LoggedEvent, MAX_PAGE_BYTES, Page, PageRequest,
+    ArchiveFilter, ArchivePosition, Boundary, Cursor, EventPosition, LoggedEvent, MAX_PAGE_BYTES, Page, PageRequest,
     StatePosition, StreamEvent, StreamId, StreamIds, StreamSnapshot, wire_bytes,
 };
 
@@ -50,6 +56,10 @@ impl Order {
     }
 }
 
+/// How long before a snapshot a transaction may have begun that it does not see: an hour, and twice the ten minutes that
+/// clocks may be apart. The events that it has are kept from then on.
+const BOUNDARY: TimeDelta = TimeDelta::minutes(80);
+
 /// A stream's archived events.
 fn archived() -> String {
     format!("{}{}", include_str!("sql/stream_ids.sql"), of_table(&STREAM_ARCHIVE, Order::NewestFirst))
@@ -84,6 +94,8 @@ struct Part<'a> {
     event_type: Option<&'a str>,
     after: Option<(NaiveDateTime, &'a str)>,
     rows: i64,
+    /// Events that this snapshot is known to have are left out.
+    snapshot: Option<&'a str>,
 }
 
 impl<'a> Part<'a> {
@@ -94,7 +106,7 @@ impl<'a> Part<'a> {
         rows: i64,
     ) -> Self {
         let (from, to) = (filter.from().map(|time| time.naive_utc()), filter.to().map(|time| time.naive_utc()));
-        Self { stream, from, to, event_type: filter.event_type(), after, rows }
+        Self { stream, from, to, event_type: filter.event_type(), after, rows, snapshot: None }
     }
 
     async fn query(&self, client: &impl GenericClient, statement: &str) -> Result<RowStream> {
@@ -111,11 +123,29 @@ impl<'a> Part<'a> {
                     (&after_id, Type::TEXT),
                     (&self.rows, Type::INT8),
                     (&i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX), Type::INT8),
+                    (&self.snapshot, Type::TEXT),
                 ],
             )
             .await?;
         Ok(rows)
     }
+}
+
+/// What no page of a stream's events tells.
+struct Unshown {
+    /// Events whose time cannot be.
+    left_out: u64,
+    /// Whether row security is in force on `EventLog`.
+    is_filtered: bool,
+}
+
+async fn count_left_out(client: &impl GenericClient, stream: &StreamId) -> Result<Unshown> {
+    let sql = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/count_left_out.sql"));
+    let row = client.query_typed_one(sql, &[(&stream.as_str(), Type::TEXT)]).await?;
+    Ok(Unshown {
+        left_out: row.try_get::<_, i64>("left_out")?.unsigned_abs(),
+        is_filtered: row.try_get("is_filtered")?,
+    })
 }
 
 /// A page of a stream's archived logs, newest first.
@@ -135,7 +165,12 @@ pub(crate) async fn list_archived_logs(
     page::collect(rows, request, parse_with_cursor, |log| format!("archived log {}", log.id)).await
 }
 
-/// A page of a stream's events in both tables, newest first.
+/// A page of a stream's events in both tables, newest first, and how many of all are on no page, because their time cannot
+/// be.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when row security hides logs.
 pub(crate) async fn list_events(
     client: &impl GenericClient,
     stream: &StreamId,
@@ -144,16 +179,28 @@ pub(crate) async fn list_events(
 ) -> Result<Page<StreamEvent, EventPosition>> {
     let after = request.after().map(|after| (after.created_at, after.event_id.as_str()));
     let part = Part::new(stream, filter, after, request.rows_to_read());
-    let rows = part.query(client, &all(Order::NewestFirst)).await?;
+    // Both are on their way at once. The count comes first, so that it does not wait for rows that nobody takes.
+    let statement = all(Order::NewestFirst);
+    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
+    let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
         let (ids, event) = parse(row)?;
         let position = EventPosition { created_at: event.created_at.naive_utc(), event_id: event.id.clone() };
         Ok((event.into(), Cursor::new(ids, position)))
     };
-    page::collect(rows, request, parse_with_cursor, |entry: &StreamEvent| format!("event {}", entry.event.id)).await
+    let name = |entry: &StreamEvent| format!("event {}", entry.event.id);
+    let page = page::collect(rows, request, parse_with_cursor, name).await?;
+    host::refuse_hidden_logs(client, unshown.is_filtered).await?;
+    Ok(Page { left_out: unshown.left_out, ..page })
 }
 
 /// A page of the events that lead from `snapshot` to the state at `at`, oldest first; beside the snapshot in the answer.
+/// Where it is known which events the snapshot has, they are all others from a while before it on: neither when a transaction
+/// was committed nor whose clock said when decides.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when row security hides logs.
 pub(crate) async fn list_events_since(
     client: &impl GenericClient,
     snapshot: &StreamSnapshot,
@@ -163,15 +210,22 @@ pub(crate) async fn list_events_since(
 ) -> Result<Page<StreamEvent, StatePosition>> {
     // The snapshot's own instant is before the first event, and `at` is not after the last: times are whole microseconds.
     let next = |time: DateTime<Utc>| time.naive_utc().checked_add_signed(TimeDelta::microseconds(1));
+    let (from, known) = match snapshot.boundary {
+        Boundary::Exact => (snapshot.created_at.checked_sub_signed(BOUNDARY), Some(snapshot.id.as_str())),
+        Boundary::Unknown => (Some(snapshot.created_at), None),
+    };
     let part = Part {
         stream,
-        from: next(snapshot.created_at),
+        from: from.and_then(next),
         to: next(at),
         event_type: None,
         after: request.after().map(|after| (after.created_at, after.event_id.as_str())),
         rows: request.rows_to_read(),
+        snapshot: known,
     };
-    let rows = part.query(client, &all(Order::OldestFirst)).await?;
+    let statement = all(Order::OldestFirst);
+    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
+    let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
         let (ids, event) = parse(row)?;
         let position = StatePosition {
@@ -183,28 +237,73 @@ pub(crate) async fn list_events_since(
         Ok((event.into(), Cursor::new(ids, position)))
     };
     let name = |entry: &StreamEvent| format!("snapshot {} with event {}", snapshot.id, entry.event.id);
-    page::collect_beside(wire_bytes(snapshot)?, rows, request, parse_with_cursor, name).await
+    let page = page::collect_beside(wire_bytes(snapshot)?, rows, request, parse_with_cursor, name).await?;
+    host::refuse_hidden_logs(client, unshown.is_filtered).await?;
+    Ok(page)
 }
 
+/// The values of a row, by column.
+type Values<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
 fn parse(row: &Row) -> Result<(StreamIds, LoggedEvent)> {
-    let event = LoggedEvent {
+    let mut values: Values<'_> = serde_json::from_str(row.try_get("event")?).map_err(Error::Serialize)?;
+    let wire_forms: BTreeMap<String, WireForm> = match row.try_get::<_, Option<&str>>("wire_forms")? {
+        Some(forms) => serde_json::from_str(forms).map_err(Error::Serialize)?,
+        None => BTreeMap::new(),
+    };
+    let stream_id = take(&mut values, "streamId")?.unwrap_or_default();
+    let mut event = LoggedEvent {
         id: row.try_get("id")?,
-        event_type: row.try_get("eventType")?,
-        stream_id: row.try_get("streamId")?,
-        tx_hash: row.try_get("txHash")?,
-        event_index: row.try_get("eventIndex")?,
-        ledger: row.try_get("ledger")?,
-        ledger_closed_at: row.try_get("ledgerClosedAt")?,
-        sender: row.try_get("sender")?,
-        receiver: row.try_get("receiver")?,
-        amount: row.try_get("amount")?,
-        metadata: row.try_get("metadata")?,
-        parent_hash: row.try_get("parent_hash")?,
-        entry_hash: row.try_get("entry_hash")?,
+        event_type: take(&mut values, "eventType")?.unwrap_or_default(),
+        stream_id: stream_id.clone(),
+        tx_hash: take(&mut values, "txHash")?.unwrap_or_default(),
+        event_index: number("eventIndex", take_younger(&mut values, "eventIndex"))?,
+        ledger: number("ledger", take(&mut values, "ledger")?)?.unwrap_or_default(),
+        ledger_closed_at: take(&mut values, "ledgerClosedAt")?.unwrap_or_default(),
+        sender: take(&mut values, "sender")?,
+        receiver: take(&mut values, "receiver")?,
+        amount: take(&mut values, "amount")?,
+        metadata: take(&mut values, "metadata")?,
+        parent_hash: take_younger(&mut values, "parent_hash"),
+        entry_hash: take_younger(&mut values, "entry_hash"),
         created_at: row.try_get::<_, NaiveDateTime>("createdAt")?.and_utc(),
         archived_at: row.try_get::<_, Option<NaiveDateTime>>("archivedAt")?.map(|time| time.and_utc()),
-        more: serde_json::from_str(row.try_get("more")?).map_err(Error::Serialize)?,
+        more: BTreeMap::new(),
     };
-    let ids = StreamIds { id: row.try_get("stream_row_id")?, contract_id: event.stream_id.clone() };
+    for name in ["id", "createdAt", "archivedAt", "bytes_before"] {
+        values.remove(name);
+    }
+    for (name, value) in values {
+        let value = wire_forms.get(&*name).map_or_else(|| value.to_owned(), |form| form.of(value));
+        event.more.insert(name.into_owned(), value);
+    }
+    let ids = StreamIds { id: row.try_get("stream_row_id")?, contract_id: stream_id };
     Ok((ids, event))
+}
+
+/// The text of a column that each host has.
+fn take(values: &mut Values<'_>, name: &str) -> Result<Option<String>> {
+    values.remove(name).map(text).ok_or_else(|| unreadable(&format!("the column {name} does not exist")))
+}
+
+/// The text of a column that younger hosts have.
+fn take_younger(values: &mut Values<'_>, name: &str) -> Option<String> {
+    values.remove(name).and_then(text)
+}
+
+/// The text of a value: what a JSON string says, else its JSON; `None` of null.
+fn text(value: &RawValue) -> Option<String> {
+    match value.get() {
+        "null" => None,
+        json => Some(serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())),
+    }
+}
+
+fn number(name: &str, text: Option<String>) -> Result<Option<i64>> {
+    let parse = |text: String| text.parse().map_err(|_| unreadable(&format!("{name} is not a whole number")));
+    text.map(parse).transpose()
+}
+
+fn unreadable(what: &str) -> Error {
+    Error::Serialize(serde::de::Error::custom(what))
 }

@@ -53,3 +53,36 @@ pub(crate) async fn list_not_migrated(client: &impl GenericClient) -> Result<Vec
         format!("does not match the columns of \"EventLog\" ({}): nothing is archived", differences.join(", "));
     Ok(vec![HostFinding::not_migrated("\"StreamArchive\"", &message)])
 }
+
+/// Refuses to go on where row security hides streams from the session's role. `is_filtered` is what the statement before,
+/// which read them, says of row security: only where it is in force the catalogue is asked.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] with the code `rows_hidden`.
+pub(crate) async fn refuse_hidden_streams(client: &impl GenericClient, is_filtered: bool) -> Result<()> {
+    refuse_hidden(client, is_filtered, HostFinding::hidden_streams).await
+}
+
+/// The same for logs.
+///
+/// # Errors
+///
+/// As [`refuse_hidden_streams`].
+pub(crate) async fn refuse_hidden_logs(client: &impl GenericClient, is_filtered: bool) -> Result<()> {
+    refuse_hidden(client, is_filtered, HostFinding::hidden_logs).await
+}
+
+async fn refuse_hidden(
+    client: &impl GenericClient,
+    is_filtered: bool,
+    hidden: fn(&HostFacts) -> Option<HostFinding>,
+) -> Result<()> {
+    if !is_filtered {
+        return Ok(());
+    }
+    match hidden(&look(client).await?) {
+        Some(finding) => Err(Error::HostRefuses { finding: Box::new(finding) }),
+        None => Ok(()),
+    }
+}

@@ -177,8 +177,8 @@ pub(crate) struct MonthProgress {
 /// What a slice continues from.
 #[derive(Debug)]
 pub(crate) struct RunState {
-    /// `Stream.id` up to which snapshots were taken; empty at first.
-    pub(crate) last_stream: String,
+    /// `Stream.id` up to which snapshots were taken; none at first.
+    pub(crate) last_stream: Option<String>,
     pub(crate) months: BTreeMap<Month, MonthProgress>,
     /// Rows that a batch was cut down to.
     pub(crate) batch_rows: Option<u32>,
@@ -220,6 +220,11 @@ fn parse_months(row: &Row) -> Result<BTreeMap<Month, MonthProgress>> {
     serde_json::from_value(row.try_get("months")?).map_err(Error::Serialize)
 }
 
+/// `Stream.id` up to which snapshots were taken; none at the start.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub(crate) struct LastStream(pub(crate) Option<String>);
+
 /// What a transaction has brought about. `None` means: as before.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Progress {
@@ -251,7 +256,7 @@ pub(crate) struct Progress {
     pub(crate) rows_per_second: Option<f64>,
     /// Empty for nothing.
     pub(crate) waiting_for: Option<String>,
-    pub(crate) last_stream: Option<String>,
+    pub(crate) last_stream: Option<LastStream>,
     /// That a batch was cut down to.
     pub(crate) batch_rows: Option<u32>,
 }
@@ -268,6 +273,7 @@ pub(crate) async fn renew_lease(
     let months = months.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
     let held_back = progress.held_back.as_ref().map(|held| held.iter().map(StoredHeldBack::from).collect::<Vec<_>>());
     let held_back = held_back.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
+    let last_stream = progress.last_stream.as_ref().map(serde_json::to_string).transpose().map_err(Error::Serialize)?;
     let row = client
         .query_typed_opt(
             include_str!("sql/renew_lease.sql"),
@@ -288,7 +294,7 @@ pub(crate) async fn renew_lease(
                 (&progress.current_month.map(|month| month.to_string()), Type::TEXT),
                 (&progress.rows_per_second, Type::FLOAT8),
                 (&progress.waiting_for, Type::TEXT),
-                (&progress.last_stream, Type::TEXT),
+                (&last_stream, Type::TEXT),
                 (&progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4),
                 (&number(Some(progress.duplicates_dropped)), Type::INT8),
                 (&number(Some(progress.hash_mismatches)), Type::INT8),

@@ -42,7 +42,7 @@ where
     P: Position,
 {
     let mut rows = pin!(rows);
-    let mut page = Page { items: Vec::new(), next_cursor: None };
+    let mut page = Page { items: Vec::new(), next_cursor: None, left_out: 0 };
     let mut last = None;
     while let Some(row) = rows.try_next().await? {
         if page.items.len() == request.limit() {

@@ -55,11 +55,7 @@ pub(crate) async fn get_remainder(client: &impl GenericClient, run: Uuid) -> Res
 }
 
 /// SQL for the snapshots, a line of JSON each, in order of month and stream; as the API has them.
-pub(crate) const SNAPSHOT_LINES: &str = r#"SELECT (
-        snapshot_service_wire_json(to_jsonb(s), '"StreamSnapshot"')
-        || jsonb_build_object('state', snapshot_service_wire_json(s.state, '"Stream"'))
-    )::text AS line
-    FROM "StreamSnapshot" s ORDER BY s."snapshotMonth", s."streamId""#;
+pub(crate) const SNAPSHOT_LINES: &str = include_str!("sql/write_snapshots.sql");
 
 /// SQL for what else is nowhere but in the service's tables.
 pub(crate) const RECORD_LINES: &str = include_str!("sql/write_records.sql");

@@ -3,9 +3,11 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
-use super::page;
+use super::archive_columns::quote;
+use super::{host, page};
 use crate::error::{Error, Result};
-use crate::model::{Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
+use crate::host::{HostTable, WireForm};
+use crate::model::{Boundary, Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
 
 const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
 const FIND_NEAREST_SNAPSHOT: &str =
@@ -89,7 +91,161 @@ fn parse(row: &Row) -> Result<StreamSnapshot> {
         state: state.map(RawValue::from_string).transpose().map_err(Error::Serialize)?,
         snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
         created_at: row.try_get::<_, NaiveDateTime>("createdAt")?.and_utc(),
+        boundary: if row.try_get("has_event_ids")? { Boundary::Exact } else { Boundary::Unknown },
     })
+}
+
+/// What of a stream's row a snapshot is made of, by what the catalogue says of `Stream`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamForm {
+    columns: Vec<Column>,
+    /// Whether each id is there once.
+    is_unique: bool,
+    /// Whether the whole row is kept.
+    has_state: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    name: String,
+    data_type: String,
+    wire: WireForm,
+}
+
+impl StreamForm {
+    pub(crate) fn new(streams: &HostTable) -> Self {
+        let columns = streams.columns.iter().map(|column| Column {
+            name: column.name.clone(),
+            data_type: column.data_type.clone(),
+            wire: column.wire,
+        });
+        Self { columns: columns.collect(), is_unique: streams.has_id_key_alone, has_state: true }
+    }
+
+    /// The form that leaves out these columns, which cannot be read of one stream.
+    pub(crate) fn without(&self, names: &[String]) -> Self {
+        let columns = self.columns.iter().filter(|column| !names.contains(&column.name));
+        Self { columns: columns.cloned().collect(), ..*self }
+    }
+
+    /// The form without the whole row: only the columns that a snapshot has itself.
+    pub(crate) fn without_state(&self) -> Self {
+        Self { has_state: false, ..self.clone() }
+    }
+
+    /// Names of the columns that can be left out.
+    pub(crate) fn list_columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str()).filter(|name| *name != "id")
+    }
+
+    fn find(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// SQL for the text of a column, which the host may lack.
+    fn text(&self, name: &str) -> String {
+        self.find(name).map_or_else(|| "NULL::text".into(), |column| format!("s.{}::text", quote(&column.name)))
+    }
+
+    /// SQL for `total` per second of the duration, truncated (domain rule 3).
+    fn per_second(&self) -> String {
+        let Some(Column { data_type, .. }) = self.find("duration") else { return "0".into() };
+        if ["integer", "bigint", "smallint"].contains(&data_type.as_str()) {
+            return "CASE WHEN s.duration > 0 THEN div(total, s.duration) ELSE 0 END".into();
+        }
+        // Of another type it may say anything. What is below a second could make a number of more digits than there may be.
+        r"CASE
+            WHEN s.duration IS NULL THEN 0
+            WHEN s.duration::text ~ '^[0-9]{1,18}([.][0-9]{1,18})?$' THEN CASE
+                WHEN s.duration::text::numeric >= 1 THEN div(total, s.duration::text::numeric)
+                WHEN s.duration::text::numeric = 0 THEN 0
+            END
+            WHEN s.duration::text ~ '^-[0-9]{1,18}([.][0-9]{1,18})?$' THEN 0
+        END"
+        .into()
+    }
+
+    /// SQL for the row as JSON, the way it is served. JSON of the host's is put in as it is, so that no value of it can fail.
+    fn state(&self) -> String {
+        if !self.has_state {
+            return "NULL::json".into();
+        }
+        let values: Vec<_> = self.columns.iter().map(Column::wire_value).collect();
+        format!("(SELECT row_to_json(w) FROM (SELECT {}) w)", values.join(", "))
+    }
+
+    /// The statement of a batch; `reads_log` says whether it keeps what it sees of `EventLog`.
+    fn statement(&self, reads_log: bool) -> String {
+        let mut columns: Vec<_> = self.columns.iter().map(|column| format!("s.{}", quote(&column.name))).collect();
+        if self.find("streamId").is_none() {
+            columns.push(r#"NULL::text AS "streamId""#.into());
+        }
+        let (logged, event_ids, log_is_filtered) = if reads_log {
+            (
+                include_str!("sql/list_logged_ids.sql"),
+                r#"CASE
+                    WHEN (SELECT ids FROM logged) ? s."streamId"::text
+                    THEN ARRAY(SELECT jsonb_array_elements_text((SELECT ids FROM logged) -> s."streamId"::text))
+                    ELSE '{}'::text[]
+                END"#,
+                r#"row_security_active('"EventLog"'::regclass)"#,
+            )
+        } else {
+            ("SELECT NULL::jsonb AS ids", "NULL::text[]", "false")
+        };
+        include_str!("sql/insert_snapshot_batch.sql")
+            .replace("{distinct}", if self.is_unique { "" } else { "DISTINCT ON (s.id) " })
+            .replace("{logged}", logged)
+            .replace("{sender}", &self.text("sender"))
+            .replace("{receiver}", &self.text("receiver"))
+            .replace("{token_address}", &self.text("tokenAddress"))
+            .replace("{status}", &self.text("status"))
+            .replace("{amount}", &self.text("amount"))
+            .replace("{per_second}", &self.per_second())
+            .replace("{event_ids}", event_ids)
+            .replace("{log_is_filtered}", log_is_filtered)
+            // Names of the host's come last: they may have braces, too.
+            .replace("{columns}", &columns.join(", "))
+            .replace("{state}", &self.state())
+    }
+}
+
+impl Column {
+    /// SQL for how the column `s.name` leaves (domain rule 9), under its name.
+    fn wire_value(&self) -> String {
+        let name = quote(&self.name);
+        let possible = |form: &str, zone: &str| {
+            format!(
+                "CASE WHEN s.{name} >= '0001-01-01{zone}' AND s.{name} < '10000-01-01{zone}' \
+                 THEN to_char({form}, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') ELSE s.{name}::text END AS {name}"
+            )
+        };
+        match self.wire {
+            WireForm::Plain => format!("s.{name}"),
+            WireForm::Number => format!("s.{name}::text AS {name}"),
+            WireForm::Timestamp => possible(&format!("s.{name}"), ""),
+            WireForm::Timestamptz => possible(&format!("s.{name} AT TIME ZONE 'UTC'"), " 00:00:00+00"),
+        }
+    }
+}
+
+/// Whether a stream's column can be read and written as JSON: fails as that fails.
+pub(crate) async fn probe_column(
+    client: &impl GenericClient,
+    form: &StreamForm,
+    name: &str,
+    stream: &str,
+) -> Result<()> {
+    let Some(column) = form.find(name) else { return Ok(()) };
+    let sql = format!(
+        r#"SELECT length((SELECT row_to_json(w) FROM (SELECT {}) w)::text) AS length, length({}) AS text_length
+           FROM (SELECT s.{} FROM "Stream" s WHERE s.id = $1 LIMIT 1) s"#,
+        column.wire_value(),
+        form.text(name),
+        quote(name),
+    );
+    client.query_typed_opt(&sql, &[(&stream, Type::TEXT)]).await?;
+    Ok(())
 }
 
 /// What [`insert_snapshot_batch`] did.
@@ -105,14 +261,16 @@ pub(crate) struct SnapshotBatch {
     pub(crate) unparsed: u64,
     /// Streams of some of these, for the log.
     pub(crate) unparsed_streams: Vec<String>,
+    /// Whether row security was in force on `EventLog`.
+    pub(crate) log_is_filtered: bool,
 }
 
 /// Which streams the next batch is about.
 #[derive(Debug)]
 pub(crate) struct SnapshotRequest<'a> {
     pub(crate) month: Month,
-    /// The stream before the first; empty for none.
-    pub(crate) after: &'a str,
+    /// The stream before the first; `None` for none. The empty text is an id as any other.
+    pub(crate) after: Option<&'a str>,
     /// The last one; `None` for no end.
     pub(crate) upto: Option<&'a str>,
     pub(crate) limit: u32,
@@ -124,14 +282,27 @@ pub(crate) struct SnapshotRequest<'a> {
     pub(crate) refresh: bool,
 }
 
-/// Takes the month's snapshot of those of the next streams that have none, and remembers the ids of all of them.
+/// Waits until `EventLog` can be read, as long as the transaction may wait for a lock. It can be until the transaction ends.
+pub(crate) async fn wait_for_log(client: &impl GenericClient) -> Result<()> {
+    client.query_typed(r#"SELECT id, "streamId", "createdAt" FROM "EventLog" LIMIT 0"#, &[]).await?;
+    Ok(())
+}
+
+/// Takes the month's snapshot of those of the next streams that have none, and remembers the ids of all of them. With
+/// `reads_log` it keeps with each which events are in it.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when row security hides streams: the transaction must not be committed.
 pub(crate) async fn insert_snapshot_batch(
     client: &impl GenericClient,
+    form: &StreamForm,
+    reads_log: bool,
     request: &SnapshotRequest<'_>,
 ) -> Result<SnapshotBatch> {
     let row = client
         .query_typed_one(
-            include_str!("sql/insert_snapshot_batch.sql"),
+            &form.statement(reads_log),
             &[
                 (&request.month.to_string(), Type::TEXT),
                 (&request.after, Type::TEXT),
@@ -143,20 +314,31 @@ pub(crate) async fn insert_snapshot_batch(
             ],
         )
         .await?;
+    host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
     Ok(SnapshotBatch {
         seen: row.try_get::<_, i64>("seen")?.unsigned_abs(),
         last_stream: row.try_get("last_id")?,
         created: row.try_get::<_, i64>("created")?.unsigned_abs(),
         unparsed: row.try_get::<_, i64>("unparsed")?.unsigned_abs(),
         unparsed_streams: row.try_get("unparsed_ids")?,
+        log_is_filtered: row.try_get("log_is_filtered")?,
     })
 }
 
-/// The stream that is `count` streams after `after`, if there is one.
-pub(crate) async fn find_stream_after(client: &impl GenericClient, after: &str, count: u32) -> Result<Option<String>> {
+/// The stream that is `count` streams after `after`, or from the first on, if there is one.
+pub(crate) async fn find_stream_after(
+    client: &impl GenericClient,
+    form: &StreamForm,
+    after: Option<&str>,
+    count: u32,
+) -> Result<Option<String>> {
+    let distinct = if form.is_unique { "" } else { "DISTINCT" };
     let row = client
         .query_typed_opt(
-            r#"SELECT id FROM "Stream" WHERE id > $1 ORDER BY id OFFSET $2 - 1 LIMIT 1"#,
+            &format!(
+                r#"SELECT {distinct} id FROM "Stream" WHERE id IS NOT NULL AND ($1 IS NULL OR id > $1)
+                   ORDER BY id OFFSET $2 - 1 LIMIT 1"#
+            ),
             &[(&after, Type::TEXT), (&i64::from(count), Type::INT8)],
         )
         .await?;
@@ -174,6 +356,10 @@ pub(crate) struct StreamCounts {
 }
 
 /// Counts streams by whether they have their snapshot of `month`, or one taken since `since`.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when row security hides streams.
 pub(crate) async fn count_streams(
     client: &impl GenericClient,
     month: Month,
@@ -185,6 +371,7 @@ pub(crate) async fn count_streams(
             &[(&month.to_string(), Type::TEXT), (&since, Type::TIMESTAMP)],
         )
         .await?;
+    host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     Ok(StreamCounts {
         streams: number("streams")?,
@@ -198,7 +385,7 @@ pub(crate) async fn may_be_complete(client: &impl GenericClient, month: Month) -
     let row = client
         .query_typed_one(
             r#"SELECT NOT EXISTS (
-                   SELECT FROM (SELECT id FROM "Stream" ORDER BY id LIMIT 1) s
+                   SELECT FROM (SELECT id FROM "Stream" WHERE id IS NOT NULL ORDER BY id LIMIT 1) s
                    WHERE NOT EXISTS (
                        SELECT FROM "StreamSnapshot" t WHERE t."streamId" = s.id AND t."snapshotMonth" = $1)
                ) AS may_be"#,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::archive_columns::{list_archive_columns, list_columns_of, quote};
 use super::event_log::Position;
+use super::host;
 use super::ledger::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
@@ -457,6 +458,10 @@ pub(crate) async fn list_unlinked(
     if unlinked.is_empty() {
         return Ok(Unlinked::default());
     }
+    // A parent that row security hides is not missing.
+    let is_filtered = r#"SELECT row_security_active('"EventLog"'::regclass) AS is_filtered"#;
+    let is_filtered = client.query_typed_one(is_filtered, &[]).await?.try_get("is_filtered")?;
+    host::refuse_hidden_logs(client, is_filtered).await?;
     if unlinked.len() > usize::try_from(MAX_FOLLOWED).unwrap_or(usize::MAX) {
         return count_unlinked(client, month, &rows, stream).await;
     }
@@ -569,6 +574,7 @@ pub(crate) async fn recompute_logs(
             ],
         )
         .await?;
+    host::refuse_hidden_logs(client, row.try_get("is_filtered")?).await?;
     let created_at: Option<NaiveDateTime> = row.try_get("last_created_at")?;
     Ok(RecomputedLogs {
         rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),

@@ -14,6 +14,7 @@ mod lambda;
 mod logging;
 mod metrics;
 mod migrations;
+mod odd_rows;
 mod pinning;
 mod proof;
 mod property;

@@ -409,7 +409,6 @@ async fn with_snapshots() -> TestDatabase {
     for (id, created_at) in [
         ("before", "2025-07-15 00:00:00"),
         ("with-the-first", "2025-08-01 02:00:00"),
-        ("e1", "2025-08-01 02:00:00.001"),
         ("e3", "2025-08-15 00:00:00"),
         ("e2", "2025-08-15 00:00:00"),
         ("e4", "2025-09-15 00:00:00"),
@@ -422,6 +421,10 @@ async fn with_snapshots() -> TestDatabase {
         let start = time(&format!("{month}-01T02:00:00Z"));
         database.service().create_monthly_snapshots(start, &Deadline::never()).await.unwrap();
         database.stop_the_clock().await;
+        if month == "2025-08" {
+            // Behind the snapshot, which would have it else.
+            database.insert_event("e1", "42", "2025-08-01 02:00:00.001").await;
+        }
     }
     run(&database, NOW).await;
     database
@@ -458,7 +461,7 @@ async fn the_state_at_a_time_is_the_last_snapshot_and_the_events_since() {
     let json = serde_json::to_value(read_state(&service, "2025-08-01T02:00:00Z", &PageRequest::first()).await.unwrap())
         .unwrap();
     let fields: Vec<&String> = json.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["at", "events", "snapshot"]);
+    assert_eq!(fields, ["at", "boundary", "events", "snapshot"]);
 }
 
 #[tokio::test]

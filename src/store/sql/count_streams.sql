@@ -1,10 +1,28 @@
 -- Counts streams by what maintenance has done with them.
--- $1 month, $2 count only snapshots taken since then (UTC), or NULL. One row: streams, without_snapshot, unremembered.
+-- $1 month, $2 count only snapshots taken since then (UTC), or NULL. One row: streams, without_snapshot, unremembered,
+-- is_filtered (whether row security is in force on "Stream").
+WITH host AS MATERIALIZED (
+    -- Whether each id is there once.
+    SELECT EXISTS (
+        SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = '"Stream"'::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND i.indnkeyatts = 1 AND a.attname = 'id'
+    ) AS is_unique
+)
 SELECT
     count(*) AS streams,
     count(*) FILTER (WHERE t."streamId" IS NULL) AS without_snapshot,
-    count(*) FILTER (WHERE s."streamId" IS NOT NULL AND k.id IS NULL) AS unremembered
-FROM "Stream" s
+    count(*) FILTER (WHERE s."streamId" IS NOT NULL AND k.id IS NULL) AS unremembered,
+    row_security_active('"Stream"'::regclass) AS is_filtered
+FROM (
+    -- One of the two is not executed.
+    SELECT id, "streamId" FROM "Stream" WHERE id IS NOT NULL AND (SELECT is_unique FROM host)
+    UNION ALL
+    (
+        SELECT DISTINCT ON (id) id, "streamId" FROM "Stream"
+        WHERE id IS NOT NULL AND NOT (SELECT is_unique FROM host) ORDER BY id
+    )
+) s
 LEFT JOIN "StreamSnapshot" t
     ON t."streamId" = s.id AND t."snapshotMonth" = $1 AND ($2 IS NULL OR t."createdAt" >= $2)
 LEFT JOIN "StreamIdentity" k ON k.id = s.id AND k."streamId" = s."streamId"

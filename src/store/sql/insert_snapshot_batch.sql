@@ -1,17 +1,22 @@
 -- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
 -- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
--- $1 month, $2 the stream before the first, $3 most streams, $4 the run's start (UTC), $5 whether to retake, $6 the last
--- stream, or NULL for no end, $7 when the batch is taken (UTC): a stream's state is of then, not of the run's start.
--- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log).
+-- Filled in, by what the catalogue says of "Stream" (store::snapshots::StreamForm): DISTINCT ON where an id may be there
+-- twice; the columns; how each value is made of the columns of s; the events that the statement sees (list_logged_ids.sql).
+-- $1 month, $2 the stream before the first, or NULL for none, $3 most streams, $4 the run's start (UTC), $5 whether to
+-- retake, $6 the last stream, or NULL for no end, $7 when the batch is taken (UTC): a stream's state is of then, not of the
+-- run's start.
+-- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log),
+-- is_filtered and log_is_filtered (whether row security is in force on "Stream", and on "EventLog" where it is read).
 WITH page AS MATERIALIZED (
-    SELECT s.ctid AS place, s.id, s."streamId"
+    -- Rows are addressed by id: what is in the place of "Stream" need not be one table.
+    SELECT {distinct}{columns}
     FROM "Stream" s
-    WHERE s.id > $2 AND ($6 IS NULL OR s.id <= $6)
+    WHERE s.id IS NOT NULL AND ($2 IS NULL OR s.id > $2) AND ($6 IS NULL OR s.id <= $6)
     ORDER BY s.id
     LIMIT $3
 ),
 missing AS MATERIALIZED (
-    SELECT page.place
+    SELECT page.*
     FROM page
     -- LIMIT keeps this a look-up per stream: a join could be planned as a scan of years of snapshots for every batch.
     LEFT JOIN LATERAL (
@@ -21,6 +26,10 @@ missing AS MATERIALIZED (
         LIMIT 1
     ) taken ON true
     WHERE taken.yes IS NULL
+),
+-- One object, by contract-level id, and not a join: that could be planned as if hardly any event were so new.
+logged AS MATERIALIZED (
+    {logged}
 ),
 remembered AS (
     INSERT INTO "StreamIdentity" (id, "streamId")
@@ -36,24 +45,23 @@ remembered AS (
 created AS (
     INSERT INTO "StreamSnapshot" AS t (
         id, "streamId", sender, receiver, "tokenAddress", "amountPerSecond", "totalAmount", status, state,
-        "snapshotMonth", "createdAt"
+        "snapshotMonth", "createdAt", "eventIds"
     )
     SELECT
-        gen_random_uuid()::text, s.id, s.sender, s.receiver, s."tokenAddress",
-        CASE WHEN total IS NULL THEN NULL WHEN s.duration > 0 THEN div(total, s.duration) ELSE 0 END,
-        total, s.status, to_jsonb(s), $1, $7
-    FROM "Stream" s
+        gen_random_uuid()::text, s.id, {sender}, {receiver}, {token_address}, CASE WHEN total IS NOT NULL THEN {per_second} END,
+        total, {status}, {state}, $1, $7, {event_ids}
+    FROM missing s
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN s.amount::text ~ '^-?[0-9]{1,39}$' THEN s.amount::text::numeric(39,0) END AS total
+        SELECT CASE WHEN {amount} ~ '^-?[0-9]{1,39}$' THEN {amount}::numeric(39,0) END AS total
         OFFSET 0
     ) parsed
-    -- By place and as an array: planned as nothing but a look-up of these rows, and all look-ups above are done before the
-    -- first row is inserted; they would walk over the new ones.
-    WHERE s.ctid = ANY (ARRAY(SELECT place FROM missing))
+    -- Always so; and all look-ups above are done before the first row is inserted: they would walk over the new ones.
+    WHERE (SELECT count(*) FROM missing) > 0
     ON CONFLICT ("streamId", "snapshotMonth") DO UPDATE
     SET sender = EXCLUDED.sender, receiver = EXCLUDED.receiver, "tokenAddress" = EXCLUDED."tokenAddress",
         "amountPerSecond" = EXCLUDED."amountPerSecond", "totalAmount" = EXCLUDED."totalAmount",
-        status = EXCLUDED.status, state = EXCLUDED.state, "createdAt" = EXCLUDED."createdAt"
+        status = EXCLUDED.status, state = EXCLUDED.state, "createdAt" = EXCLUDED."createdAt",
+        "eventIds" = EXCLUDED."eventIds"
     WHERE $5 AND t."createdAt" < $4
     RETURNING "streamId", "totalAmount"
 )
@@ -62,5 +70,7 @@ SELECT
     (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id,
     count(*) AS created,
     count(*) FILTER (WHERE "totalAmount" IS NULL) AS unparsed,
-    ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids
+    ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids,
+    row_security_active('"Stream"'::regclass) AS is_filtered,
+    {log_is_filtered} AS log_is_filtered
 FROM created

@@ -1,39 +1,45 @@
 -- A stream's events in one table, in order of ("createdAt", id).
 -- Filled in: the table, when its rows were archived, a condition that leaves rows out, DESC and <, or ASC and >.
 -- $1 either id, $2 from (inclusive), $3 to (exclusive), $4 event type, $5 and $6 the last row of the page before; each
--- NULL for none. $7 most rows, $8 most bytes of metadata: the row that passes them is the last one.
--- a.* and not a list: `more` holds whatever columns the host added. Its three younger columns may be missing.
+-- NULL for none. $7 most rows, $8 most bytes of metadata: the row that passes them is the last one. $9 a snapshot's id, or
+-- NULL: events that it is known to have are left out.
+-- Columns: id, stream_row_id, createdAt, archivedAt, event (the whole row as JSON, with whatever columns the host added and
+-- without those that it lacks), wire_forms (of the columns that the service does not know, those whose values leave otherwise
+-- than JSON has them; NULL for none).
 SELECT
     a.id,
     (SELECT id FROM ids) AS stream_row_id,
-    a."eventType",
-    a."streamId",
-    a."txHash",
-    (to_jsonb(a) ->> 'eventIndex')::integer AS "eventIndex",
-    a.ledger::bigint AS ledger,
-    a."ledgerClosedAt",
-    a.sender,
-    a.receiver,
-    a.amount::text AS amount,
-    a.metadata,
-    to_jsonb(a) ->> 'parent_hash' AS parent_hash,
-    to_jsonb(a) ->> 'entry_hash' AS entry_hash,
-    a."createdAt",
+    a."createdAt"::timestamp AS "createdAt",
     {archived_at} AS "archivedAt",
-    snapshot_service_wire_json(
-        to_jsonb(a) - ARRAY[
-            'id', 'eventType', 'streamId', 'txHash', 'eventIndex', 'ledger', 'ledgerClosedAt', 'sender', 'receiver',
-            'amount', 'metadata', 'parent_hash', 'entry_hash', 'createdAt', 'archivedAt', 'bytes_before'
-        ],
-        '{table}'::regclass
-    )::text AS more
+    -- As text, not jsonb: that cannot hold everything that a column of type json can.
+    row_to_json(a)::text AS event,
+    (
+        WITH RECURSIVE column_type (name, oid) AS (
+            SELECT c.attname, c.atttypid
+            FROM pg_attribute c
+            WHERE c.attrelid = '{table}'::regclass AND c.attnum > 0 AND NOT c.attisdropped AND c.attname NOT IN (
+                'id', 'eventType', 'streamId', 'txHash', 'eventIndex', 'ledger', 'ledgerClosedAt', 'sender', 'receiver',
+                'amount', 'metadata', 'parent_hash', 'entry_hash', 'createdAt', 'archivedAt'
+            )
+            UNION ALL
+            -- A domain is written as the type that it is made of.
+            SELECT c.name, d.typbasetype FROM column_type c JOIN pg_type d ON d.oid = c.oid AND d.typtype = 'd'
+        )
+        SELECT json_object_agg(c.name, CASE
+            WHEN c.oid IN ('bigint'::regtype, 'numeric'::regtype) THEN 'number'
+            WHEN c.oid = 'timestamp'::regtype THEN 'timestamp'
+            ELSE 'timestamptz'
+        END)::text
+        FROM column_type c
+        WHERE c.oid IN ('bigint'::regtype, 'numeric'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+    ) AS wire_forms
 FROM (
     SELECT a.*
     FROM (
         -- Its length is known without reading it.
         SELECT
             a.*,
-            sum(octet_length(a.metadata)) OVER (
+            sum(octet_length(a.metadata::text)) OVER (
                 ORDER BY a."createdAt" {direction}, a.id {direction} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS bytes_before
         FROM (
@@ -43,6 +49,11 @@ FROM (
               AND ($2 IS NULL OR a."createdAt" >= $2)
               AND ($3 IS NULL OR a."createdAt" < $3)
               AND ($4 IS NULL OR a."eventType" = $4)
+              -- Times that cannot be, and that no answer could say.
+              AND a."createdAt" >= '0001-01-01' AND a."createdAt" < '10000-01-01'
+              AND ($9 IS NULL OR a.id::text <> ALL (
+                  COALESCE((SELECT t."eventIds" FROM "StreamSnapshot" t WHERE t.id = $9), '{}')
+              ))
               {left_out}
               -- The first condition says nothing new, but lets the planner leave out the months that are read.
               AND ($5 IS NULL OR a."createdAt" {after}= $5)

@@ -9,10 +9,11 @@ SELECT
     s."tokenAddress",
     s."amountPerSecond"::text AS "amountPerSecond",
     s."totalAmount"::text AS "totalAmount",
-    s.status::text AS status,
-    snapshot_service_wire_json(s.state, '"Stream"'::regclass)::text AS state,
+    s.status,
+    s.state::text AS state,
     s."snapshotMonth",
-    s."createdAt"
+    s."createdAt",
+    s."eventIds" IS NOT NULL AS has_event_ids
 FROM "StreamSnapshot" s
 WHERE s."streamId" = (SELECT id FROM ids)
   AND ($2 IS NULL OR s."snapshotMonth" = $2)

@@ -14,7 +14,8 @@ SET
     phase = COALESCE($4, phase),
     streams = COALESCE($5, streams),
     "streamsEstimated" = COALESCE($6, "streamsEstimated"),
-    "lastStreamId" = COALESCE($17, "lastStreamId"),
+    -- As JSON, since "as before" and "none" differ.
+    "lastStreamId" = CASE WHEN $17 IS NULL THEN "lastStreamId" ELSE $17::json #>> '{}' END,
     "snapshotsCreated" = "snapshotsCreated" + COALESCE($7, 0),
     "unparsedAmounts" = "unparsedAmounts" + COALESCE($8, 0),
     "rowsEstimated" = COALESCE($9, "rowsEstimated"),

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::store::session::{self, Limits};
-use crate::store::{archive_columns, ledger, migration_lock, roles, stream_history};
+use crate::store::{archive_columns, ledger, migration_lock, roles, stream_history, stream_identity};
 
 embed_migrations!("migrations");
 
@@ -55,6 +55,10 @@ async fn run(client: &mut tokio_postgres::Client) -> Result<MigrationReport> {
     runner.set_migration_table_name(MIGRATION_TABLE);
     let report = runner.run_async(client).await.map_err(Error::Migration)?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+    // No limits: an operator waits for it.
+    let transaction = session::begin(client, &Limits { statement: Duration::ZERO, lock: Duration::ZERO }).await?;
+    stream_identity::observe_all(&transaction).await?;
+    transaction.commit().await?;
     let archive_columns_changed = archive_columns::align(client).await?;
     let mut logs_sealed = 0;
     for month in ledger::list_unsealed_months(client).await? {

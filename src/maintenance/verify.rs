@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{Deadline, Settings};
 use crate::error::{Error, Result};
-use crate::model::{Break, BreakKind, Month, Verification, VerificationRequest};
+use crate::model::{Break, BreakKind, ContractId, Month, Verification, VerificationRequest};
 use crate::store::event_log::{Position, estimate_log_rows};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
@@ -29,10 +29,11 @@ pub(crate) async fn verify(
     pool: &Pool,
     settings: &Settings,
     request: &VerificationRequest,
+    contract_ids: Option<&[ContractId]>,
     now: DateTime<Utc>,
     deadline: &Deadline,
 ) -> Result<Verification> {
-    let verifying = Verifying { pool, settings, request, deadline };
+    let verifying = Verifying { pool, settings, request, contract_ids, deadline };
     let (pieces, rows) = verifying.list_pieces().await?;
     let mut client = pool.get().await?;
     let transaction = session::begin(&mut client, &settings.limits()).await?;
@@ -62,6 +63,8 @@ struct Verifying<'a> {
     pool: &'a Pool,
     settings: &'a Settings,
     request: &'a VerificationRequest,
+    /// Of the stream that it is limited to.
+    contract_ids: Option<&'a [ContractId]>,
     deadline: &'a Deadline,
 }
 
@@ -75,7 +78,7 @@ impl Verifying<'_> {
         let mut pieces = vec![Piece::Partitions];
         let mut total = 0;
         for month in months {
-            let list = verification::list_seals(&**client, month, self.request.stream.as_deref());
+            let list = verification::list_seals(&**client, month, self.contract_ids);
             let (seals, rows) = session::read(&client, &limits, list).await?;
             total += rows;
             pieces.extend(seals.into_iter().map(|sequence| Piece::Seal(month, sequence)));
@@ -208,7 +211,7 @@ impl Verifying<'_> {
             let message = format!("row {id} of {month} left the archive, and the ledger does not say so");
             breaks.push(of_month(BreakKind::RowMissing, Some(id), message));
         }
-        let links = verification::list_unlinked(&transaction, Some(month), self.request.stream.as_deref()).await?;
+        let links = verification::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
         for (id, parent) in links {
             let message =
                 format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row");
@@ -219,7 +222,7 @@ impl Verifying<'_> {
 
     /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
     async fn look_at_event_log(&self, begun: &Continued) -> Result<bool> {
-        let stream = self.request.stream.as_deref();
+        let stream = self.contract_ids;
         let of_row = |kind, id: &str, message: String| Break {
             kind,
             month: None,

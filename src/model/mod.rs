@@ -29,7 +29,7 @@ pub use restore::{LegalHold, ReleaseRequest, RestorableMonth, RestoreDryRunRepor
 pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::StreamSnapshot;
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
-pub use stream_id::{StreamId, StreamIds};
+pub use stream_id::{ContractId, StreamId, StreamIds, StreamNames};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;

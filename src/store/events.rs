@@ -2,11 +2,11 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, RowStream};
 
-use super::page;
+use super::{page, stream_identity};
 use crate::error::{Error, Result};
 use crate::model::{
     ArchiveFilter, ArchivePosition, Cursor, EventPosition, LoggedEvent, MAX_PAGE_BYTES, Page, PageRequest,
-    StatePosition, StreamEvent, StreamId, StreamIds, StreamSnapshot, wire_bytes,
+    StatePosition, StreamEvent, StreamId, StreamNames, StreamSnapshot, wire_bytes,
 };
 
 /// A table that has events, as [`of_table`] reads it.
@@ -59,7 +59,7 @@ fn archived() -> String {
 /// through its index up to the page's end, by rows or by bytes; a table that ends early by bytes ends the page.
 fn all(order: Order) -> String {
     format!(
-        r#"{}({}) UNION ALL ({}) ORDER BY "createdAt" {direction}, id {direction} LIMIT $7"#,
+        r#"{} SELECT * FROM (({}) UNION ALL ({})) e ORDER BY "createdAt" {direction}, id COLLATE "C" {direction} LIMIT $7"#,
         include_str!("sql/stream_ids.sql"),
         of_table(&EVENT_LOG, order),
         of_table(&REST_OF_STREAM_ARCHIVE, order),
@@ -128,9 +128,9 @@ pub(crate) async fn list_archived_logs(
     let after = request.after().map(|after| (after.created_at, after.id.as_str()));
     let rows = Part::new(stream, filter, after, request.rows_to_read()).query(client, &archived()).await?;
     let parse_with_cursor = |row: &Row| {
-        let (ids, log) = parse(row)?;
+        let (names, log) = parse(row)?;
         let position = ArchivePosition { created_at: log.created_at.naive_utc(), id: log.id.clone() };
-        Ok((log, Cursor::new(ids, position)))
+        Ok((log, Cursor::new(names, position)))
     };
     page::collect(rows, request, parse_with_cursor, |log| format!("archived log {}", log.id)).await
 }
@@ -146,9 +146,9 @@ pub(crate) async fn list_events(
     let part = Part::new(stream, filter, after, request.rows_to_read());
     let rows = part.query(client, &all(Order::NewestFirst)).await?;
     let parse_with_cursor = |row: &Row| {
-        let (ids, event) = parse(row)?;
+        let (names, event) = parse(row)?;
         let position = EventPosition { created_at: event.created_at.naive_utc(), event_id: event.id.clone() };
-        Ok((event.into(), Cursor::new(ids, position)))
+        Ok((event.into(), Cursor::new(names, position)))
     };
     page::collect(rows, request, parse_with_cursor, |entry: &StreamEvent| format!("event {}", entry.event.id)).await
 }
@@ -173,20 +173,20 @@ pub(crate) async fn list_events_since(
     };
     let rows = part.query(client, &all(Order::OldestFirst)).await?;
     let parse_with_cursor = |row: &Row| {
-        let (ids, event) = parse(row)?;
+        let (names, event) = parse(row)?;
         let position = StatePosition {
             at,
             snapshot_at: snapshot.created_at,
             created_at: event.created_at.naive_utc(),
             event_id: event.id.clone(),
         };
-        Ok((event.into(), Cursor::new(ids, position)))
+        Ok((event.into(), Cursor::new(names, position)))
     };
     let name = |entry: &StreamEvent| format!("snapshot {} with event {}", snapshot.id, entry.event.id);
     page::collect_beside(wire_bytes(snapshot)?, rows, request, parse_with_cursor, name).await
 }
 
-fn parse(row: &Row) -> Result<(StreamIds, LoggedEvent)> {
+fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
     let event = LoggedEvent {
         id: row.try_get("id")?,
         event_type: row.try_get("eventType")?,
@@ -205,6 +205,5 @@ fn parse(row: &Row) -> Result<(StreamIds, LoggedEvent)> {
         archived_at: row.try_get::<_, Option<NaiveDateTime>>("archivedAt")?.map(|time| time.and_utc()),
         more: serde_json::from_str(row.try_get("more")?).map_err(Error::Serialize)?,
     };
-    let ids = StreamIds { id: row.try_get("stream_row_id")?, contract_id: event.stream_id.clone() };
-    Ok((ids, event))
+    Ok((stream_identity::parse_names(row)?, event))
 }

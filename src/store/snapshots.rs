@@ -3,9 +3,9 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
-use super::page;
+use super::{page, stream_identity};
 use crate::error::{Error, Result};
-use crate::model::{Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
+use crate::model::{Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamSnapshot};
 
 const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
 const FIND_NEAREST_SNAPSHOT: &str =
@@ -68,9 +68,8 @@ pub(crate) async fn list_snapshots(
         .await?;
     let parse_with_cursor = |row: &Row| {
         let snapshot = parse(row)?;
-        let ids = StreamIds { id: snapshot.stream_id.clone(), contract_id: row.try_get("contract_id")? };
         let position = SnapshotPosition { snapshot_month: snapshot.snapshot_month };
-        Ok((snapshot, Cursor::new(ids, position)))
+        Ok((snapshot, Cursor::new(stream_identity::parse_names(row)?, position)))
     };
     page::collect(rows, request, parse_with_cursor, |snapshot| format!("snapshot {}", snapshot.id)).await
 }
@@ -124,7 +123,7 @@ pub(crate) struct SnapshotRequest<'a> {
     pub(crate) refresh: bool,
 }
 
-/// Takes the month's snapshot of those of the next streams that have none, and remembers the ids of all of them.
+/// Takes the month's snapshot of those of the next streams that have none, and records the ids of all of them.
 pub(crate) async fn insert_snapshot_batch(
     client: &impl GenericClient,
     request: &SnapshotRequest<'_>,
@@ -143,6 +142,7 @@ pub(crate) async fn insert_snapshot_batch(
             ],
         )
         .await?;
+    stream_identity::observe(client, &row.try_get::<_, Vec<String>>("unrecorded_ids")?).await?;
     Ok(SnapshotBatch {
         seen: row.try_get::<_, i64>("seen")?.unsigned_abs(),
         last_stream: row.try_get("last_id")?,
@@ -169,7 +169,7 @@ pub(crate) struct StreamCounts {
     pub(crate) streams: u64,
     /// Without a snapshot of the month, or with one to be retaken.
     pub(crate) without_snapshot: u64,
-    /// Whose ids are not remembered.
+    /// Whose ids are not recorded as they are.
     pub(crate) unremembered: u64,
 }
 

@@ -11,8 +11,11 @@ use super::event_log::Position;
 use super::ledger::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
+use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
-use crate::model::{Break, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus};
+use crate::model::{
+    Break, ContractId, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
+};
 
 /// Most rows or entries that one statement names.
 pub(crate) const MAX_NAMED: i64 = 1_000;
@@ -207,23 +210,25 @@ pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month
 pub(crate) async fn list_seals(
     client: &impl GenericClient,
     month: Month,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
 ) -> Result<(Vec<i32>, u64)> {
     let condition = match stream {
-        None => "$2 IS NULL".to_owned(),
-        Some(_) => format!(
+        None => "$2::text[] IS NULL".to_owned(),
+        Some(contract_ids) => format!(
             r#"EXISTS (
                 SELECT FROM {} a
-                WHERE a."streamId" = $2 AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
+                WHERE {} AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
                   AND a."archivedAt" <= s."archivedAt")"#,
-            rows_of(client, month).await?
+            rows_of(client, month).await?,
+            has_contract_id("a", "$2", contract_ids)
         ),
     };
     let sql = format!(
         r#"SELECT sequence, CASE WHEN kind = 'restored' THEN 0 ELSE rows END AS rows
            FROM "ArchiveSeal" s WHERE month = $1 AND {condition} ORDER BY sequence"#
     );
-    let rows = client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream, Type::TEXT)]).await?;
+    let rows =
+        client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream.map(texts), Type::TEXT_ARRAY)]).await?;
     let mut total = 0;
     let mut seals = Vec::with_capacity(rows.len());
     for row in rows {
@@ -409,7 +414,7 @@ pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Resu
 pub(crate) async fn list_unlinked(
     client: &impl GenericClient,
     month: Option<Month>,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
 ) -> Result<Vec<(String, String)>> {
     let archive = RowForm::load(client).await?;
     let log = RowForm::new(list_columns_of(client, "EventLog").await?);
@@ -475,12 +480,22 @@ async fn find_unlinked(
     client: &impl GenericClient,
     rows: &str,
     parents: &str,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
-    let sql = include_str!("sql/find_unlinked.sql").replace("{rows}", rows).replace("{parents}", parents);
-    let rows = client.query_typed(&sql, &[(&stream, Type::TEXT), (&limit, Type::INT8)]).await?;
+    let sql = include_str!("sql/find_unlinked.sql")
+        .replace("{rows}", rows)
+        .replace("{parents}", parents)
+        .replace("{of_stream}", &of_stream("r", "$1", stream));
+    let rows = client.query_typed(&sql, &[(&stream.map(texts), Type::TEXT_ARRAY), (&limit, Type::INT8)]).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
+}
+
+/// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are the
+/// elements of `parameter`.
+fn of_stream(alias: &str, parameter: &str, stream: Option<&[ContractId]>) -> String {
+    stream
+        .map_or(format!("{parameter}::text[] IS NULL"), |contract_ids| has_contract_id(alias, parameter, contract_ids))
 }
 
 /// A batch of the rows of `EventLog`, recomputed.
@@ -497,20 +512,21 @@ pub(crate) struct RecomputedLogs {
 pub(crate) async fn recompute_logs(
     client: &impl GenericClient,
     after: &Position,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<RecomputedLogs> {
     let form = RowForm::new(list_columns_of(client, "EventLog").await?);
     let sql = include_str!("sql/recompute_logs.sql")
         .replace("{entry_hash}", &form.entry_hash(""))
-        .replace("{content_hash}", &form.content_hash(""));
+        .replace("{content_hash}", &form.content_hash(""))
+        .replace("{of_stream}", &of_stream("e", "$3", stream));
     let row = client
         .query_typed_one(
             &sql,
             &[
                 (&after.created_at, Type::TIMESTAMP),
                 (&after.id, Type::TEXT),
-                (&stream, Type::TEXT),
+                (&stream.map(texts), Type::TEXT_ARRAY),
                 (&limit, Type::INT8),
                 (&MAX_NAMED, Type::INT8),
             ],

@@ -8,6 +8,7 @@ mod archive;
 mod credentials;
 mod faults;
 mod hosts;
+mod identity;
 mod lambda;
 mod logging;
 mod metrics;

@@ -1,10 +1,11 @@
 -- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
--- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
+-- than the run, and tells whose ids are not recorded as they are (rule 8). In order of Stream.id.
 -- $1 month, $2 the stream before the first, $3 most streams, $4 the run's start (UTC), $5 whether to retake, $6 the last
 -- stream, or NULL for no end, $7 when the batch is taken (UTC): a stream's state is of then, not of the run's start.
--- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log).
+-- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log),
+-- unrecorded_ids.
 WITH page AS MATERIALIZED (
-    SELECT s.ctid AS place, s.id, s."streamId"
+    SELECT s.ctid AS place, s.id, s."streamId", s."createdAt"
     FROM "Stream" s
     WHERE s.id > $2 AND ($6 IS NULL OR s.id <= $6)
     ORDER BY s.id
@@ -22,16 +23,17 @@ missing AS MATERIALIZED (
     ) taken ON true
     WHERE taken.yes IS NULL
 ),
-remembered AS (
-    INSERT INTO "StreamIdentity" (id, "streamId")
-    SELECT page.id, page."streamId"
+unrecorded AS MATERIALIZED (
+    SELECT page.id
     FROM page
     -- As above.
     LEFT JOIN LATERAL (
-        SELECT true AS yes FROM "StreamIdentity" k WHERE k.id = page.id AND k."streamId" = page."streamId" LIMIT 1
+        SELECT true AS yes FROM "StreamIdentity" k
+        WHERE k.id = page.id COLLATE "default" AND k."isLast" AND k."streamId" = page."streamId"
+          AND k."rowCreatedAt" IS NOT DISTINCT FROM page."createdAt"::timestamp
+        LIMIT 1
     ) known ON true
     WHERE page."streamId" IS NOT NULL AND known.yes IS NULL
-    ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId"
 ),
 created AS (
     INSERT INTO "StreamSnapshot" AS t (
@@ -62,5 +64,6 @@ SELECT
     (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id,
     count(*) AS created,
     count(*) FILTER (WHERE "totalAmount" IS NULL) AS unparsed,
-    ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids
+    ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids,
+    ARRAY(SELECT id::text FROM unrecorded) AS unrecorded_ids
 FROM created

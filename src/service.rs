@@ -498,7 +498,10 @@ impl SnapshotService {
             let each: Vec<_> = holds.iter().map(|hold| format!("{} ({})", hold.id, hold.reason)).collect();
             return Err(Error::invalid("id", format!("must name one of the stream's holds: {}", each.join(", "))));
         }
-        let Some(hold) = holds.pop() else { return Ok(None) };
+        let Some(hold) = holds.pop() else {
+            transaction.commit().await?;
+            return Ok(None);
+        };
         let released = holds::release_hold(&transaction, hold.id, reason, by).await?;
         transaction.commit().await?;
         Ok(released.then_some(hold))

@@ -49,8 +49,8 @@ pub struct RestoreTarget {
     pub stream: Option<String>,
     /// All contract ids that the stream's logs carry, where there are others than `stream`, or where another stream had one of
     /// them at another time.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub contract_ids: Vec<ContractId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract_ids: Option<Vec<ContractId>>,
     /// Created at this instant or later.
     #[serde(serialize_with = "time::optional_rfc3339_millis")]
     pub from: Option<DateTime<Utc>>,
@@ -65,8 +65,7 @@ impl RestoreTarget {
     /// The contract ids that matching logs carry; `None` where all do.
     pub(crate) fn contract_ids(&self) -> Option<Vec<ContractId>> {
         let stream = self.stream.as_ref()?;
-        let is_plain = self.contract_ids.is_empty();
-        Some(if is_plain { vec![ContractId::always(stream.clone())] } else { self.contract_ids.clone() })
+        Some(self.contract_ids.clone().unwrap_or_else(|| vec![ContractId::always(stream.clone())]))
     }
 
     /// Whether logs of `month` can match.

@@ -17,9 +17,9 @@ pub(crate) struct FoundStream {
 
 impl FoundStream {
     /// The contract ids, where there is more to say than that the stream has the last one.
-    pub(crate) fn special_contract_ids(&self) -> Vec<ContractId> {
+    pub(crate) fn special_contract_ids(&self) -> Option<Vec<ContractId>> {
         let plain = [ContractId::always(self.contract_id.clone())];
-        if self.contract_ids == plain { Vec::new() } else { self.contract_ids.clone() }
+        (self.contract_ids != plain).then(|| self.contract_ids.clone())
     }
 }
 

@@ -255,8 +255,10 @@ async fn a_hold_keeps_every_log_of_the_stream_whenever_and_by_whichever_id_it_wa
                     assert!(is_new && hold.warning.is_none(), "{hold:?}");
                     held_by = Some(id);
                 }
-                // Before and after a run has seen the change.
-                if held_by.is_some() {
+                if held_by.is_none() {
+                    // Sees the change, and archives nothing.
+                    take_snapshots(&host.database, &format!("2026-0{}-01T02:00:00Z", step + 1)).await;
+                } else {
                     let run = host.run().await;
                     let what = format!("{history:?}, held after {placed_after} by {held_by:?}");
                     assert_eq!(run.logs_archived, if step == placed_after { step as u64 + 1 } else { 1 }, "{what}");
@@ -301,7 +303,7 @@ async fn restore_release_and_verification_go_by_every_id() {
         let target = run.target.unwrap();
         assert_eq!(target.stream.as_deref(), Some("k2"));
         let contract_ids = ["k1", "k2"].map(|id| ContractId { id: id.into(), from: None, until: None });
-        assert_eq!(target.contract_ids, contract_ids);
+        assert_eq!(target.contract_ids.unwrap(), contract_ids);
         assert_eq!(host.database.count(r#""StreamArchive""#).await, 3, "the other stream's");
         let request = ReleaseRequest { stream: Some(stream(&id)), run: None };
         assert_eq!(service.release_restored_logs(&request).await.unwrap(), 3, "{id}");
@@ -538,6 +540,10 @@ async fn equal_ids_of_different_kinds_merge_nothing() {
     database.insert_event("of-d", "d", "2025-01-01").await;
     assert_eq!(events_of(&database, "c").await, ["of-d"]);
     assert_eq!(events_of(&database, "d").await, [""; 0]);
+    archive(&database, "2026-01-01T03:00:00Z").await;
+    let request = RestoreRequest::new(Some(stream("d")), None, None, None).unwrap();
+    let run = database.service().restore(&request, time("2026-01-02T00:00:00Z"), &Deadline::never()).await.unwrap();
+    assert_eq!((run.logs_restored, run.complete), (0, true));
     database.insert_stream("e", None, "1").await;
     database.insert_event("of-e", "e", "2025-01-01").await;
     assert_eq!(events_of(&database, "e").await, ["of-e"], "nothing else has the id");

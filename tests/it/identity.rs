@@ -307,7 +307,7 @@ async fn restore_release_and_verification_go_by_every_id() {
         assert_eq!(host.database.count(r#""StreamArchive""#).await, 3, "the other stream's");
         let request = ReleaseRequest { stream: Some(stream(&id)), run: None };
         assert_eq!(service.release_restored_logs(&request).await.unwrap(), 3, "{id}");
-        service.archive_old_logs(now, &forever).await.unwrap();
+        assert_eq!(archive(&host.database, "2026-09-01T00:00:00Z").await.logs_archived, 3);
         host.database.assert_ledger_agrees().await;
     }
     host.database.execute(r#"UPDATE "StreamArchive" SET sender = 'forged' WHERE id = 'old1'"#).await;

@@ -26,6 +26,7 @@ fn matches(target: &RestoreTarget) -> String {
     format!("{of_stream} AND {MATCHES}")
 }
 
+/// The same without the contract ids.
 const MATCHES: &str = r#"($2 IS NULL OR a."createdAt" >= $2)
     AND ($3 IS NULL OR a."createdAt" < $3)
     AND ($4 IS NULL OR a."archivedAt" IN (

@@ -481,7 +481,7 @@ async fn a_stream_id_that_a_newer_row_got_names_that_from_its_time_on() {
         for id in ["1", "m"] {
             assert_eq!(
                 (months_of(&database, id).await, events_of(&database, id).await),
-                (months.iter().map(ToString::to_string).collect(), vec!["of-m".to_owned()]),
+                (months.iter().map(|month| (*month).to_owned()).collect(), vec!["of-m".to_owned()]),
                 "{id}"
             );
         }

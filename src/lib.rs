@@ -26,7 +26,7 @@
 //! assert!(snapshots.complete && archive.complete && both.complete);
 //! assert_eq!(both.snapshots_created + both.logs_archived, 0, "it was all done");
 //!
-//! // A stream's history, by either of its ids.
+//! // A stream's history, by any of its ids.
 //! let stream = StreamId::new("42")?;
 //! let snapshot = service.get_snapshot(&stream, Month::of(now)).await?;
 //! assert_eq!(snapshot.expect("just taken").total_amount.as_deref(), Some("340282366920938463463"));
@@ -74,11 +74,12 @@ pub use error::{Error, Result, exit};
 pub use host::{FindingEffect, HostFinding};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, Cursor, DryRunReport,
-    DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause, MaintenanceRequest,
-    MaintenanceRun, Month, Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth, RestoreDryRunReport,
-    RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport, SnapshotPosition,
-    StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent, StreamId, StreamIds,
-    StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
+    ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, ContractId, Cursor,
+    DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause,
+    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth,
+    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport,
+    SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent,
+    StreamId, StreamIds, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification,
+    VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -15,11 +15,12 @@ use crate::model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
     RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, Scope, SnapshotPosition, StatePosition, Step,
-    StepEvent, StepReport, StepRequest, StreamEvent, StreamId, StreamIds, StreamSnapshot, StreamState, Trigger,
-    Verification, VerificationRequest,
+    StepEvent, StepReport, StepRequest, StreamEvent, StreamId, StreamSnapshot, StreamState, Trigger, Verification,
+    VerificationRequest,
 };
 use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
+use crate::store::stream_identity::{self, FoundStream};
 use crate::store::{
     event_log, events, holds, host, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
 };
@@ -135,7 +136,7 @@ impl SnapshotService {
     }
 
     /// Recomputes the archive's ledger, its rows' hashes and links, and tells what is not as it was archived. Changes no row.
-    /// `request.stream` may be either of a stream's ids (domain rule 8).
+    /// `request.stream` may be any of a stream's ids (domain rule 8).
     ///
     /// Works until `deadline`; calling again within a day continues.
     ///
@@ -148,10 +149,13 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<Verification> {
+        let mut contract_ids = None;
         if let Some(stream) = request.stream {
-            request.stream = Some(self.get_contract_id(&StreamId::new(stream)?).await?);
+            let found = self.get_stream(&StreamId::new(stream)?).await?;
+            request.stream = Some(found.contract_id);
+            contract_ids = Some(found.contract_ids);
         }
-        verify(&self.pool, &self.settings, &request, now, deadline).await
+        verify(&self.pool, &self.settings, &request, contract_ids.as_deref(), now, deadline).await
     }
 
     /// The verification that started last, or none.
@@ -305,7 +309,7 @@ impl SnapshotService {
         Ok(runs)
     }
 
-    /// A stream's snapshot of `month`, or none. `stream` is either of its ids (domain rule 8).
+    /// A stream's snapshot of `month`, or none. `stream` is any of its ids (domain rule 8).
     ///
     /// # Errors
     ///
@@ -412,6 +416,9 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<MaintenanceRun> {
+        if let Some(stream) = &request.stream {
+            self.observe(stream).await?;
+        }
         let target = self.target(request).await?;
         run::run(&self.pool, &self.settings, Scope::Restore, Some(target), Trigger::Cli.request(), now, deadline).await
     }
@@ -431,39 +438,55 @@ impl SnapshotService {
         {
             return Err(Error::NotFound { what: "Run" });
         }
-        let stream = match &request.stream {
-            Some(stream) => Some(self.get_contract_id(stream).await?),
-            None => None,
-        };
-        Ok(RestoreTarget { stream, from: request.from, to: request.to, run: request.run })
+        let mut target =
+            RestoreTarget { from: request.from, to: request.to, run: request.run, ..RestoreTarget::default() };
+        if let Some(stream) = &request.stream {
+            let found = self.get_stream(stream).await?;
+            target.contract_ids = found.special_contract_ids();
+            target.stream = Some(found.contract_id);
+        }
+        Ok(target)
     }
 
-    async fn get_contract_id(&self, stream: &StreamId) -> Result<String> {
-        Ok(self.get_stream_ids(stream).await?.contract_id)
-    }
-
-    async fn get_stream_ids(&self, stream: &StreamId) -> Result<StreamIds> {
+    async fn get_stream(&self, stream: &StreamId) -> Result<FoundStream> {
         let client = self.pool.get().await?;
-        session::read(&client, &self.read_limits(), holds::get_stream_ids(&**client, stream)).await
+        session::read(&client, &self.read_limits(), stream_identity::get_stream(&**client, stream)).await
     }
 
-    /// Places a legal hold on a stream, named by either of its ids, known or not: its logs are neither archived nor restored
-    /// until it is released. A stream may have several, each for a reason. Returns the hold that is in force for `reason`, and
-    /// whether it is this one: one that was placed before stays as it is.
+    /// Records the ids that the stream has now.
+    async fn observe(&self, stream: &StreamId) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.patient_limits()).await?;
+        stream_identity::observe_stream(&transaction, stream).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Places a legal hold on a stream, named by any of its ids, known or not: its logs, under every contract id that it ever had
+    /// or will have, are neither archived nor restored until it is released. A stream may have several, each for a reason. Returns
+    /// the hold that is in force for `reason`, with a warning when nothing has such an id, and whether it is this one: one that was
+    /// placed before stays as it is.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] and the like; [`Error::Busy`] when a batch that is under way does not end soon.
     pub async fn hold_stream(&self, stream: &StreamId, reason: &str, by: &str) -> Result<(LegalHold, bool)> {
-        let ids = self.get_stream_ids(stream).await?;
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.patient_limits()).await?;
-        let is_new = holds::insert_hold(&transaction, &ids, reason, by).await?;
-        let holds = holds::list_holds_of(&transaction, &ids).await?;
+        stream_identity::observe_stream(&transaction, stream).await?;
+        let found = stream_identity::get_stream(&transaction, stream).await?;
+        let is_known = stream_identity::is_known(&transaction, stream).await?;
+        let is_new = holds::insert_hold(&transaction, &found, reason, by).await?;
+        let holds = holds::list_holds_of(&transaction, &found).await?;
         transaction.commit().await?;
         // One that was in the way and was released just now.
         let hold = holds.into_iter().find(|hold| hold.reason == reason);
-        let hold = hold.ok_or_else(|| Error::Busy("the hold was released meanwhile".into()))?;
+        let mut hold = hold.ok_or_else(|| Error::Busy("the hold was released meanwhile".into()))?;
+        if !is_known {
+            let warning =
+                format!("no stream, log or snapshot has the id {stream}: if it is mistyped, release this hold");
+            warn!(%stream, hold = %hold.id, "{warning}");
+            hold.warning = Some(warning);
+        }
         Ok((hold, is_new))
     }
 
@@ -480,19 +503,23 @@ impl SnapshotService {
         reason: &str,
         by: &str,
     ) -> Result<Option<LegalHold>> {
-        let ids = self.get_stream_ids(stream).await?;
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.patient_limits()).await?;
-        let mut holds = holds::list_holds_of(&transaction, &ids).await?;
+        stream_identity::observe_stream(&transaction, stream).await?;
+        let found = stream_identity::get_stream(&transaction, stream).await?;
+        let mut holds = holds::list_holds_of(&transaction, &found).await?;
         holds.retain(|one| hold.is_none_or(|id| id == one.id));
         if holds.len() > 1 {
             let each: Vec<_> = holds.iter().map(|hold| format!("{} ({})", hold.id, hold.reason)).collect();
             return Err(Error::invalid("id", format!("must name one of the stream's holds: {}", each.join(", "))));
         }
-        let Some(found) = holds.pop() else { return Ok(None) };
-        let released = holds::release_hold(&transaction, found.id, reason, by).await?;
+        let Some(hold) = holds.pop() else {
+            transaction.commit().await?;
+            return Ok(None);
+        };
+        let released = holds::release_hold(&transaction, hold.id, reason, by).await?;
         transaction.commit().await?;
-        Ok(released.then_some(found))
+        Ok(released.then_some(hold))
     }
 
     /// The legal holds in force, oldest first.
@@ -521,15 +548,18 @@ impl SnapshotService {
     ///
     /// As [`hold_stream`](Self::hold_stream).
     pub async fn release_restored_logs(&self, request: &ReleaseRequest) -> Result<u64> {
-        let contract_id = match &request.stream {
-            Some(stream) => Some(self.get_contract_id(stream).await?),
+        let contract_ids = match &request.stream {
+            Some(stream) => {
+                self.observe(stream).await?;
+                Some(self.get_stream(stream).await?.contract_ids)
+            }
             None => None,
         };
         let mut client = self.pool.get().await?;
         let mut released = 0;
         loop {
             let transaction = session::begin(&mut client, &self.patient_limits()).await?;
-            let rows = holds::delete_restored(&transaction, contract_id.as_deref(), request.run, RELEASE_ROWS).await?;
+            let rows = holds::delete_restored(&transaction, contract_ids.as_deref(), request.run, RELEASE_ROWS).await?;
             transaction.commit().await?;
             released += rows;
             if rows < u64::from(RELEASE_ROWS) {

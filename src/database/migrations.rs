@@ -12,7 +12,7 @@ use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
 use crate::store::installation::{self, MIGRATION_TABLE};
 use crate::store::session::MigrationTransaction;
-use crate::store::{archive_columns, host, ledger, migration_lock, partitions, roles, stream_history};
+use crate::store::{archive_columns, host, ledger, migration_lock, partitions, roles, stream_history, stream_identity};
 
 embed_migrations!("migrations");
 
@@ -51,6 +51,9 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     let (applied, lost) = apply(client).await?;
 
     // Each a transaction, and each changes nothing when it has nothing to do: whoever is killed in between goes on there.
+    let transaction = migration_lock::begin(client).await?;
+    stream_identity::observe_all(transaction.client()).await?;
+    transaction.commit().await?;
     let transaction = migration_lock::begin(client).await?;
     let archive_columns_changed = archive_columns::align(transaction.client()).await?;
     transaction.commit().await?;

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Deadline, Settings};
 use crate::error::{Error, Result};
 use crate::model::{
-    Break, BreakKind, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
+    Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
 };
 use crate::store::event_log::{Position, estimate_log_rows};
 use crate::store::session::{self, Limits};
@@ -32,11 +32,19 @@ pub(crate) async fn verify(
     pool: &Pool,
     settings: &Settings,
     request: &VerificationRequest,
+    contract_ids: Option<&[ContractId]>,
     now: DateTime<Utc>,
     deadline: &Deadline,
 ) -> Result<Verification> {
-    let verifying =
-        Verifying { pool, settings, request, deadline, found: AtomicU64::new(0), logged: AtomicU64::new(0) };
+    let verifying = Verifying {
+        pool,
+        settings,
+        request,
+        contract_ids,
+        deadline,
+        found: AtomicU64::new(0),
+        logged: AtomicU64::new(0),
+    };
     let (pieces, rows) = verifying.list_pieces().await?;
     let mut client = pool.get().await?;
     let transaction = session::begin(&mut client, &settings.limits()).await?;
@@ -67,6 +75,8 @@ struct Verifying<'a> {
     pool: &'a Pool,
     settings: &'a Settings,
     request: &'a VerificationRequest,
+    /// Of the stream that it is limited to.
+    contract_ids: Option<&'a [ContractId]>,
     deadline: &'a Deadline,
     /// Breaks that this call has found.
     found: AtomicU64,
@@ -84,7 +94,7 @@ impl Verifying<'_> {
         let mut pieces = vec![Piece::Partitions];
         let mut total = 0;
         for month in months {
-            let list = verification::list_seals(&**client, month, self.request.stream.as_deref());
+            let list = verification::list_seals(&**client, month, self.contract_ids);
             let (seals, rows) = session::read(&client, &limits, list).await?;
             total += rows;
             pieces.extend(seals.into_iter().map(|sequence| Piece::Seal(month, sequence)));
@@ -242,7 +252,7 @@ impl Verifying<'_> {
             let message = format!("row {id} of {month} left the archive, and the ledger does not say so");
             breaks.push(of_month(BreakKind::RowMissing, Some(id), message));
         }
-        let links = verification::list_unlinked(&transaction, Some(month), self.request.stream.as_deref()).await?;
+        let links = verification::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
         break_count += links.count;
         for (id, parent) in links.named {
             let message =
@@ -255,7 +265,7 @@ impl Verifying<'_> {
 
     /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
     async fn look_at_event_log(&self, begun: &Continued) -> Result<bool> {
-        let stream = self.request.stream.as_deref();
+        let stream = self.contract_ids;
         let of_row = |kind, id: &str, message: String| Break {
             kind,
             month: None,

@@ -5,17 +5,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Month, StreamId, StreamIds};
+use super::{Month, StreamId, StreamNames};
 use crate::error::{Error, Result};
 
 /// Where a page of a list ended: the next one starts right after it.
 ///
-/// Callers see an opaque text. It names the list and the stream (by both ids) it was made for, so that it can be
+/// Callers see an opaque text. It names the list and the stream (by all its ids) it was made for, so that it can be
 /// refused elsewhere; the list of runs belongs to no stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor<P> {
-    stream: Option<StreamIds>,
+    stream: Option<StreamNames>,
     after: P,
 }
 
@@ -114,8 +114,8 @@ fn is_possible_time(time: NaiveDateTime) -> bool {
 
 impl<P: Position> Cursor<P> {
     /// A cursor that continues `stream`'s list after the given position.
-    pub fn new(stream: StreamIds, after: P) -> Self {
-        Self { stream: Some(stream), after }
+    pub fn new(stream: impl Into<StreamNames>, after: P) -> Self {
+        Self { stream: Some(stream.into()), after }
     }
 
     /// A cursor that continues a list that belongs to no stream.
@@ -137,7 +137,7 @@ impl<P: Position> Cursor<P> {
     /// [`Error::InvalidInput`] when `text` is not whole or was not made for this list and this stream.
     pub fn decode(text: &str, stream: Option<&StreamId>) -> Result<Self> {
         let is_for = |cursor: &Self| match (&cursor.stream, stream) {
-            (Some(ids), Some(stream)) => ids.include(stream),
+            (Some(names), Some(stream)) => names.include(stream),
             (None, None) => true,
             _ => false,
         };
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn cursor() -> Cursor<ArchivePosition> {
-        let stream = StreamIds { id: "clx1".into(), contract_id: "42".into() };
+        let stream = StreamNames(["clx1", "42", "clx0", "41"].map(String::from).into());
         let created_at = "2026-01-31T23:59:59.999999".parse().expect("a time");
         Cursor::new(stream, ArchivePosition { created_at, id: "e\u{1F680}".into() })
     }
@@ -172,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_survives_the_round_trip_under_either_id() {
-        for id in ["clx1", "42"] {
+    fn a_cursor_survives_the_round_trip_under_every_id() {
+        for id in ["clx1", "42", "clx0", "41"] {
             assert_eq!(Cursor::decode(&cursor().encode(), Some(&stream(id))).expect("whole"), cursor());
         }
     }

@@ -2,7 +2,7 @@ use chrono::{DateTime, Timelike, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Month, StreamId, time};
+use super::{ContractId, Month, StreamId, time};
 use crate::error::{Error, Result};
 
 /// Which archived logs are to be moved back: those that match all that is named.
@@ -15,7 +15,7 @@ pub struct RestoreRequest {
 }
 
 impl RestoreRequest {
-    /// The logs of `stream` (either of its ids), created at or after `from` and before `to`, that `run` archived.
+    /// The logs of `stream` (any of its ids), created at or after `from` and before `to`, that `run` archived.
     ///
     /// # Errors
     ///
@@ -45,8 +45,12 @@ impl RestoreRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreTarget {
-    /// The contract-level id that the logs carry.
+    /// The contract id that the stream has, or had last.
     pub stream: Option<String>,
+    /// All contract ids that the stream's logs carry, where there are others than `stream`, or where another stream had one of
+    /// them at another time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract_ids: Option<Vec<ContractId>>,
     /// Created at this instant or later.
     #[serde(serialize_with = "time::optional_rfc3339_millis")]
     pub from: Option<DateTime<Utc>>,
@@ -58,6 +62,12 @@ pub struct RestoreTarget {
 }
 
 impl RestoreTarget {
+    /// The contract ids that matching logs carry; `None` where all do.
+    pub(crate) fn contract_ids(&self) -> Option<Vec<ContractId>> {
+        let stream = self.stream.as_ref()?;
+        Some(self.contract_ids.clone().unwrap_or_else(|| vec![ContractId::always(stream.clone())]))
+    }
+
     /// Whether logs of `month` can match.
     pub(crate) fn overlaps(&self, month: Month) -> bool {
         self.from.is_none_or(|from| from.naive_utc() < month.end())
@@ -127,7 +137,8 @@ pub struct RestorableMonth {
 pub struct LegalHold {
     /// Of this hold: a stream may have several.
     pub id: Uuid,
-    /// The contract-level id, which the logs carry; `Stream.id` where that was not known when the hold was placed.
+    /// The contract id, which the logs carry; `Stream.id` where that was not known when the hold was placed. The hold covers
+    /// every other contract id that the stream ever had.
     pub stream_id: String,
     /// Why.
     pub reason: String,
@@ -136,12 +147,15 @@ pub struct LegalHold {
     /// Since when.
     #[serde(serialize_with = "time::rfc3339_millis")]
     pub held_at: DateTime<Utc>,
+    /// What is suspicious about it, in words; told when it is placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Which restored logs are to be released; all, where nothing is named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReleaseRequest {
-    /// Those of a stream, by either of its ids.
+    /// Those of a stream, by any of its ids.
     pub stream: Option<StreamId>,
     /// Those that this restore moved back.
     pub run: Option<Uuid>,

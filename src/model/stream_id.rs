@@ -1,5 +1,6 @@
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::error::{Error, Result};
 /// Longest stream id taken, in characters.
 const MAX_CHARACTERS: usize = 200;
 
-/// Either of a stream's two ids, as a caller names it (domain rule 8).
+/// Any of a stream's ids, of either kind, as a caller names it (domain rule 8).
 ///
 /// ```
 /// use snapshot_service::StreamId;
@@ -45,7 +46,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Both ids of one stream (domain rule 8).
+/// Two ids of one stream (domain rule 8).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamIds {
     /// `Stream.id`: what snapshots carry.
@@ -54,9 +55,38 @@ pub struct StreamIds {
     pub contract_id: String,
 }
 
-impl StreamIds {
-    /// Whether `id` is one of the two.
+/// All that one stream is and was called, by ids of both kinds (domain rule 8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamNames(pub(crate) Vec<String>);
+
+impl StreamNames {
+    /// Whether `id` is one of them.
     pub fn include(&self, id: &StreamId) -> bool {
-        self.id == id.0 || self.contract_id == id.0
+        self.0.contains(&id.0)
+    }
+}
+
+impl From<StreamIds> for StreamNames {
+    fn from(ids: StreamIds) -> Self {
+        Self(vec![ids.id, ids.contract_id])
+    }
+}
+
+/// A contract id of a stream, and when it names that stream: another stream may have it before or after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContractId {
+    /// The contract id, which logs carry.
+    pub id: String,
+    /// From this instant on; `None` for always.
+    pub from: Option<DateTime<Utc>>,
+    /// Before this instant; `None` for always.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl ContractId {
+    /// One that has never named another stream.
+    pub(crate) fn always(id: String) -> Self {
+        Self { id, from: None, until: None }
     }
 }

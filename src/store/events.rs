@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, RowStream};
 
-use super::{host, page};
+use super::{host, page, stream_identity};
 use crate::error::{Error, Result};
 use crate::host::WireForm;
 use crate::model::{
     ArchiveFilter, ArchivePosition, Boundary, Cursor, EventPosition, LoggedEvent, MAX_PAGE_BYTES, Page, PageRequest,
-    StatePosition, StreamEvent, StreamId, StreamIds, StreamSnapshot, wire_bytes,
+    StatePosition, StreamEvent, StreamId, StreamNames, StreamSnapshot, wire_bytes,
 };
 
 /// A table that has events, as [`of_table`] reads it.
@@ -69,7 +69,7 @@ fn archived() -> String {
 /// through its index up to the page's end, by rows or by bytes; a table that ends early by bytes ends the page.
 fn all(order: Order) -> String {
     format!(
-        r#"{}({}) UNION ALL ({}) ORDER BY "createdAt" {direction}, id {direction} LIMIT $7"#,
+        r#"{} SELECT * FROM (({}) UNION ALL ({})) e ORDER BY "createdAt" {direction}, id COLLATE "C" {direction} LIMIT $7"#,
         include_str!("sql/stream_ids.sql"),
         of_table(&EVENT_LOG, order),
         of_table(&REST_OF_STREAM_ARCHIVE, order),
@@ -158,9 +158,9 @@ pub(crate) async fn list_archived_logs(
     let after = request.after().map(|after| (after.created_at, after.id.as_str()));
     let rows = Part::new(stream, filter, after, request.rows_to_read()).query(client, &archived()).await?;
     let parse_with_cursor = |row: &Row| {
-        let (ids, log) = parse(row)?;
+        let (names, log) = parse(row)?;
         let position = ArchivePosition { created_at: log.created_at.naive_utc(), id: log.id.clone() };
-        Ok((log, Cursor::new(ids, position)))
+        Ok((log, Cursor::new(names, position)))
     };
     page::collect(rows, request, parse_with_cursor, |log| format!("archived log {}", log.id)).await
 }
@@ -184,9 +184,9 @@ pub(crate) async fn list_events(
     let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
     let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
-        let (ids, event) = parse(row)?;
+        let (names, event) = parse(row)?;
         let position = EventPosition { created_at: event.created_at.naive_utc(), event_id: event.id.clone() };
-        Ok((event.into(), Cursor::new(ids, position)))
+        Ok((event.into(), Cursor::new(names, position)))
     };
     let name = |entry: &StreamEvent| format!("event {}", entry.event.id);
     let page = page::collect(rows, request, parse_with_cursor, name).await?;
@@ -227,14 +227,14 @@ pub(crate) async fn list_events_since(
     let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
     let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
-        let (ids, event) = parse(row)?;
+        let (names, event) = parse(row)?;
         let position = StatePosition {
             at,
             snapshot_at: snapshot.created_at,
             created_at: event.created_at.naive_utc(),
             event_id: event.id.clone(),
         };
-        Ok((event.into(), Cursor::new(ids, position)))
+        Ok((event.into(), Cursor::new(names, position)))
     };
     let name = |entry: &StreamEvent| format!("snapshot {} with event {}", snapshot.id, entry.event.id);
     let page = page::collect_beside(wire_bytes(snapshot)?, rows, request, parse_with_cursor, name).await?;
@@ -245,7 +245,7 @@ pub(crate) async fn list_events_since(
 /// The values of a row, by column.
 type Values<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-fn parse(row: &Row) -> Result<(StreamIds, LoggedEvent)> {
+fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
     let mut values: Values<'_> = serde_json::from_str(row.try_get("event")?).map_err(Error::Serialize)?;
     let wire_forms: BTreeMap<String, WireForm> = match row.try_get::<_, Option<&str>>("wire_forms")? {
         Some(forms) => serde_json::from_str(forms).map_err(Error::Serialize)?,
@@ -277,8 +277,7 @@ fn parse(row: &Row) -> Result<(StreamIds, LoggedEvent)> {
         let value = wire_forms.get(&*name).map_or_else(|| value.to_owned(), |form| form.of(value));
         event.more.insert(name.into_owned(), value);
     }
-    let ids = StreamIds { id: row.try_get("stream_row_id")?, contract_id: stream_id };
-    Ok((ids, event))
+    Ok((stream_identity::parse_names(row)?, event))
 }
 
 /// The text of a column that each host has.

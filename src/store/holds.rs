@@ -3,8 +3,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::stream_identity::{FoundStream, in_time, texts};
 use crate::error::Result;
-use crate::model::{LegalHold, StreamId, StreamIds};
+use crate::model::{ContractId, LegalHold};
 
 /// SQL for the contract-level ids of the streams under legal hold.
 pub(super) const HELD_STREAMS: &str = include_str!("sql/held_streams.sql");
@@ -40,17 +41,10 @@ pub(crate) async fn lock_legal_holds(client: &impl GenericClient) -> Result<Vec<
     list_held_streams(client).await
 }
 
-/// Both ids of a stream that is named by either; of one that is not known, the id itself.
-pub(crate) async fn get_stream_ids(client: &impl GenericClient, stream: &StreamId) -> Result<StreamIds> {
-    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), "SELECT id, contract_id FROM ids");
-    let row = client.query_typed_one(SQL, &[(&stream.as_str(), Type::TEXT)]).await?;
-    Ok(StreamIds { id: row.try_get("id")?, contract_id: row.try_get("contract_id")? })
-}
-
 /// Places a hold on a stream. Returns whether there was none yet for this reason.
 pub(crate) async fn insert_hold(
     client: &impl GenericClient,
-    stream: &StreamIds,
+    stream: &FoundStream,
     reason: &str,
     by: &str,
 ) -> Result<bool> {
@@ -59,19 +53,24 @@ pub(crate) async fn insert_hold(
             r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy")
                SELECT $2, $3, $4
                WHERE NOT EXISTS (
-                   SELECT FROM "LegalHold" WHERE "streamId" IN ($1, $2) AND reason = $3 AND "releasedAt" IS NULL
+                   SELECT FROM "LegalHold" WHERE "streamId" = ANY ($1) AND reason = $3 AND "releasedAt" IS NULL
                )
                ON CONFLICT ("streamId", reason) WHERE "releasedAt" IS NULL DO NOTHING"#,
-            &[(&stream.id, Type::TEXT), (&stream.contract_id, Type::TEXT), (&reason, Type::TEXT), (&by, Type::TEXT)],
+            &[
+                (&stream.names.0, Type::TEXT_ARRAY),
+                (&stream.contract_id, Type::TEXT),
+                (&reason, Type::TEXT),
+                (&by, Type::TEXT),
+            ],
         )
         .await?;
     Ok(rows > 0)
 }
 
 /// The holds in force on a stream, oldest first.
-pub(crate) async fn list_holds_of(client: &impl GenericClient, stream: &StreamIds) -> Result<Vec<LegalHold>> {
-    let sql = format!(r#"{HOLDS} AND "streamId" IN ($1, $2) ORDER BY "heldAt", id"#);
-    let rows = client.query_typed(&sql, &[(&stream.id, Type::TEXT), (&stream.contract_id, Type::TEXT)]).await?;
+pub(crate) async fn list_holds_of(client: &impl GenericClient, stream: &FoundStream) -> Result<Vec<LegalHold>> {
+    let sql = format!(r#"{HOLDS} AND "streamId" = ANY ($1) ORDER BY "heldAt", id"#);
+    let rows = client.query_typed(&sql, &[(&stream.names.0, Type::TEXT_ARRAY)]).await?;
     rows.iter().map(parse).collect()
 }
 
@@ -103,6 +102,7 @@ fn parse(row: &Row) -> Result<LegalHold> {
         reason: row.try_get("reason")?,
         held_by: row.try_get("heldBy")?,
         held_at: row.try_get::<_, NaiveDateTime>("heldAt")?.and_utc(),
+        warning: None,
     })
 }
 
@@ -112,21 +112,37 @@ pub(crate) async fn count_restored(client: &impl GenericClient) -> Result<u64> {
     Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
 
-/// Releases up to `limit` restored rows, of a stream by its contract-level id and of a restore, each `None` for all. Returns how
-/// many.
+/// Releases up to `limit` restored rows, of a stream by its contract ids and of a restore, each `None` for all. Returns how many.
 pub(crate) async fn delete_restored(
     client: &impl GenericClient,
-    contract_id: Option<&str>,
+    contract_ids: Option<&[ContractId]>,
     run: Option<Uuid>,
     limit: u32,
 ) -> Result<u64> {
+    let of_stream = contract_ids.map_or("$1::text[] IS NULL".into(), is_restored_of);
     let rows = client
         .execute_typed(
-            r#"DELETE FROM "RestoredLog" WHERE id = ANY (ARRAY(
-                   SELECT id FROM "RestoredLog" WHERE ($1 IS NULL OR "streamId" = $1) AND ($2 IS NULL OR "runId" = $2) LIMIT $3
-               ))"#,
-            &[(&contract_id, Type::TEXT), (&run, Type::UUID), (&i64::from(limit), Type::INT8)],
+            &format!(
+                r#"DELETE FROM "RestoredLog" WHERE id = ANY (ARRAY(
+                       SELECT id FROM "RestoredLog" r WHERE {of_stream} AND ($2 IS NULL OR "runId" = $2) LIMIT $3
+                   ))"#
+            ),
+            &[(&contract_ids.map(texts), Type::TEXT_ARRAY), (&run, Type::UUID), (&i64::from(limit), Type::INT8)],
         )
         .await?;
     Ok(rows)
+}
+
+/// SQL that is true of the restored row `r` that has one of these contract ids, the elements of `$1`. When the log was created,
+/// which matters where an id has named two streams, `EventLog` knows.
+fn is_restored_of(contract_ids: &[ContractId]) -> String {
+    let conditions = contract_ids.iter().enumerate().map(|(index, contract_id)| {
+        let has_id = format!(r#"r."streamId" = $1[{}]"#, index + 1);
+        match in_time("e", contract_id) {
+            in_time if in_time.is_empty() => has_id,
+            in_time => format!(r#"{has_id} AND EXISTS (SELECT FROM "EventLog" e WHERE e.id = r.id{in_time})"#),
+        }
+    });
+    let conditions: Vec<_> = conditions.collect();
+    if conditions.is_empty() { "false AND $1::text[] IS NULL".into() } else { format!("({})", conditions.join(" OR ")) }
 }

@@ -25,4 +25,5 @@ pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
 pub(crate) mod stream_history;
+pub(crate) mod stream_identity;
 pub(crate) mod verification;

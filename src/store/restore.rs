@@ -12,12 +12,22 @@ use super::holds::{self, HELD_STREAMS};
 use super::ledger::{self, Seal};
 use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
+use super::stream_identity::has_contract_id;
 use crate::error::{Error, Result};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
 
-/// SQL that is true when the archived row `a` matches what is restored: $1 stream, $2 from, $3 to, $4 run, each NULL for all;
-/// $5 the month. All rows of an entry of the ledger have its "archivedAt".
-const MATCHES: &str = r#"($1 IS NULL OR a."streamId" = $1) AND ($2 IS NULL OR a."createdAt" >= $2)
+/// SQL that is true when the archived row `a` matches what is restored: $1 contract ids, $2 from, $3 to, $4 run, each NULL for
+/// all; $5 the month. All rows of an entry of the ledger have its "archivedAt".
+fn matches(target: &RestoreTarget) -> String {
+    let of_stream = match target.contract_ids() {
+        Some(contract_ids) => has_contract_id("a", "$1", &contract_ids),
+        None => "$1::text[] IS NULL".into(),
+    };
+    format!("{of_stream} AND {MATCHES}")
+}
+
+/// The same without the contract ids.
+const MATCHES: &str = r#"($2 IS NULL OR a."createdAt" >= $2)
     AND ($3 IS NULL OR a."createdAt" < $3)
     AND ($4 IS NULL OR a."archivedAt" IN (
         SELECT s."archivedAt" FROM "ArchiveSeal" s WHERE s.month = $5 AND s."runId" = $4 AND s.kind <> 'restored'))"#;
@@ -36,18 +46,18 @@ const MAX_SEARCHES: u32 = 5;
 const OWN_TABLES: [&str; 4] = ["ArchiveMonth", "ArchiveSeal", "ArchiveRemoval", "RestoredLog"];
 
 /// The parameters of [`MATCHES`].
-struct Matching<'a> {
-    stream: &'a Option<String>,
+struct Matching {
+    contract_ids: Option<Vec<String>>,
     from: Option<NaiveDateTime>,
     to: Option<NaiveDateTime>,
     run: Option<Uuid>,
     month: String,
 }
 
-impl<'a> Matching<'a> {
-    fn new(target: &'a RestoreTarget, month: Month) -> Self {
+impl Matching {
+    fn new(target: &RestoreTarget, month: Month) -> Self {
         Self {
-            stream: &target.stream,
+            contract_ids: target.contract_ids().map(|ids| ids.into_iter().map(|contract_id| contract_id.id).collect()),
             from: target.from.map(|time| time.naive_utc()),
             to: target.to.map(|time| time.naive_utc()),
             run: target.run,
@@ -57,7 +67,7 @@ impl<'a> Matching<'a> {
 
     fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 5] {
         [
-            (self.stream, Type::TEXT),
+            (&self.contract_ids, Type::TEXT_ARRAY),
             (&self.from, Type::TIMESTAMP),
             (&self.to, Type::TIMESTAMP),
             (&self.run, Type::UUID),
@@ -93,9 +103,10 @@ pub(crate) async fn check_month(
     month: Month,
 ) -> Result<u64> {
     let statement = format!(
-        r"SELECT count(*) AS rows, {} AS lost_columns FROM {} a WHERE {MATCHES}",
+        r"SELECT count(*) AS rows, {} AS lost_columns FROM {} a WHERE {}",
         columns_with("IS NOT NULL", &columns.list_archive_only(form)),
-        partition_name(month)
+        partition_name(month),
+        matches(target)
     );
     let row = client.query_typed_one(&statement, &Matching::new(target, month).parameters()).await?;
     let lost: Vec<String> = row.try_get("lost_columns")?;
@@ -134,11 +145,12 @@ pub(crate) async fn count_month(
                   count(*) FILTER (WHERE NOT w.on_hold AND (same_id.yes IS NOT NULL OR same_event.yes IS NOT NULL)) AS in_the_way
            FROM (
                SELECT a.id{key}, a."streamId" IN ({HELD_STREAMS}) AS on_hold
-               FROM {} a WHERE {MATCHES}
+               FROM {} a WHERE {}
            ) w
            LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
            LEFT JOIN LATERAL ({same_event}) same_event ON true"#,
-        partition_name(month)
+        partition_name(month),
+        matches(target)
     );
     let row = client.query_typed_one(&statement, &Matching::new(target, month).parameters()).await?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
@@ -308,7 +320,7 @@ impl Statement<'_> {
     /// The batch; `digests` of what was inserted, too.
     fn restore(&self, digests: bool) -> String {
         let Self { columns, form, request } = self;
-        let is_end = if request.target.stream.is_some() {
+        let is_end = if request.target.contract_ids().is_some() {
             "true".into()
         } else {
             format!(
@@ -337,11 +349,14 @@ impl Statement<'_> {
     fn fill(&self, sql: &str) -> String {
         let Self { columns, request, .. } = self;
         let has_key = columns.have_event_index();
-        let after = if request.target.stream.is_some() {
+        let after = if let Some(contract_ids) = request.target.contract_ids() {
+            // One scan of the index yields the rows in order; of a stream that has several, the month's are sorted.
+            let of_stream = if contract_ids.len() == 1 { "$1[1]" } else { "ANY ($1)" };
             // The first conditions say nothing new, but bound the scan of the index.
-            r#"a."streamId" = $1 AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
-            ORDER BY a."createdAt", a.id"#
-                .into()
+            format!(
+                r#"a."streamId" = {of_stream} AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
+                ORDER BY a."createdAt", a.id"#
+            )
         } else {
             format!("a.ctid > $6::text::tid AND a.ctid < '({},0)'::tid", end_page(request.after_place))
         };
@@ -370,7 +385,7 @@ impl Statement<'_> {
             .replace("{same_event}", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
             .replace("{partition}", &partition_name(request.month))
             .replace("{after}", &after)
-            .replace("{matches}", MATCHES)
+            .replace("{matches}", &matches(request.target))
             .replace("{names}", &columns.restored_names())
             .replace("{rows}", &rows)
     }

@@ -4,10 +4,10 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::quote;
-use super::{host, page};
+use super::{host, page, stream_identity};
 use crate::error::{Error, Result};
 use crate::host::{HostTable, WireForm};
-use crate::model::{Boundary, Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamIds, StreamSnapshot};
+use crate::model::{Boundary, Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamSnapshot};
 
 const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
 const FIND_NEAREST_SNAPSHOT: &str =
@@ -70,9 +70,8 @@ pub(crate) async fn list_snapshots(
         .await?;
     let parse_with_cursor = |row: &Row| {
         let snapshot = parse(row)?;
-        let ids = StreamIds { id: snapshot.stream_id.clone(), contract_id: row.try_get("contract_id")? };
         let position = SnapshotPosition { snapshot_month: snapshot.snapshot_month };
-        Ok((snapshot, Cursor::new(ids, position)))
+        Ok((snapshot, Cursor::new(stream_identity::parse_names(row)?, position)))
     };
     page::collect(rows, request, parse_with_cursor, |snapshot| format!("snapshot {}", snapshot.id)).await
 }
@@ -179,6 +178,9 @@ impl StreamForm {
         let mut columns: Vec<_> = self.columns.iter().map(|column| format!("s.{}", quote(&column.name))).collect();
         if self.find("streamId").is_none() {
             columns.push(r#"NULL::text AS "streamId""#.into());
+        }
+        if self.find("createdAt").is_none() {
+            columns.push(r#"NULL::timestamp AS "createdAt""#.into());
         }
         let (logged, event_ids, log_is_filtered) = if reads_log {
             (
@@ -288,7 +290,7 @@ pub(crate) async fn wait_for_log(client: &impl GenericClient) -> Result<()> {
     Ok(())
 }
 
-/// Takes the month's snapshot of those of the next streams that have none, and remembers the ids of all of them. With
+/// Takes the month's snapshot of those of the next streams that have none, and records the ids of all of them. With
 /// `reads_log` it keeps with each which events are in it.
 ///
 /// # Errors
@@ -315,6 +317,7 @@ pub(crate) async fn insert_snapshot_batch(
         )
         .await?;
     host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
+    stream_identity::observe(client, &row.try_get::<_, Vec<String>>("unrecorded_ids")?).await?;
     Ok(SnapshotBatch {
         seen: row.try_get::<_, i64>("seen")?.unsigned_abs(),
         last_stream: row.try_get("last_id")?,
@@ -351,7 +354,7 @@ pub(crate) struct StreamCounts {
     pub(crate) streams: u64,
     /// Without a snapshot of the month, or with one to be retaken.
     pub(crate) without_snapshot: u64,
-    /// Whose ids are not remembered.
+    /// Whose ids are not recorded as they are.
     pub(crate) unremembered: u64,
 }
 

@@ -12,8 +12,11 @@ use super::host;
 use super::ledger::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
+use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
-use crate::model::{Break, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus};
+use crate::model::{
+    Break, ContractId, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
+};
 
 /// Most rows or entries that one statement names.
 pub(crate) const MAX_NAMED: i64 = 1_000;
@@ -219,23 +222,25 @@ pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month
 pub(crate) async fn list_seals(
     client: &impl GenericClient,
     month: Month,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
 ) -> Result<(Vec<i32>, u64)> {
     let condition = match stream {
-        None => "$2 IS NULL".to_owned(),
-        Some(_) => format!(
+        None => "$2::text[] IS NULL".to_owned(),
+        Some(contract_ids) => format!(
             r#"EXISTS (
                 SELECT FROM {} a
-                WHERE a."streamId" = $2 AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
+                WHERE {} AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
                   AND a."archivedAt" <= s."archivedAt")"#,
-            rows_of(client, month).await?
+            rows_of(client, month).await?,
+            has_contract_id("a", "$2", contract_ids)
         ),
     };
     let sql = format!(
         r#"SELECT sequence, CASE WHEN kind = 'restored' THEN 0 ELSE rows END AS rows
            FROM "ArchiveSeal" s WHERE month = $1 AND {condition} ORDER BY sequence"#
     );
-    let rows = client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream, Type::TEXT)]).await?;
+    let rows =
+        client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream.map(texts), Type::TEXT_ARRAY)]).await?;
     let mut total = 0;
     let mut seals = Vec::with_capacity(rows.len());
     for row in rows {
@@ -443,7 +448,7 @@ pub(crate) struct Unlinked {
 pub(crate) async fn list_unlinked(
     client: &impl GenericClient,
     month: Option<Month>,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
 ) -> Result<Unlinked> {
     let archive = RowForm::load(client).await?;
     let log = RowForm::new(list_columns_of(client, "EventLog").await?);
@@ -474,7 +479,7 @@ async fn count_unlinked(
     client: &impl GenericClient,
     month: Option<Month>,
     rows: &str,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
 ) -> Result<Unlinked> {
     let unverifiable = match month {
         Some(month) => {
@@ -482,8 +487,11 @@ async fn count_unlinked(
         }
         None => "SELECT NULL::text WHERE false".into(),
     };
-    let sql = include_str!("sql/count_unlinked.sql").replace("{unverifiable}", &unverifiable).replace("{rows}", rows);
-    let row = client.query_typed_one(&sql, &[(&stream, Type::TEXT), (&MAX_NAMED, Type::INT8)]).await?;
+    let sql = include_str!("sql/count_unlinked.sql")
+        .replace("{unverifiable}", &unverifiable)
+        .replace("{rows}", rows)
+        .replace("{of_stream}", &of_stream("r", "$1", stream));
+    let row = client.query_typed_one(&sql, &[(&stream.map(texts), Type::TEXT_ARRAY), (&MAX_NAMED, Type::INT8)]).await?;
     let (ids, parents): (Vec<String>, Vec<String>) = (row.try_get("ids")?, row.try_get("parents")?);
     Ok(Unlinked {
         count: row.try_get::<_, i64>("count")?.unsigned_abs(),
@@ -532,12 +540,21 @@ async fn remove_found(client: &impl GenericClient, sql: &str, unlinked: &mut Vec
 async fn find_unlinked(
     client: &impl GenericClient,
     rows: &str,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
-    let sql = include_str!("sql/find_unlinked.sql").replace("{rows}", rows);
-    let rows = client.query_typed(&sql, &[(&stream, Type::TEXT), (&limit, Type::INT8)]).await?;
+    let sql = include_str!("sql/find_unlinked.sql")
+        .replace("{rows}", rows)
+        .replace("{of_stream}", &of_stream("r", "$1", stream));
+    let rows = client.query_typed(&sql, &[(&stream.map(texts), Type::TEXT_ARRAY), (&limit, Type::INT8)]).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
+}
+
+/// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are the
+/// elements of `parameter`.
+fn of_stream(alias: &str, parameter: &str, stream: Option<&[ContractId]>) -> String {
+    stream
+        .map_or(format!("{parameter}::text[] IS NULL"), |contract_ids| has_contract_id(alias, parameter, contract_ids))
 }
 
 /// A batch of the rows of `EventLog`, recomputed.
@@ -555,20 +572,21 @@ pub(crate) struct RecomputedLogs {
 pub(crate) async fn recompute_logs(
     client: &impl GenericClient,
     after: &Position,
-    stream: Option<&str>,
+    stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<RecomputedLogs> {
     let form = RowForm::new(list_columns_of(client, "EventLog").await?);
     let sql = include_str!("sql/recompute_logs.sql")
         .replace("{entry_hash}", &form.entry_hash(""))
-        .replace("{content_hash}", &form.content_hash(""));
+        .replace("{content_hash}", &form.content_hash(""))
+        .replace("{of_stream}", &of_stream("e", "$3", stream));
     let row = client
         .query_typed_one(
             &sql,
             &[
                 (&after.created_at, Type::TIMESTAMP),
                 (&after.id, Type::TEXT),
-                (&stream, Type::TEXT),
+                (&stream.map(texts), Type::TEXT_ARRAY),
                 (&limit, Type::INT8),
                 (&MAX_NAMED, Type::INT8),
             ],

@@ -10,6 +10,7 @@ mod doctor;
 mod faults;
 mod host_archive;
 mod hosts;
+mod identity;
 mod lambda;
 mod logging;
 mod metrics;

@@ -1,12 +1,12 @@
 -- How many of a stream's events no reader shows, because their time cannot be: only "EventLog" has such. Two looks at the
 -- ends of an index.
--- $1 either id. One row: left_out, is_filtered (whether row security is in force on "EventLog").
+-- $1 any of its ids. One row: left_out, is_filtered (whether row security is in force on "EventLog").
 SELECT
     (
         SELECT count(*) FROM "EventLog" e
-        WHERE e."streamId" = (SELECT contract_id FROM ids) AND e."createdAt" < '0001-01-01'
+        WHERE e."streamId" = ANY ((SELECT contract_ids FROM ids)::text[]) AND e."createdAt" < '0001-01-01'
     ) + (
         SELECT count(*) FROM "EventLog" e
-        WHERE e."streamId" = (SELECT contract_id FROM ids) AND e."createdAt" >= '10000-01-01'
+        WHERE e."streamId" = ANY ((SELECT contract_ids FROM ids)::text[]) AND e."createdAt" >= '10000-01-01'
     ) AS left_out,
     row_security_active('"EventLog"'::regclass) AS is_filtered

@@ -25,4 +25,5 @@ FROM (
 ) s
 LEFT JOIN "StreamSnapshot" t
     ON t."streamId" = s.id AND t."snapshotMonth" = $1 AND ($2 IS NULL OR t."createdAt" >= $2)
-LEFT JOIN "StreamIdentity" k ON k.id = s.id AND k."streamId" = s."streamId"
+LEFT JOIN "StreamIdentity" k
+    ON k.id = s.id AND k."streamId" = s."streamId" AND k."isLast"

@@ -1,10 +1,10 @@
 -- How many rows have a parent that is nowhere; and the first of them.
--- $1 a stream's contract-level id, or NULL for all, $2 most rows named. One row: count, ids, parents.
+-- $1 a stream's contract ids, or NULL for all, $2 most rows named. One row: count, ids, parents.
 WITH unlinked AS MATERIALIZED (
     SELECT r.id, r.parent_hash
     FROM {rows} r
     WHERE r.parent_hash IS NOT NULL
-      AND ($1 IS NULL OR r."streamId" = $1)
+      AND {of_stream}
       AND NOT EXISTS (SELECT FROM {rows} p WHERE p.entry_hash = r.parent_hash)
       AND NOT EXISTS (SELECT FROM "StreamArchive" p WHERE p.entry_hash = r.parent_hash)
       AND NOT EXISTS (SELECT FROM "EventLog" p WHERE p.entry_hash = r.parent_hash)

@@ -9,7 +9,11 @@ DROP FUNCTION
     stream_archive_partition_name(timestamp),
     archive_seal_header,
     archive_removal_digest(timestamp, text, timestamp, bytea),
-    snapshot_service_wire_json(jsonb, regclass);
+    snapshot_service_wire_json(jsonb, regclass),
+    stream_identity_of(text, text, timestamp),
+    stream_identity_turn(text[], text, timestamp, timestamp),
+    stream_identity_observe(text[]),
+    stream_identity_look_up;
 DROP TABLE
     "StreamSnapshot",
     "StreamArchive",

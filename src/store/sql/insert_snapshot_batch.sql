@@ -1,12 +1,12 @@
 -- Takes the month's snapshot of those of the next streams that have none (domain rules 3 and 4), or retakes those older
--- than the run, and remembers both ids of each stream (rule 8). In order of Stream.id.
+-- than the run, and tells whose ids are not recorded as they are (rule 8). In order of Stream.id.
 -- Filled in, by what the catalogue says of "Stream" (store::snapshots::StreamForm): DISTINCT ON where an id may be there
 -- twice; the columns; how each value is made of the columns of s; the events that the statement sees (list_logged_ids.sql).
 -- $1 month, $2 the stream before the first, or NULL for none, $3 most streams, $4 the run's start (UTC), $5 whether to
 -- retake, $6 the last stream, or NULL for no end, $7 when the batch is taken (UTC): a stream's state is of then, not of the
 -- run's start.
 -- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log),
--- is_filtered and log_is_filtered (whether row security is in force on "Stream", and on "EventLog" where it is read).
+-- unrecorded_ids, is_filtered and log_is_filtered (whether row security is in force on "Stream", and on "EventLog" where it is read).
 WITH page AS MATERIALIZED (
     -- Rows are addressed by id: what is in the place of "Stream" need not be one table.
     SELECT {distinct}{columns}
@@ -31,16 +31,17 @@ missing AS MATERIALIZED (
 logged AS MATERIALIZED (
     {logged}
 ),
-remembered AS (
-    INSERT INTO "StreamIdentity" (id, "streamId")
-    SELECT page.id, page."streamId"
+unrecorded AS MATERIALIZED (
+    SELECT page.id
     FROM page
     -- As above.
     LEFT JOIN LATERAL (
-        SELECT true AS yes FROM "StreamIdentity" k WHERE k.id = page.id AND k."streamId" = page."streamId" LIMIT 1
+        SELECT true AS yes FROM "StreamIdentity" k
+        WHERE k.id = page.id COLLATE "default" AND k."isLast" AND k."streamId" = page."streamId"
+          AND k."rowCreatedAt" IS NOT DISTINCT FROM page."createdAt"::timestamp
+        LIMIT 1
     ) known ON true
     WHERE page."streamId" IS NOT NULL AND known.yes IS NULL
-    ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId"
 ),
 created AS (
     INSERT INTO "StreamSnapshot" AS t (
@@ -72,5 +73,6 @@ SELECT
     count(*) FILTER (WHERE "totalAmount" IS NULL) AS unparsed,
     ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids,
     row_security_active('"Stream"'::regclass) AS is_filtered,
-    {log_is_filtered} AS log_is_filtered
+    {log_is_filtered} AS log_is_filtered,
+    ARRAY(SELECT id::text FROM unrecorded) AS unrecorded_ids
 FROM created

@@ -3,13 +3,13 @@
 -- $1 whether the roles are to have anything; if not, only the host's objects are looked at: the service's are dropped.
 -- Columns: is_grant, statement, object (as SQL writes it), owner, is_possible (for the role of this session). In order.
 WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
-    -- list, get, report. Of "Stream" both ids, to find one by the other.
+    -- list, get, report. Of "Stream" what says which stream a row is.
     ('snapshot_service_read', 'SELECT', '{
         EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
         MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
         snapshot_service_migrations
     }'::name[], NULL::name[]),
-    ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId}'),
+    ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId, createdAt}'),
     -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.
     ('snapshot_service_maintain', 'SELECT', '{
         Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
@@ -28,9 +28,12 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
     ('snapshot_service_maintain', 'UPDATE', '{EventLog}', '{ledgerClosedAt}')
 ),
 wanted_of_function (role_name, functions) AS (VALUES
-    ('snapshot_service_read', '{snapshot_service_wire_json, stream_history}'::name[]),
+    ('snapshot_service_read', '{
+        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_turn
+    }'::name[]),
     ('snapshot_service_maintain', '{
-        snapshot_service_wire_json, stream_history, archive_seal_header, archive_removal_digest,
+        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_turn,
+        stream_identity_observe, archive_seal_header, archive_removal_digest,
         stream_archive_create_partition, stream_archive_index_partition, stream_archive_analyze_partition
     }')
 ),

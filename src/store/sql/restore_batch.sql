@@ -2,7 +2,7 @@
 -- as its next entry, and each with the digest that it was sealed with, so that its seal still verifies.
 -- What is inserted is what is deleted: the rows that DELETE returns. Rows of streams on hold stay; so do rows in whose way
 -- "EventLog" has a row, of the same id or of the same event.
--- $1 to $5 what matches: stream, from, to, run, the month; each of the first four NULL for all. Where the batch before ended:
+-- $1 to $5 what matches: contract ids, from, to, run, the month; each of the first four NULL for all. Where the batch before ended:
 -- $6 a place, or $7 and $8 a row. $9 most rows looked at, $10 streams that are held, $11 the run, $12 places of rows that
 -- "EventLog" does not take; $13 and so on: the ledger's entry.
 -- One row: seen, is_end (whether there is nothing after the stretch that was looked at), last_place, last_created_at and last_id

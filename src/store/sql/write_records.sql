@@ -12,7 +12,7 @@ FROM (
            snapshot_service_wire_json(to_jsonb(r), '"MaintenanceFinding"')
     FROM "MaintenanceFinding" r
     UNION ALL
-    SELECT 3, 'StreamIdentity', NULL, id, snapshot_service_wire_json(to_jsonb(r), '"StreamIdentity"')
+    SELECT 3, 'StreamIdentity', NULL, to_char(number, 'FM0000000000000000000'), snapshot_service_wire_json(to_jsonb(r), '"StreamIdentity"')
     FROM "StreamIdentity" r
 ) records
 ORDER BY place, moment, id COLLATE "C"

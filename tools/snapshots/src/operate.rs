@@ -81,7 +81,7 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
 
 /// A hold as one line.
 pub(crate) fn describe_hold(hold: &LegalHold) -> String {
-    let LegalHold { id, stream_id, reason, held_by, held_at } = hold;
+    let LegalHold { id, stream_id, reason, held_by, held_at, .. } = hold;
     format!("stream {stream_id} is held since {held_at} by {held_by}: {reason} (hold {id})")
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Restore {
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
 struct Target {
-    /// Logs of this stream, by either of its ids
+    /// Logs of this stream, by any of its ids
     #[arg(long, value_parser = stream_id)]
     stream: Option<StreamId>,
     /// Logs created at this time or later, such as 2026-01-01T00:00:00Z
@@ -65,7 +65,7 @@ fn stream_id(text: &str) -> snapshot_service::Result<StreamId> {
 
 #[derive(clap::Args)]
 pub(crate) struct Hold {
-    /// The stream, by either of its ids
+    /// The stream, by any of its ids
     #[arg(long, value_parser = stream_id)]
     stream: StreamId,
     /// Why, for whoever asks
@@ -77,7 +77,9 @@ pub(crate) async fn hold(options: Hold) -> Result<()> {
     let (_database, service) = operate::open("hold").await?;
     let (hold, is_new) = service.hold_stream(&options.stream, &options.reason, &operate::user()).await?;
     let already = if is_new { "" } else { " (it was held for that already)" };
-    print(&[format!("{}{already}", operate::describe_hold(&hold))])
+    let mut lines = vec![format!("{}{already}", operate::describe_hold(&hold))];
+    lines.extend(hold.warning.map(|warning| format!("warning: {warning}")));
+    print(&lines)
 }
 
 #[derive(clap::Args)]
@@ -85,7 +87,7 @@ pub(crate) struct Release {
     /// End the legal hold of the stream instead
     #[arg(long, requires = "stream", requires = "reason", conflicts_with = "run")]
     hold: bool,
-    /// Only logs of this stream, by either of its ids
+    /// Only logs of this stream, by any of its ids
     #[arg(long, value_parser = stream_id)]
     stream: Option<StreamId>,
     /// Only logs that this restore moved back

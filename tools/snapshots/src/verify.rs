@@ -12,7 +12,7 @@ pub(crate) struct Options {
     /// Only this month of the archive, as YYYY-MM
     #[arg(long)]
     month: Option<Month>,
-    /// Only the batches that have rows of this stream, by either of its ids, and the stream's own links; a batch that lost all
+    /// Only the batches that have rows of this stream, by any of its ids, and the stream's own links; a batch that lost all
     /// of them is found without this option
     #[arg(long)]
     stream: Option<String>,

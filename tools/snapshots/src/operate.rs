@@ -45,7 +45,11 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     match (&status.open_runs[..], &status.last_run) {
         ([], Some(run)) => describe(run, &mut lines),
         ([], None) => lines.push("there has been no run".into()),
-        (open, _) => open.iter().for_each(|run| describe(run, &mut lines)),
+        (open, _) => {
+            for run in open {
+                describe(run, &mut lines);
+            }
+        }
     }
     lines.extend(status.legal_holds.iter().map(describe_hold));
     if status.restored_logs > 0 {

@@ -213,8 +213,8 @@ async fn a_logical_consumer_is_no_replica_and_a_standby_that_has_gone_is_said() 
     database.insert_events(2_000, "2026-01-10 00:00:00").await;
     database
         .execute(
-            r#"CREATE TABLE beats (i INTEGER PRIMARY KEY); CREATE PUBLICATION beats FOR TABLE beats;
-               SELECT pg_create_physical_replication_slot('standby', true)"#,
+            r"CREATE TABLE beats (i INTEGER PRIMARY KEY); CREATE PUBLICATION beats FOR TABLE beats;
+               SELECT pg_create_physical_replication_slot('standby', true)",
         )
         .await;
     // In a transaction that has written, there is no logical slot to be made.
@@ -242,7 +242,7 @@ async fn a_logical_consumer_is_no_replica_and_a_standby_that_has_gone_is_said() 
     assert_eq!((run.status, run.logs_archived), (RunStatus::Succeeded, 2_000), "{run:?}");
     let gone: Vec<_> = run.findings.iter().filter(|found| found.code == "standby_gone").collect();
     assert_eq!((gone.len(), gone[0].object.as_str(), gone[0].effect), (1, "standby", FindingEffect::Warns));
-    database.execute(&gone[0].cure.as_ref().unwrap().split_once(" or ").unwrap().1.to_owned()).await;
+    database.execute(gone[0].cure.as_ref().unwrap().split_once(" or ").unwrap().1).await;
     assert_eq!(service.inspect_host().await.unwrap(), []);
     consumer.execute("ALTER SUBSCRIPTION consumer DISABLE").await;
 }

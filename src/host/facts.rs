@@ -32,8 +32,6 @@ pub(crate) struct HostTable {
     pub(crate) name: String,
     /// What it is.
     pub(crate) kind: RelationKind,
-    /// Whom it belongs to.
-    pub(crate) owner: String,
     /// Whether it is an ordinary table that others inherit from.
     pub(crate) is_inherited_from: bool,
     /// Its partitions that are foreign tables.
@@ -43,7 +41,6 @@ pub(crate) struct HostTable {
     /// What row security filters for the role.
     pub(crate) hidden_commands: Vec<Command>,
     pub(crate) may_read: bool,
-    pub(crate) may_insert: bool,
     pub(crate) may_delete: bool,
     /// Whether the role may lock rows.
     pub(crate) may_lock: bool,

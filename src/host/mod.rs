@@ -4,8 +4,6 @@ mod facts;
 mod finding;
 mod wire;
 
-pub(crate) use facts::{
-    Command, HostColumn, HostFacts, HostRule, HostTable, HostTrigger, Reference, RelationKind, WireForm,
-};
+pub(crate) use facts::{Command, HostFacts, HostTable, Reference, RelationKind, WireForm};
 pub use finding::{FindingEffect, HostFinding};
 pub(crate) use finding::{HostLimits, findings};

@@ -60,7 +60,6 @@ described AS (
         json_build_object(
             'name', format('%I.%I', n.nspname, m.relname),
             'kind', m.relkind::text,
-            'owner', pg_get_userbyid(m.relowner),
             'isInheritedFrom', m.relkind = 'r' AND EXISTS (SELECT FROM member k WHERE k.root = m.oid AND k.oid <> m.oid),
             'foreignPartitions', ARRAY(
                 SELECT k.oid::regclass::text FROM member k WHERE k.root = m.oid AND k.oid <> m.oid AND k.relkind = 'f' ORDER BY 1
@@ -68,7 +67,6 @@ described AS (
             'partitionKeys', ARRAY(SELECT k.attname FROM partition_key k WHERE k.root = m.oid ORDER BY 1),
             'hiddenCommands', ARRAY(SELECT h.letter FROM hidden h WHERE h.oid = m.oid ORDER BY 1),
             'mayRead', has_table_privilege(m.oid, 'SELECT') AND has_schema_privilege(m.relnamespace, 'USAGE'),
-            'mayInsert', has_table_privilege(m.oid, 'INSERT'),
             'mayDelete', has_table_privilege(m.oid, 'DELETE'),
             'mayLock', has_any_column_privilege(m.oid, 'UPDATE'),
             'withoutIdentity', ARRAY(

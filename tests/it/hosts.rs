@@ -112,7 +112,7 @@ const DEPENDENCIES: &str = r#"
         UNION SELECT 'pg_proc'::regclass, oid FROM pg_proc
         WHERE proname ~ '^(stream_archive|stream_history|archive_|snapshot_service)'
         UNION SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite WHERE ev_class = to_regclass('"StreamHistory"')
-        UNION SELECT 'pg_type'::regclass, t.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid OR c.reltype = (SELECT typelem FROM pg_type e WHERE e.oid = t.oid)
+        UNION SELECT 'pg_type'::regclass, t.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid OR (c.reltype = t.typelem AND c.reltype <> 0)
         WHERE c.relname ~ '^(StreamArchive|StreamHistory)'
         UNION SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid WHERE c.relname ~ '^(StreamArchive|Maintenance)'
         UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid WHERE c.relname ~ '^(Stream(Archive|Identity)|Maintenance|Archive|RestoredLog|LegalHold|snapshot_service)'

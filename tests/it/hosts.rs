@@ -206,7 +206,8 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
     let run = service.run_maintenance(Trigger::Api.request(), time("2026-06-30T02:00:00Z"), &forever).await.unwrap();
     assert_eq!(run.status, RunStatus::Succeeded, "{run:?}");
     // The column that is gone had a value, which needs a place.
-    database.execute(r#"ALTER TABLE "EventLog" ADD pair TEXT"#).await;
+    // So does the label that is gone.
+    database.execute(r#"ALTER TABLE "EventLog" ADD pair TEXT, ALTER networks TYPE TEXT[]"#).await;
     migrate(&database.pool).await.unwrap();
     let one = RestoreRequest::new(
         Some(stream("42")),

@@ -25,6 +25,7 @@ pub(crate) struct HostFacts {
 }
 
 /// A table of the host, or what is in its place.
+#[expect(clippy::struct_excessive_bools, reason = "answers to questions that have nothing to do with each other")]
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HostTable {
@@ -149,6 +150,7 @@ pub(crate) struct HostRule {
 }
 
 /// A foreign key of another table to the log.
+#[expect(clippy::struct_excessive_bools, reason = "as above")]
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Reference {

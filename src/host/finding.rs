@@ -162,11 +162,15 @@ impl HostLimits {
 /// What of the host refuses, holds or warns; refusals first.
 pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding> {
     let mut found = Vec::new();
-    for (name, table) in [("Stream", &facts.streams), ("EventLog", &facts.log)] {
+    // Without streams nothing is archived either; without the log there are snapshots all the same.
+    for (name, table, effect) in [
+        ("Stream", &facts.streams, FindingEffect::RefusesBoth),
+        ("EventLog", &facts.log, FindingEffect::RefusesArchive),
+    ] {
         if table.is_none() {
             let message = format!("there is no table \"{name}\" that the role sees in its schema");
             let cure = Some("run the host's own migrations first, or name the schema in DATABASE_URL".into());
-            found.push(HostFinding::new("host_table_missing", FindingEffect::RefusesBoth, name, message, cure));
+            found.push(HostFinding::new("host_table_missing", effect, name, message, cure));
         }
     }
     of_limits(facts, limits, &mut found);

@@ -170,12 +170,11 @@ impl<'a> Steps<'a> {
             let transaction = session::begin(&mut client, &limits).await?;
             let lease_seconds = self.settings.lease.as_secs_f64();
             let holder = self.holder();
-            let lease = match month {
-                Some(month) => maintenance_runs::take_month(&transaction, lease_seconds, id, &holder, month).await?,
-                None => {
-                    let (scope, force) = (Scope::Maintenance, false);
-                    maintenance_runs::take_over_run(&transaction, lease_seconds, scope, force, Some(&holder)).await?
-                }
+            let lease = if let Some(month) = month {
+                maintenance_runs::take_month(&transaction, lease_seconds, id, &holder, month).await?
+            } else {
+                let (scope, force) = (Scope::Maintenance, false);
+                maintenance_runs::take_over_run(&transaction, lease_seconds, scope, force, Some(&holder)).await?
             };
             if let Some(lease) = lease.filter(|lease| lease.run_id == id) {
                 run::meet_host(&transaction, self.settings, id).await?;

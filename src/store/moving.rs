@@ -13,6 +13,7 @@ use super::holds::{self, Held};
 use super::ledger::{self, LedgerRange, Seal, SealKind};
 use super::partitions::{partition_month, partition_name};
 use super::row_form::RowForm;
+use super::statement::fill;
 use crate::error::{Error, Result};
 use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
 use crate::model::Month;
@@ -149,10 +150,11 @@ impl LockedLog<'_> {
         }
         let keys = self.facts.log.iter().flat_map(|log| &log.partition_keys);
         let keys = keys.filter(|key| !["id", "createdAt"].contains(&key.as_str()));
-        let keys: String = keys.map(|key| format!(" AND e.{0} = d.{0}", quote(key))).collect();
-        format!(
-            r#"USING leaving d WHERE e.id = d.id AND e."createdAt" = d."createdAt"{keys} AND e.tableoid = d.relation AND e.ctid = d.place"#
-        )
+        let keys = keys.map(|key| format!("e.{0} = d.{0}", quote(key)));
+        let address =
+            ["e.id = d.id", r#"e."createdAt" = d."createdAt""#, "e.tableoid = d.relation", "e.ctid = d.place"];
+        let conditions: Vec<_> = address.map(String::from).into_iter().chain(keys).collect();
+        format!("USING leaving d WHERE {}", conditions.join(" AND "))
     }
 
     /// Keys of other tables to the log.
@@ -266,9 +268,9 @@ pub(crate) async fn move_due_batch(
     let locks_first = log.locks_first();
     let locked = if locks_first { Some(lock_due_rows(client, log, request, &held).await?) } else { None };
     let referenced_ids = list_referenced(client, log, request, locked.as_ref()).await?;
-    let head = ledger::lock_head(client, request.month).await?;
-    let archived_at = head.next_archived_at(started_at);
-    let seal = Seal::of_archived(SealKind::Archived, &head, run, archived_at, &log.form);
+    let ledger_head = ledger::lock_head(client, request.month).await?;
+    let archived_at = ledger_head.next_archived_at(started_at);
+    let seal = Seal::of_archived(SealKind::Archived, &ledger_head, run, archived_at, &log.form);
     let twins = match union_of("id", request.twin_partitions) {
         // LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
         Some(archived) => format!(
@@ -298,22 +300,25 @@ pub(crate) async fn move_due_batch(
     } else {
         is_free.into()
     };
-    let carried: String = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
-    let statement = include_str!("sql/move_due_batch.sql")
-        .replace("{chain_head}", chain_head(&log.columns))
-        .replace("{twins}", &twins)
-        .replace("{duplicates}", &duplicates)
-        .replace("{address}", log.address())
-        .replace("{key}", &carried)
-        .replace("{due_rows}", DUE_ROWS)
-        .replace("{is_free}", &is_free)
-        .replace("{using}", &log.using())
-        .replace("{partition}", &partition_name(request.month))
-        .replace("{columns}", &log.columns.list(""))
-        .replace("{returned}", &log.columns.list("e."))
-        .replace("{proof_columns}", &hashed_columns)
-        .replace("{mismatches}", &request.mismatches())
-        .replace("{proof}", &proof);
+    let carried: Vec<_> = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
+    let statement = fill(
+        include_str!("sql/move_due_batch.sql"),
+        &[
+            ("chain_head", chain_head(&log.columns)),
+            ("twins", &twins),
+            ("duplicates", &duplicates),
+            ("address", log.address()),
+            ("key", &carried.concat()),
+            ("due_rows", &fill(DUE_ROWS, &[("is_free", &is_free)])),
+            ("using", &log.using()),
+            ("partition", &partition_name(request.month)),
+            ("columns", &log.columns.list("")),
+            ("returned", &log.columns.list("e.")),
+            ("proof_columns", &hashed_columns),
+            ("mismatches", &request.mismatches()),
+            ("proof", &proof),
+        ],
+    );
     if log.is_partitioned() {
         client.batch_execute(ONE_BY_ONE).await?;
     }
@@ -375,10 +380,9 @@ async fn lock_due_rows(
     request: &BatchRequest<'_>,
     held: &Held,
 ) -> Result<Locked> {
-    let statement = include_str!("sql/lock_due_rows.sql")
-        .replace("{chain_head}", chain_head(&log.columns))
-        .replace("{due_rows}", DUE_ROWS)
-        .replace("{is_free}", is_free(held));
+    let due_rows = fill(DUE_ROWS, &[("is_free", is_free(held))]);
+    let parts = [("chain_head", chain_head(&log.columns)), ("due_rows", &due_rows)];
+    let statement = fill(include_str!("sql/lock_due_rows.sql"), &parts);
     let row = client.query_typed_one(&statement, &request.bounds(held).parameters()).await?;
     Ok(Locked { seen: row.try_get::<_, i64>("seen")?.unsigned_abs(), last: position(&row)? })
 }
@@ -394,9 +398,8 @@ async fn list_referenced(
     if references.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = include_str!("sql/list_referenced.sql")
-        .replace("{is_locked}", IS_LOCKED)
-        .replace("{is_referenced}", &references.join(" OR "));
+    let parts = [("is_locked", IS_LOCKED), ("is_referenced", &references.join(" OR "))];
+    let statement = fill(include_str!("sql/list_referenced.sql"), &parts);
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
         [(&request.after.created_at, Type::TIMESTAMP), (&last.created_at, Type::TIMESTAMP)];
     Ok(client.query_typed_one(&statement, &parameters).await?.try_get("ids")?)
@@ -477,10 +480,8 @@ pub(crate) async fn settle_twins(
         union_of(&format!("{}, tableoid::regclass::text AS partition", log.columns.list("")), request.twin_partitions);
     let Some(archived) = archived.filter(|_| !moved.twins.ids.is_empty()) else { return Ok(Settled::default()) };
     client.batch_execute(ONE_BY_ONE).await?;
-    let find = include_str!("sql/find_twins.sql")
-        .replace("{agree}", &log.columns.agree())
-        .replace("{gap}", &log.columns.gap())
-        .replace("{twins}", &archived);
+    let parts = [("agree", log.columns.agree()), ("gap", log.columns.gap()), ("twins", archived)];
+    let find = fill(include_str!("sql/find_twins.sql"), &parts.each_ref().map(|(name, text)| (*name, text.as_str())));
     let mut settled = Settled::default();
     let mut agreeing = LogKeys::default();
     let mut with_gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -525,15 +526,19 @@ async fn complete_rows(
     let sealed = ledger::list_sealed_forms(client, month, &log.form).await?;
     let archived_at = head.next_archived_at(request.rules.started_at);
     let seal = Seal::of_archived(SealKind::Completed, &head, request.rules.run, archived_at, &log.form);
-    let statement = include_str!("sql/complete_rows.sql")
-        .replace("{old_digest}", &sealed.digest())
-        .replace("{partition}", partition)
-        .replace("{month}", "$3")
-        .replace("{sequence}", "$4")
-        .replace("{fill}", &log.columns.fill())
-        .replace("{proof_columns}", &log.form.hashed_columns("a."))
-        .replace("{mismatches}", &request.mismatches())
-        .replace("{proof}", &seal.sql("completed", 3));
+    let statement = fill(
+        include_str!("sql/complete_rows.sql"),
+        &[
+            ("old_digest", &sealed.digest()),
+            ("partition", partition),
+            ("month", "$3"),
+            ("sequence", "$4"),
+            ("fill", &log.columns.fill()),
+            ("proof_columns", &log.form.hashed_columns("a.")),
+            ("mismatches", &request.mismatches()),
+            ("proof", &seal.sql("completed", 3)),
+        ],
+    );
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::TEXT_ARRAY), (&archived_at, Type::TIMESTAMP)];
     let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await?;
     mismatches.add(month, &row)
@@ -554,10 +559,14 @@ pub(crate) async fn settle_duplicates(
     let before = request.rules.archived_before.iter();
     let partitions: Vec<_> = before.map(|range| partition_name(range.month)).collect();
     let archived = union_of(&log.columns.list(""), &partitions).unwrap_or_default();
-    let statement = include_str!("sql/settle_duplicates.sql")
-        .replace("{same_contents}", &log.columns.same_contents())
-        .replace("{entry_hash}", &log.form.entry_hash("e."))
-        .replace("{archived}", &archived);
+    let statement = fill(
+        include_str!("sql/settle_duplicates.sql"),
+        &[
+            ("same_contents", &log.columns.same_contents()),
+            ("entry_hash", &log.form.entry_hash("e.")),
+            ("archived", &archived),
+        ],
+    );
     let (run, month) = (request.rules.run, request.month.to_string());
     let more: [(&(dyn ToSql + Sync), Type); 3] =
         [(&run, Type::UUID), (&month, Type::TEXT), (&MAX_KEPT_FINDINGS, Type::INT8)];

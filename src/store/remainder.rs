@@ -9,6 +9,7 @@ use super::archive_columns::MirroredColumns;
 use super::event_log::{Due, IS_NOT_RESTORED, chain_head};
 use super::holds;
 use super::moving::{is_referenced, union_of};
+use super::statement::fill;
 use crate::error::{Error, Result};
 use crate::host::HostFacts;
 use crate::model::{DueMonth, HeldBack, HeldBackReason, MAX_HELD_BACK_IDS, Month};
@@ -114,21 +115,25 @@ async fn query(
 ) -> Result<Vec<Row>> {
     let held = holds::list_held_streams(client).await?;
     let references = facts.references.iter().filter(|reference| !reference.is_self);
-    let referenced_by: String = references
+    let referenced_by: Vec<_> = references
         .map(|reference| {
             let name = format!("{} of {}", reference.constraint, reference.table).replace('\'', "''");
-            format!("WHEN {} THEN '{name}' ", is_referenced(reference))
+            format!("WHEN {} THEN '{name}'", is_referenced(reference))
         })
         .collect();
     let referenced_by =
-        if referenced_by.is_empty() { "NULL::text".into() } else { format!("(CASE {referenced_by}END)") };
-    let statement = include_str!("sql/count_remainder.sql")
-        .replace("{chain_head}", chain_head(columns))
-        .replace("{is_restored}", &format!("NOT ({IS_NOT_RESTORED})"))
-        .replace("{referenced_by}", &referenced_by)
-        .replace("{is_conflict}", &is_conflict(columns, rules.adopted))
-        .replace("{groups}", groups)
-        .replace("{group_by}", group_by);
+        if referenced_by.is_empty() { "NULL::text".into() } else { format!("(CASE {} END)", referenced_by.join(" ")) };
+    let statement = fill(
+        include_str!("sql/count_remainder.sql"),
+        &[
+            ("chain_head", chain_head(columns)),
+            ("is_restored", &format!("NOT ({IS_NOT_RESTORED})")),
+            ("referenced_by", &referenced_by),
+            ("is_conflict", &is_conflict(columns, rules.adopted)),
+            ("groups", groups),
+            ("group_by", group_by),
+        ],
+    );
     let most = i64::try_from(MAX_HELD_BACK_IDS).unwrap_or(i64::MAX);
     let rows = client
         .query_typed(

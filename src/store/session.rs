@@ -16,13 +16,13 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Settings of a transaction that writes or lasts. The statement of a client that is dead ends soon, and with it its
-    /// locks, which the next one would wait for. Compiling a batch's statement takes longer than it saves. A batch is sorted
+    /// locks, which the next one would wait for. A batch is sorted
     /// in memory, and not in files as by the server's default of 4 MB. What is sealed must have one text only.
     fn set_local(&self) -> String {
         let statement = milliseconds(self.statement);
         format!(
             "{}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
-             SET LOCAL client_connection_check_interval = 2000; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; \
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL work_mem = '32MB'; \
              SET LOCAL DateStyle = ISO; \
              SET LOCAL IntervalStyle = postgres; SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1",
             self.set_local_for_read()
@@ -30,11 +30,13 @@ impl Limits {
     }
 
     /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
-    /// is set so that no result depends on the role's or the server's (domain rule 2).
+    /// is set so that no result depends on the role's or the server's (domain rule 2). To compile a statement of ours takes longer
+    /// than it saves.
     fn set_local_for_read(&self) -> String {
         let (statement, lock) = (milliseconds(self.statement), milliseconds(self.lock));
         format!(
-            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; SET LOCAL TimeZone = 'UTC'"
+            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; SET LOCAL TimeZone = 'UTC'; \
+             SET LOCAL jit = off"
         )
     }
 }

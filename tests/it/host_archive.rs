@@ -168,8 +168,8 @@ async fn exactly_the_due_rows_that_nobody_holds_leave_a_partitioned_log_of_any_k
     let weeks = |table: &str| {
         let weeks = (0..40).map(|week| {
             format!(
-                r#"CREATE TABLE {table}_{week} PARTITION OF {table} FOR VALUES
-                   FROM (timestamp '2025-11-24' + {week} * interval '7 days') TO (timestamp '2025-11-24' + ({week} + 1) * interval '7 days');"#
+                r"CREATE TABLE {table}_{week} PARTITION OF {table} FOR VALUES
+                   FROM (timestamp '2025-11-24' + {week} * interval '7 days') TO (timestamp '2025-11-24' + ({week} + 1) * interval '7 days');"
             )
         });
         weeks.collect::<String>()
@@ -225,7 +225,7 @@ async fn no_statement_of_a_batch_reads_partitions_that_it_need_not() {
     });
     partition(&database, r#"id, "createdAt""#, r#"RANGE ("createdAt")"#, &months.collect::<String>()).await;
     migrate(&database.pool).await.unwrap();
-    let scans = r#"SELECT seq_scan FROM pg_stat_all_tables WHERE relname = 'log_5'"#;
+    let scans = "SELECT seq_scan FROM pg_stat_all_tables WHERE relname = 'log_5'";
     let before: i64 = database.value(scans).await;
     let pool = connect_pool(&database.url.parse().unwrap(), "measured", 4).await.unwrap();
     let service = SnapshotService::new(pool.clone(), Settings { batch_rows: 300, ..Settings::default() });

@@ -194,7 +194,7 @@ async fn a_slice_that_fails_says_so_and_what_it_had_committed_counts() {
     assert_eq!((count(&emitted, "LogsArchived"), values(&emitted, "SliceTime").len()), (20, 1));
 
     let failed = requested.invoke(&sample_event("trigger-maintenance")).await;
-    assert_eq!(failed.status(), 500);
+    assert_eq!(failed.status(), 409);
     let second = documents(&failed.log);
     assert_eq!((count(&second, "RunsFailed"), count(&second, "LogsArchived")), (1, 0));
     emitted.extend(second);

@@ -355,8 +355,8 @@ async fn however_many_breaks_of_whatever_kind_there_are_their_count_is_exact() {
     let before = 4_100;
     database
         .execute(&format!(
-            r#"{FORGED} SELECT 'u' || i, 'create', '42', 'u' || i, 0, 1, 'then', timestamp '2026-01-20', '2026-06-30'
-               FROM generate_series(1, 1050) i"#
+            r"{FORGED} SELECT 'u' || i, 'create', '42', 'u' || i, 0, 1, 'then', timestamp '2026-01-20', '2026-06-30'
+               FROM generate_series(1, 1050) i"
         ))
         .await;
     assert_eq!(count_breaks(&database).await, before + 1_050, "rows of no batch");

@@ -1,6 +1,6 @@
 //! Restores that meet what the host's tables do not take, and restores beside other runs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use snapshot_service::{

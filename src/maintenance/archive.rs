@@ -32,7 +32,7 @@ struct Archiving<'a> {
     slice: &'a Slice<'a>,
     due: Due,
     /// The host as it was last looked at, and the version of its definition then.
-    host: Mutex<(String, Arc<HostFacts>)>,
+    host: Mutex<KnownHost>,
     /// Partitions that hold rows adopted from the former service.
     adopted: Vec<String>,
     /// What may hold an event that the host has ingested again since.
@@ -41,6 +41,9 @@ struct Archiving<'a> {
     next_month: tokio::sync::Mutex<Position>,
     tally: Mutex<Tally>,
 }
+
+/// The version of the log's definition, and what was seen of the host then.
+type KnownHost = (String, Arc<HostFacts>);
 
 /// What this slice has done, and how far the run's months are.
 #[derive(Debug)]
@@ -54,10 +57,11 @@ struct Tally {
 /// that stay for a reason (domain rule 11). Returns why it stopped, if that was before its end.
 pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let run = &slice.run;
+    let host = look_at_host(slice).await?;
     if let Some(stop) = prepare(slice).await? {
         return Ok(Some(stop));
     }
-    let archiving = Archiving::new(slice).await?;
+    let archiving = Archiving::new(slice, host).await?;
     let stopped = loop {
         let before = archiving.tally().rows;
         if let Some(stop) = archiving.archive_months().await? {
@@ -83,8 +87,18 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     Ok(stopped)
 }
 
+/// Looks at the host before anything is done with its log, and refuses one that cannot be worked with.
+async fn look_at_host(slice: &Slice<'_>) -> Result<KnownHost> {
+    let client = slice.pool.get().await?;
+    let limits = slice.settings.limits();
+    let version = session::read(&client, &limits, host::get_version(&**client)).await?;
+    let facts = session::read(&client, &limits, host::look(&**client)).await?;
+    check_host(&facts)?;
+    Ok((version, Arc::new(facts)))
+}
+
 /// Refuses to archive from a log that cannot be worked with, naming the object and the cure (domain rule 10).
-pub(super) fn check_host(facts: &HostFacts) -> Result<()> {
+fn check_host(facts: &HostFacts) -> Result<()> {
     let refusal = findings(facts, HostLimits::default()).into_iter().find(|finding| finding.effect.refuses_archive());
     refusal.map_or(Ok(()), |finding| Err(Error::HostRefuses { finding: Box::new(finding) }))
 }
@@ -92,10 +106,11 @@ pub(super) fn check_host(facts: &HostFacts) -> Result<()> {
 /// Prepares the archive and returns the months that are left to archive, oldest first; or why it stopped before. They are
 /// recorded: that one of them was never begun must not be overlooked because later ones are done.
 pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Month>, StopReason>> {
+    let host = look_at_host(slice).await?;
     if let Some(stop) = prepare(slice).await? {
         return Ok(Err(stop));
     }
-    let archiving = Archiving::new(slice).await?;
+    let archiving = Archiving::new(slice, host).await?;
     let client = slice.pool.get().await?;
     let mut months = Vec::new();
     while let Some(month) = archiving.take_month(&client).await? {
@@ -108,7 +123,7 @@ pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Mo
 /// Moves the due logs of one month, beside slices that move others. Returns why it stopped, if that was before its end.
 /// Rows that are in use are left to the slice that ends the run.
 pub(super) async fn archive_one(slice: &Slice<'_>, month: Month) -> Result<Option<StopReason>> {
-    let archiving = Archiving::new(slice).await?;
+    let archiving = Archiving::new(slice, look_at_host(slice).await?).await?;
     let mut client = slice.pool.get().await?;
     // A slice before loaded it, and did not come to its indexes.
     let list = partitions::list_unindexed_partitions(&**client);
@@ -125,7 +140,6 @@ pub(super) async fn archive_one(slice: &Slice<'_>, month: Month) -> Result<Optio
 /// What comes before the first row: the guard on how many there are, and indexes that a slice before did not come to.
 async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
-    check_host(&session::read(&client, &slice.settings.limits(), host::look(&**client)).await?)?;
     guard_rows(slice, &client).await?;
     prepare_partitions(slice, &mut client).await
 }
@@ -263,13 +277,11 @@ impl Batch {
 }
 
 impl<'a> Archiving<'a> {
-    async fn new(slice: &'a Slice<'a>) -> Result<Self> {
+    async fn new(slice: &'a Slice<'a>, host: KnownHost) -> Result<Self> {
         let client = slice.pool.get().await?;
         let limits = slice.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();
         let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
-        let version = session::read(&client, &limits, host::get_version(&**client)).await?;
-        let facts = session::read(&client, &limits, host::look(&**client)).await?;
         // Looks at all rows where none has a hash.
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);
         let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
@@ -283,7 +295,7 @@ impl<'a> Archiving<'a> {
         Ok(Self {
             slice,
             due: Due { cutoff, has_hashes },
-            host: Mutex::new((version, Arc::new(facts))),
+            host: Mutex::new(host),
             adopted,
             archived_before,
             next_month: tokio::sync::Mutex::new(next.map_or_else(Position::first, Position::before)),

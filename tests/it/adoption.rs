@@ -28,7 +28,7 @@ async fn served_by_the_former_service() -> TestDatabase {
 }
 
 async fn assert_all_adopted(database: &TestDatabase) {
-    let kept = r#"snapshots_before b JOIN "StreamSnapshot" t USING (id) WHERE to_jsonb(t) - 'state' = b.row AND t.state IS NULL"#;
+    let kept = r#"snapshots_before b JOIN "StreamSnapshot" t USING (id) WHERE to_jsonb(t) - '{state,eventIds}'::text[] = b.row AND t.state IS NULL AND t."eventIds" IS NULL"#;
     assert_eq!(database.count(kept).await, 2);
     let kept = r#"archive_before b JOIN "StreamArchive" a USING (id)
                   WHERE to_jsonb(a) - '{eventIndex,parent_hash,entry_hash}'::text[] = b.row"#;

@@ -402,9 +402,9 @@ async fn what_reads_a_filtered_table_is_refused_before_it_has_done_anything() {
     let outcome = function.invoke(&event.to_string()).await;
     assert_eq!((outcome.status(), &outcome.body()["code"]), (503, &json!("rows_hidden")));
 
-    database.execute(r#"CREATE POLICY some ON "EventLog" USING (ledger > 7)"#).await;
+    database.execute(r#"CREATE POLICY part ON "EventLog" USING (ledger > 7)"#).await;
     assert_eq!(events().await.unwrap_err().code(), "rows_hidden");
-    database.execute(r#"DROP POLICY some ON "EventLog"; CREATE POLICY everything ON "EventLog" USING (true)"#).await;
+    database.execute(r#"DROP POLICY part ON "EventLog"; CREATE POLICY everything ON "EventLog" USING (true)"#).await;
     assert_eq!(events().await.unwrap().items.len(), 2);
     assert_eq!(snapshots(month("04")).await.unwrap().snapshots_created, 4);
     assert_eq!(database.count(r#""StreamSnapshot" WHERE "eventIds" IS NULL"#).await, 4, "those of March");

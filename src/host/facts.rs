@@ -64,6 +64,12 @@ pub(crate) struct HostTable {
 }
 
 impl HostTable {
+    /// Columns, as SQL writes them, that a key of one log must have: PostgreSQL wants the partition key in it.
+    pub(crate) fn key_columns(&self) -> Vec<String> {
+        let keys = self.partition_keys.iter().filter(|key| *key != "id");
+        std::iter::once("id".into()).chain(keys.map(|key| format!("\"{}\"", key.replace('"', "\"\"")))).collect()
+    }
+
     /// Whether it has a column of this name.
     pub(crate) fn has_column(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name)

@@ -313,7 +313,7 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
             "no_key",
             name,
             format!("no unique index of {name} says that each id is there once"),
-            format!("ALTER TABLE {name} ADD PRIMARY KEY (id);"),
+            format!("ALTER TABLE {name} ADD PRIMARY KEY ({});", log.key_columns().join(", ")),
         );
     }
     let missing = [(log.may_read, "SELECT"), (log.may_delete, "DELETE"), (log.may_lock, "UPDATE (\"ledgerClosedAt\")")];

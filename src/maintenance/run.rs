@@ -250,12 +250,6 @@ async fn find_ended_period(pool: &Pool, settings: &Settings, wanted: &NewRun) ->
 /// Does what can be done of a run in one slice, and gives the lease back unless its execution keeps it.
 pub(super) async fn work(slice: &Slice<'_>) -> Result<MaintenanceRun> {
     let result = do_phases(slice).await;
-    if let Err(Error::HostRefuses { finding }) = &result
-        && let Err(error) = note(slice, finding).await
-    {
-        // It is the run's error, too.
-        warn!(run = %slice.run.id, error = chain(&error), "snapshot maintenance: what refuses is not noted");
-    }
     let end = match &result {
         // It stays open until its tables are dropped: nothing else may run until then.
         Ok(None) if slice.run.scope == Scope::Rollback => {
@@ -303,14 +297,6 @@ pub(super) async fn work(slice: &Slice<'_>) -> Result<MaintenanceRun> {
         complete = run.complete, "snapshot maintenance: ends",
     );
     Ok(run)
-}
-
-/// Notes what refused the run among what it has met: a trigger is found out only by what it does.
-async fn note(slice: &Slice<'_>, finding: &HostFinding) -> Result<()> {
-    let mut client = slice.pool.get().await?;
-    let transaction = session::begin(&mut client, &slice.settings.limits()).await?;
-    maintenance_runs::add_host_findings(&transaction, slice.run.id, std::slice::from_ref(finding)).await?;
-    Ok(transaction.commit().await?)
 }
 
 pub(super) async fn release(slice: &Slice<'_>, end: &SliceEnd) -> Result<()> {

@@ -11,8 +11,9 @@ use tracing::{info, warn};
 use super::batch_size::{Attempt, BatchSize};
 use super::{Deadline, Settings};
 use crate::error::{Error, Result, chain};
+use crate::host::HostFinding;
 use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
-use crate::store::maintenance_runs::{Progress, RunState, Taken, insert_mismatches, renew_lease};
+use crate::store::maintenance_runs::{Progress, RunState, Taken, add_host_findings, insert_mismatches, renew_lease};
 use crate::store::session::{self, Limits};
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
@@ -145,12 +146,26 @@ impl<'a> Slice<'a> {
     /// Those of `work`.
     pub(super) async fn reported<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let result = work.await;
+        if let Err(Error::HostRefuses { finding }) = &result
+            && let Err(error) = self.note(finding).await
+        {
+            // It is the run's error, too.
+            warn!(run = %self.run.id, error = chain(&error), "snapshot maintenance: what refuses is not noted");
+        }
         // Who lost the lease leaves the run to another holder, and an execution says itself when it gives up.
         let failed = !self.keeps_lease && matches!(&result, Err(error) if !matches!(error, Error::LeaseLost { .. }));
         let mut unreported = self.unreported();
         unreported.outcome = Some(SliceOutcome { time: self.began.elapsed(), failed });
         self.report(&mut unreported);
         result
+    }
+
+    /// Notes what refused the run among what it has met: a trigger is found out only by what it does.
+    async fn note(&self, finding: &HostFinding) -> Result<()> {
+        let mut client = self.pool.get().await?;
+        let transaction = session::begin(&mut client, &self.settings.limits()).await?;
+        add_host_findings(&transaction, self.run.id, std::slice::from_ref(finding)).await?;
+        Ok(transaction.commit().await?)
     }
 
     fn report(&self, unreported: &mut SliceReport) {

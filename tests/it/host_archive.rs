@@ -470,6 +470,13 @@ async fn a_duplicate_with_json_that_jsonb_cannot_hold_is_dropped_on_record() {
     assert_eq!((run.duplicates_dropped, run.conflicts, run.held_back.len()), (1, 0, 0));
     let kept: String = database.value(r#"SELECT detail::text FROM "MaintenanceFinding""#).await;
     assert!(kept.contains(r"\u0000"), "{kept}");
+    let mut lines = Vec::new();
+    let write = |line: &str| {
+        lines.push(line.to_owned());
+        Ok(())
+    };
+    database.service().write_records(write).await.unwrap();
+    assert!(lines.iter().any(|line| line.contains("duplicate_dropped") && line.contains(r"\u0000")), "{lines:?}");
 }
 
 #[tokio::test]
@@ -625,4 +632,42 @@ async fn writers_of_references_ids_and_rows_lose_nothing_while_eight_runs_start_
     let dangling = r#""Notification" n WHERE NOT EXISTS (SELECT FROM "EventLog" e WHERE e.id = n."eventId")"#;
     assert_eq!(database.count(dangling).await, 0);
     database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
+async fn what_refused_a_run_is_among_its_findings() {
+    let database = filled().await;
+    database
+        .execute(
+            r#"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+               CREATE TRIGGER keep_logs BEFORE DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION keep()"#,
+        )
+        .await;
+    maintain(&database).await.unwrap_err();
+    let run = database.service().get_open_maintenance_run().await.unwrap().unwrap();
+    let codes: Vec<_> = run.findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert!(codes.contains(&"trigger_refuses") && codes.contains(&"trigger_fires"), "{codes:?}");
+}
+
+#[tokio::test]
+async fn rows_without_a_stream_or_a_type_and_columns_with_odd_names_are_archived() {
+    let database = TestDatabase::of_host().await;
+    fill(&database).await;
+    database
+        .execute(
+            r#"ALTER TABLE "EventLog" ALTER "streamId" DROP NOT NULL, ALTER "eventType" DROP NOT NULL,
+                   ADD "{partition}" TEXT DEFAULT 'a', ADD "it's ""{columns}" TEXT DEFAULT 'b';
+               UPDATE "EventLog" SET "streamId" = NULL WHERE ledger = 5;
+               UPDATE "EventLog" SET "eventType" = NULL WHERE ledger = 6;
+               DROP TABLE remembered"#,
+        )
+        .await;
+    migrate(&database.pool).await.unwrap();
+    database.remember_events().await;
+    database.service().hold_stream(&stream("7"), "a case", "ann").await.unwrap();
+    let settings = Settings { keep_event_types: vec!["create".into()], ..Settings::default() };
+    let run = database.service_with(settings).archive_old_logs_after_snapshots().await;
+    assert_eq!(held(&run, HeldBackReason::InUse), None, "{run:?}");
+    assert_complete(&database, &run).await;
+    assert_eq!(database.count(r#""StreamArchive" WHERE ledger IN (5, 6)"#).await, 2);
 }

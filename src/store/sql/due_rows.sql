@@ -8,8 +8,9 @@
       AND e."createdAt" >= $5
       AND (e."createdAt", e.id) > ($5, $6)
       AND e.id NOT IN (SELECT id FROM head)
-      AND e."streamId" <> ALL ($8)
-      AND e."eventType"::text <> ALL ($9)
+      -- A row without stream or type is of none that is held.
+      AND (e."streamId" = ANY ($8)) IS NOT TRUE
+      AND (e."eventType"::text = ANY ($9)) IS NOT TRUE
       AND {is_free}
     ORDER BY e."createdAt", e.id
     LIMIT $7

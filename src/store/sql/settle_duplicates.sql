@@ -1,6 +1,6 @@
 -- Settles due rows whose event is archived under another id: the host has ingested it again. Where the contents are the same
 -- the row is dropped and kept on record; where they differ it stays. The rows are locked by the statement before.
--- $1 and $2 their ids and times, $3 run, $4 month, $5 most rows on record that stay. One row: same, dropped, conflicts (ids of those
+-- $1 and $2 their ids and times, $3 run, $4 month, $5 most rows on record of the run that stay. One row: same, dropped, conflicts (ids of those
 -- that stay, in order).
 WITH pair AS MATERIALIZED (
     SELECT e.id, e."createdAt", row_to_json(e) AS row, {entry_hash} AS entry_hash, a.id AS archived_id, a.is_same
@@ -23,7 +23,9 @@ finding AS (
         $3, CASE WHEN is_same THEN 'duplicate_dropped' ELSE 'duplicate_kept' END, id, $4,
         json_build_object('archivedId', archived_id, 'row', row), entry_hash
     FROM (SELECT *, row_number() OVER (PARTITION BY is_same ORDER BY "createdAt", id) AS place FROM pair) placed
-    WHERE is_same OR place <= $5
+    WHERE is_same OR place <= $5 - (
+        SELECT count(*) FROM "MaintenanceFinding" f WHERE f."runId" = $3 AND f.kind = 'duplicate_kept'
+    )
     ON CONFLICT DO NOTHING
 ),
 dropped AS (

@@ -56,7 +56,7 @@ FROM (
     UNION ALL
     SELECT 'archived'::text, %3$s FROM %1$I."StreamArchive" a
 ) h
-WHERE h.tier = 'hot' OR h.id IS DISTINCT FROM (SELECT e.id FROM %1$I."EventLog" e WHERE e.id = h.id)
+WHERE h.tier = 'hot' OR h.id IS DISTINCT FROM (SELECT e.id FROM %1$I."EventLog" e WHERE e.id = h.id LIMIT 1)
 $body$,
         current_schema, hot, archived
     );

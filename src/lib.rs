@@ -79,7 +79,7 @@ pub use model::{
     MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth,
     RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport,
     SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent,
-    StreamId, StreamIds, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification,
-    VerificationRequest, VerificationStatus,
+    StreamId, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest,
+    VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -24,8 +24,6 @@ pub struct HostFinding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingEffect {
-    /// No snapshot is taken.
-    RefusesSnapshots,
     /// No log is archived; snapshots are taken all the same.
     RefusesArchive,
     /// Neither is done.
@@ -39,7 +37,7 @@ pub enum FindingEffect {
 impl FindingEffect {
     /// Whether snapshots are refused.
     pub fn refuses_snapshots(self) -> bool {
-        matches!(self, Self::RefusesSnapshots | Self::RefusesBoth)
+        matches!(self, Self::RefusesBoth)
     }
 
     /// Whether archiving is refused.
@@ -105,7 +103,7 @@ impl HostFinding {
 
     /// That row security hides streams from whoever reads them.
     pub(crate) fn hidden_streams(facts: &HostFacts) -> Option<Self> {
-        Self::hidden(FindingEffect::RefusesSnapshots, facts, facts.streams.as_ref())
+        Self::hidden(FindingEffect::RefusesBoth, facts, facts.streams.as_ref())
     }
 
     /// That row security hides logs from whoever reads them.
@@ -189,10 +187,9 @@ pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding
     }
     found.sort_by_key(|finding| match finding.effect {
         FindingEffect::RefusesBoth => 0,
-        FindingEffect::RefusesSnapshots => 1,
-        FindingEffect::RefusesArchive => 2,
-        FindingEffect::Holds => 3,
-        FindingEffect::Warns => 4,
+        FindingEffect::RefusesArchive => 1,
+        FindingEffect::Holds => 2,
+        FindingEffect::Warns => 3,
     });
     found
 }
@@ -245,14 +242,15 @@ fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>
     }
 }
 
+/// What streams are not seen is not known to be held either, so nothing is archived.
 fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &streams.name;
     if !streams.may_read {
         let message = format!("the role may not read {name}");
-        found.push(grant_missing(FindingEffect::RefusesSnapshots, facts, name, "SELECT", message));
+        found.push(grant_missing(FindingEffect::RefusesBoth, facts, name, "SELECT", message));
     }
     if streams.hidden_commands.contains(&Command::Read) {
-        found.push(rows_hidden(FindingEffect::RefusesSnapshots, facts, name));
+        found.push(rows_hidden(FindingEffect::RefusesBoth, facts, name));
     }
 }
 

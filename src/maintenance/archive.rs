@@ -20,7 +20,7 @@ use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
 use crate::store::remainder::{self, Remainder, Rules};
 use crate::store::row_form::RowForm;
-use crate::store::{host, partitions, session};
+use crate::store::{holds, host, partitions, session, stream_identity};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
 const MAX_INDEX_ATTEMPTS: u32 = 3;
@@ -72,8 +72,15 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
             vacuum(slice).await?;
         }
         // The last act: what is left now stays, each row for a reason that the run tells.
-        let Remainder { mut held_back, unexplained, months } = archiving.count_remainder().await?;
+        let Remainder { mut held_back, unexplained, months } = match archiving.count_remainder().await {
+            Err(error) if error.retry().is_some() => match slice.deadline.has_come() {
+                Some(stop) => break Some(stop),
+                None => return Err(error),
+            },
+            remainder => remainder?,
+        };
         if archiving.begin_again(&months).await {
+            slice.record(&Progress { phase: Some(Phase::Archive), ..Progress::default() }).await?;
             debug!(run = %run.id, ?months, "snapshot maintenance: due logs are left and tried again");
             continue;
         }
@@ -276,11 +283,26 @@ impl Batch {
     }
 }
 
+/// Records the ids that all streams have now, where one is under legal hold: one that was given another id since the snapshots is
+/// held all the same.
+async fn record_held_ids(slice: &Slice<'_>, client: &mut Client) -> Result<()> {
+    if session::read(&*client, &slice.settings.limits(), holds::list_holds(&*client)).await?.is_empty() {
+        return Ok(());
+    }
+    let record = async {
+        let transaction = session::begin(client, &slice.long_limits()).await?;
+        stream_identity::observe_all(&transaction).await?;
+        slice.commit_preparation(transaction, &Progress::default()).await
+    };
+    slice.keep_lease_while(record).await
+}
+
 impl<'a> Archiving<'a> {
     async fn new(slice: &'a Slice<'a>, host: KnownHost) -> Result<Self> {
-        let client = slice.pool.get().await?;
+        let mut client = slice.pool.get().await?;
         let limits = slice.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();
+        record_held_ids(slice, &mut client).await?;
         let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
         // Looks at all rows where none has a hash.
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);

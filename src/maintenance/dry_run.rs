@@ -75,6 +75,8 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
     let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
     let since = refresh.then(|| plan.now.naive_utc());
     let streams = snapshots::count_streams(&transaction, plan.snapshot_month, since).await?;
+    // Whoever does not see all logs does not count them.
+    host::refuse_hidden_logs(&transaction, true).await?;
     let columns = MirroredColumns::load(&transaction).await?;
     let cutoff = plan.cutoff.naive_utc();
     let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;

@@ -38,7 +38,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
     if after.is_none() {
         let may_be = session::read(&client, &limits, may_be_complete(&**client, run.snapshot_month)).await?;
         if may_be {
-            match is_complete(slice, &client).await? {
+            match is_complete(slice, &client, false).await? {
                 Completeness::Complete => return Ok(None),
                 Completeness::Unknown(stop) => return Ok(Some(stop)),
                 Completeness::Incomplete => {}
@@ -49,6 +49,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
     }
     drop(client);
     let mut sizes: Vec<_> = (0..slice.settings.workers.max(1)).map(|_| slice.batch_size_up_to(MAX_STREAMS)).collect();
+    let mut is_again = false;
     loop {
         let client = slice.pool.get().await?;
         if let Some(stop) = wait_while_busy(slice, &client).await? {
@@ -74,13 +75,14 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
         record_position(slice, streams, after.clone()).await?;
         if is_end {
             let client = slice.pool.get().await?;
-            match is_complete(slice, &client).await? {
+            match is_complete(slice, &client, is_again).await? {
                 Completeness::Complete => return Ok(None),
                 Completeness::Unknown(stop) => return Ok(Some(stop)),
                 // Streams were added meanwhile: behind the last one, as their ids usually are, ...
                 Completeness::Incomplete if seen > 0 => {}
                 // ... or before it.
                 Completeness::Incomplete => {
+                    is_again = true;
                     (after, streams) = (None, 0);
                     record_position(slice, streams, None).await?;
                 }
@@ -355,7 +357,8 @@ async fn insert(
         upto: stretch.upto,
         limit: stretch.limit,
         started_at: run.started_at.naive_utc(),
-        taken_at: slice.now().naive_utc(),
+        // A clock may be behind the one that the run was started by.
+        taken_at: slice.now().max(run.started_at).naive_utc(),
         refresh: run.refresh,
     };
     insert_snapshot_batch(transaction, form, reads_log, &request).await
@@ -416,8 +419,9 @@ enum Completeness {
     Unknown(StopReason),
 }
 
-/// Counts the streams without snapshot. When there is none, the phase ends with the number of streams.
-async fn is_complete(slice: &Slice<'_>, client: &Client) -> Result<Completeness> {
+/// Counts the streams without snapshot. When there is none, the phase ends with the number of streams. That ids are not recorded
+/// as they are begins it again once: two rows of one id can never both be.
+async fn is_complete(slice: &Slice<'_>, client: &Client, is_again: bool) -> Result<Completeness> {
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.
@@ -429,8 +433,11 @@ async fn is_complete(slice: &Slice<'_>, client: &Client) -> Result<Completeness>
         counts => counts?,
     };
     let StreamCounts { streams, without_snapshot, unremembered } = counts;
-    if without_snapshot > 0 || unremembered > 0 {
+    if without_snapshot > 0 || (unremembered > 0 && !is_again) {
         return Ok(Completeness::Incomplete);
+    }
+    if unremembered > 0 {
+        warn!(run = %run.id, streams = unremembered, "snapshot maintenance: ids of streams cannot be recorded as they are");
     }
     info!(run = %run.id, month = %run.snapshot_month, streams, "snapshot maintenance: snapshots are complete");
     let phase = (run.scope == Scope::Maintenance).then_some(Phase::Archive);

@@ -31,7 +31,7 @@ pub use restore::{
 pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::{Boundary, StreamSnapshot};
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
-pub use stream_id::{ContractId, StreamId, StreamIds, StreamNames};
+pub use stream_id::{ContractId, StreamId, StreamNames};
 pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
 
 pub(crate) use held_back::{MAX_HELD_BACK_IDS, StoredHeldBack};

@@ -46,15 +46,6 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Two ids of one stream (domain rule 8).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamIds {
-    /// `Stream.id`: what snapshots carry.
-    pub id: String,
-    /// `Stream."streamId"`: what events carry.
-    pub contract_id: String,
-}
-
 /// All that one stream is and was called, by ids of both kinds (domain rule 8).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamNames(pub(crate) Vec<String>);
@@ -66,9 +57,9 @@ impl StreamNames {
     }
 }
 
-impl From<StreamIds> for StreamNames {
-    fn from(ids: StreamIds) -> Self {
-        Self(vec![ids.id, ids.contract_id])
+impl From<Vec<String>> for StreamNames {
+    fn from(names: Vec<String>) -> Self {
+        Self(names)
     }
 }
 

@@ -205,7 +205,7 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
     let parse = |row: &tokio_postgres::Row| {
         Ok(MirroredColumn {
             name: row.try_get("name")?,
-            quoted: row.try_get("quoted")?,
+            quoted: quote(row.try_get("name")?),
             hot: row.try_get("hot")?,
             wanted: row.try_get("wanted")?,
             collation: row.try_get("collation")?,
@@ -219,9 +219,24 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
     rows.iter().map(parse).collect()
 }
 
-/// A name as SQL writes it.
+/// A name as SQL writes it. One with braces has them escaped: statements are made by putting parts in the place of names in
+/// braces.
 pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    escape_braces('"', name)
+}
+
+/// A text as SQL writes it, as above.
+pub(super) fn quote_literal(text: &str) -> String {
+    escape_braces('\'', text)
+}
+
+fn escape_braces(mark: char, text: &str) -> String {
+    let doubled = text.replace(mark, &format!("{mark}{mark}"));
+    if doubled.contains(['{', '}']) {
+        let escaped = doubled.replace('\\', "\\\\").replace('{', "\\007B").replace('}', "\\007D");
+        return format!("U&{mark}{escaped}{mark}");
+    }
+    format!("{mark}{doubled}{mark}")
 }
 
 /// Names of the archive's columns.

@@ -30,7 +30,7 @@ const STREAM_ARCHIVE: Table = Table { name: r#""StreamArchive""#, archived_at: r
 /// looked up by itself: NOT EXISTS could be planned as a scan of the whole of `EventLog`, and IS NULL as if hardly any row
 /// passed, which would not stop at the page's end.
 const REST_OF_STREAM_ARCHIVE: Table = Table {
-    left_out: r#"AND a.id IS DISTINCT FROM (SELECT e.id FROM "EventLog" e WHERE e.id = a.id)"#,
+    left_out: r#"AND a.id IS DISTINCT FROM (SELECT e.id FROM "EventLog" e WHERE e.id = a.id LIMIT 1)"#,
     ..STREAM_ARCHIVE
 };
 

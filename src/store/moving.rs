@@ -139,20 +139,19 @@ impl LockedLog<'_> {
 
     /// SQL for the columns that address a row `e`.
     fn address(&self) -> &'static str {
-        if self.is_partitioned() { "e.tableoid AS relation, e.ctid AS place" } else { "e.ctid AS place" }
+        if self.is_partitioned() { "e.tableoid, e.ctid" } else { "e.ctid" }
     }
 
     /// SQL that finds the rows of `leaving` in the log.
     fn using(&self) -> String {
         if !self.is_partitioned() {
             // By place and as an array: planned as nothing but a look-up of these rows, whatever the statistics say.
-            return "WHERE e.ctid = ANY (ARRAY(SELECT place FROM leaving))".into();
+            return "WHERE e.ctid = ANY (ARRAY(SELECT ctid FROM leaving))".into();
         }
         let keys = self.facts.log.iter().flat_map(|log| &log.partition_keys);
         let keys = keys.filter(|key| !["id", "createdAt"].contains(&key.as_str()));
         let keys = keys.map(|key| format!("e.{0} = d.{0}", quote(key)));
-        let address =
-            ["e.id = d.id", r#"e."createdAt" = d."createdAt""#, "e.tableoid = d.relation", "e.ctid = d.place"];
+        let address = ["e.id = d.id", r#"e."createdAt" = d."createdAt""#, "e.tableoid = d.tableoid", "e.ctid = d.ctid"];
         let conditions: Vec<_> = address.map(String::from).into_iter().chain(keys).collect();
         format!("USING leaving d WHERE {}", conditions.join(" AND "))
     }
@@ -166,20 +165,23 @@ impl LockedLog<'_> {
     /// statement that begins after the lock sees all references. Where triggers fire, it deletes every row that it was to
     /// delete, unless a trigger keeps one: one statement passes over a row that somebody has changed since it began.
     fn locks_first(&self) -> bool {
-        let triggers = self.facts.log.iter().flat_map(|log| &log.triggers);
-        self.references().next().is_some() || triggers.into_iter().any(|trigger| trigger.on_delete)
+        self.references().next().is_some() || self.has_delete_triggers()
+    }
+
+    fn has_delete_triggers(&self) -> bool {
+        self.facts.log.iter().flat_map(|log| &log.triggers).any(|trigger| trigger.on_delete)
     }
 
     /// What the database said of a deletion: a trigger of the host's that raised an error is told by its name.
     fn refused(&self, error: tokio_postgres::Error) -> Error {
-        let has_triggers = self.facts.log.iter().flat_map(|log| &log.triggers).any(|trigger| trigger.on_delete);
         let is_raised = error.as_db_error().is_some_and(|refused| {
             // A row that a BEFORE trigger has changed itself, or what a function says.
             refused.code() == &SqlState::TRIGGERED_DATA_CHANGE_VIOLATION
                 || refused.where_().is_some_and(|place| place.contains("function "))
         });
         let error: Error = error.into();
-        if has_triggers && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_)) {
+        if self.has_delete_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_))
+        {
             return Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, None)) };
         }
         error
@@ -315,6 +317,7 @@ pub(crate) async fn move_due_batch(
             ("columns", &log.columns.list("")),
             ("returned", &log.columns.list("e.")),
             ("proof_columns", &hashed_columns),
+            ("moved_ids", if log.has_delete_triggers() { "ARRAY(SELECT id FROM moved)" } else { "'{}'::text[]" }),
             ("mismatches", &request.mismatches()),
             ("proof", &proof),
         ],
@@ -336,6 +339,7 @@ pub(crate) async fn move_due_batch(
         let finding = HostFinding::archive_refuses(&partition_name(request.month), deleted.abs_diff(moved));
         return Err(Error::HostRefuses { finding: Box::new(finding) });
     }
+    check_gone(client, log, &row.try_get("moved_ids")?).await?;
     let last = position(&row)?;
     let mut mismatches = Mismatches::default();
     mismatches.add(request.month, &row)?;
@@ -349,6 +353,16 @@ pub(crate) async fn move_due_batch(
         last,
         held,
     })
+}
+
+/// Checks that no trigger has put rows back that were deleted: they would be there twice.
+async fn check_gone(client: &impl GenericClient, log: &LockedLog<'_>, ids: &Vec<String>) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let count = r#"SELECT count(*) AS rows FROM unnest($1) gone (id) JOIN "EventLog" e ON e.id = gone.id"#;
+    let row = client.query_typed_one(count, &[(ids, Type::TEXT_ARRAY)]).await?;
+    log.check_deleted(0, row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
 
 /// Checks that no stream that is held now has lost rows to the batch: a held stream may have been given another contract-level id
@@ -477,7 +491,7 @@ pub(crate) async fn settle_twins(
     moved: &MovedBatch,
 ) -> Result<Settled> {
     let archived =
-        union_of(&format!("{}, tableoid::regclass::text AS partition", log.columns.list("")), request.twin_partitions);
+        union_of(&format!("{}, tableoid::regclass::text AS tableoid", log.columns.list("")), request.twin_partitions);
     let Some(archived) = archived.filter(|_| !moved.twins.ids.is_empty()) else { return Ok(Settled::default()) };
     client.batch_execute(ONE_BY_ONE).await?;
     let parts = [("agree", log.columns.agree()), ("gap", log.columns.gap()), ("twins", archived)];

@@ -6,7 +6,7 @@ use tokio_postgres::{GenericClient, Row, Transaction};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::archive_columns::{MirroredColumns, quote};
+use super::archive_columns::{MirroredColumns, quote, quote_literal};
 use super::event_log::Position;
 use super::holds::{self, HELD_STREAMS};
 use super::ledger::{self, Seal};
@@ -123,10 +123,9 @@ fn lost_values(columns: &[String]) -> Error {
 
 /// SQL for the names of those of `columns` that meet `condition` in one of the rows that are grouped.
 fn columns_with(condition: &str, columns: &[&str]) -> String {
-    let names = columns.iter().map(|name| {
-        let literal = name.replace('\'', "''");
-        format!("CASE WHEN bool_or({} {condition}) THEN '{literal}' END", quote(name))
-    });
+    let names = columns
+        .iter()
+        .map(|name| format!("CASE WHEN bool_or({} {condition}) THEN {} END", quote(name), quote_literal(name)));
     format!("array_remove(ARRAY[{}]::text[], NULL)", names.collect::<Vec<_>>().join(", "))
 }
 
@@ -372,10 +371,8 @@ impl Statement<'_> {
         };
         let copy = r#"CASE WHEN w."eventIndex" IS NULL THEN 1 ELSE row_number() OVER (
             PARTITION BY w."txHash", w."eventIndex", w.obstacle IS NULL ORDER BY w."createdAt", w.id) END"#;
-        let lacking = columns.list_indispensable().into_iter().map(|name| {
-            let literal = name.replace('\'', "''");
-            format!("WHEN a.{} IS NULL THEN '{literal}'", quote(name))
-        });
+        let lacking = columns.list_indispensable().into_iter();
+        let lacking = lacking.map(|name| format!("WHEN a.{} IS NULL THEN {}", quote(name), quote_literal(name)));
         let lacking = lacking.collect::<Vec<_>>().join(" ");
         let lacking = if lacking.is_empty() { "NULL::text".into() } else { format!("CASE {lacking} END") };
         sql.replace("{candidates}", include_str!("sql/restore_candidates.sql"))
@@ -400,13 +397,20 @@ struct Refused {
     reason: String,
 }
 
+/// Classes of errors that say nothing about rows, whoever raises them: of transactions, of what the server has and can, and of its
+/// operators.
+const NOT_OF_ROWS: [&str; 6] = ["40", "53", "55", "57", "58", "XX"];
+
 /// Whether `error` is about what rows have in them, so that others may go; not whether another transaction was faster.
 fn is_of_rows(error: &tokio_postgres::Error) -> bool {
     let Some(refused) = error.as_db_error() else { return false };
     // 22 data exceptions, 23 integrity constraint violations, 44 WITH CHECK OPTION, P0 what functions of triggers raise.
     let code = refused.code().code();
-    let is_data = ["22", "23", "44"].contains(&&code[..2]) || code == "P0001" || code == "P0004";
-    is_data && !refused.table().is_some_and(|table| OWN_TABLES.contains(&table))
+    let class = code.get(..2).unwrap_or_default();
+    let is_data = ["22", "23", "44", "P0"].contains(&class);
+    let is_of_function =
+        refused.where_().is_some_and(|place| place.contains("function ")) && !NOT_OF_ROWS.contains(&class);
+    (is_data || is_of_function) && !refused.table().is_some_and(|table| OWN_TABLES.contains(&table))
 }
 
 /// The rows of the batch that `EventLog` does not take, found out by trying; nothing stays of that. The transaction has

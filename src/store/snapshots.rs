@@ -150,13 +150,13 @@ impl StreamForm {
     fn per_second(&self) -> String {
         let Some(Column { data_type, .. }) = self.find("duration") else { return "0".into() };
         if ["integer", "bigint", "smallint"].contains(&data_type.as_str()) {
-            return "CASE WHEN s.duration > 0 THEN div(total, s.duration) ELSE 0 END".into();
+            return "CASE WHEN s.duration > 0 THEN div(parsed.total, s.duration) ELSE 0 END".into();
         }
         // Of another type it may say anything. What is below a second could make a number of more digits than there may be.
         r"CASE
             WHEN s.duration IS NULL THEN 0
             WHEN s.duration::text ~ '^[0-9]{1,18}([.][0-9]{1,18})?$' THEN CASE
-                WHEN s.duration::text::numeric >= 1 THEN div(total, s.duration::text::numeric)
+                WHEN s.duration::text::numeric >= 1 THEN div(parsed.total, s.duration::text::numeric)
                 WHEN s.duration::text::numeric = 0 THEN 0
             END
             WHEN s.duration::text ~ '^-[0-9]{1,18}([.][0-9]{1,18})?$' THEN 0
@@ -170,7 +170,7 @@ impl StreamForm {
             return "NULL::json".into();
         }
         let values: Vec<_> = self.columns.iter().map(Column::wire_value).collect();
-        format!("(SELECT row_to_json(w) FROM (SELECT {}) w)", values.join(", "))
+        format!("(SELECT row_to_json(w.*) FROM (SELECT {}) w)", values.join(", "))
     }
 
     /// The statement of a batch; `reads_log` says whether it keeps what it sees of `EventLog`.
@@ -206,7 +206,6 @@ impl StreamForm {
             .replace("{per_second}", &self.per_second())
             .replace("{event_ids}", event_ids)
             .replace("{log_is_filtered}", log_is_filtered)
-            // Names of the host's come last: they may have braces, too.
             .replace("{columns}", &columns.join(", "))
             .replace("{state}", &self.state())
     }
@@ -240,7 +239,7 @@ pub(crate) async fn probe_column(
 ) -> Result<()> {
     let Some(column) = form.find(name) else { return Ok(()) };
     let sql = format!(
-        r#"SELECT length((SELECT row_to_json(w) FROM (SELECT {}) w)::text) AS length, length({}) AS text_length
+        r#"SELECT length((SELECT row_to_json(w.*) FROM (SELECT {}) w)::text) AS length, length({}) AS text_length
            FROM (SELECT s.{} FROM "Stream" s WHERE s.id = $1 LIMIT 1) s"#,
         column.wire_value(),
         form.text(name),

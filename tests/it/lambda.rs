@@ -174,7 +174,7 @@ async fn bad_input_is_a_400_that_names_the_field() {
     let mut get = start("get-snapshot", &database).await;
     let sample: Value = serde_json::from_str(&sample_event("list-archived-logs")).unwrap();
     let foreign = snapshot_service::Cursor::new(
-        snapshot_service::StreamIds { id: "s9".into(), contract_id: "99".into() },
+        vec!["s9".to_owned(), "99".to_owned()],
         snapshot_service::ArchivePosition { created_at: time("2026-01-01T00:00:00Z").naive_utc(), id: "e".into() },
     );
     for (field, query) in [

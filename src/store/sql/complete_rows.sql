@@ -13,7 +13,7 @@ completed AS (
     UPDATE {partition} a
     SET {fill}, "archivedAt" = $2
     FROM "EventLog" e
-    WHERE e.id = ANY ($1) AND a.id = e.id
+    WHERE e.id = ANY ($1) AND a.id = e.id AND a."createdAt" = e."createdAt"
     RETURNING {proof_columns}
 ),
 {proof}

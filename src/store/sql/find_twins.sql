@@ -4,7 +4,7 @@
 -- the id), has_gaps. In order of ("createdAt", id).
 SELECT id, "createdAt", partition, bool_and(agrees) OVER (PARTITION BY id) AS agrees, has_gaps
 FROM (
-    SELECT e.id, e."createdAt", a.partition, ({agree}) AS agrees, ({gap}) AS has_gaps
+    SELECT e.id, e."createdAt", a.tableoid AS partition, ({agree}) AS agrees, ({gap}) AS has_gaps
     FROM unnest($1, $2) twin (id, created_at)
     JOIN "EventLog" e ON e.id = twin.id AND e."createdAt" = twin.created_at
     -- OFFSET keeps this a look-up per row: a join could be planned as a scan of the whole archive.

@@ -49,8 +49,8 @@ created AS (
         "snapshotMonth", "createdAt", "eventIds"
     )
     SELECT
-        gen_random_uuid()::text, s.id, {sender}, {receiver}, {token_address}, CASE WHEN total IS NOT NULL THEN {per_second} END,
-        total, {status}, {state}, $1, $7, {event_ids}
+        gen_random_uuid()::text, s.id, {sender}, {receiver}, {token_address}, CASE WHEN parsed.total IS NOT NULL THEN {per_second} END,
+        parsed.total, {status}, {state}, $1, $7, {event_ids}
     FROM missing s
     CROSS JOIN LATERAL (
         SELECT CASE WHEN {amount} ~ '^-?[0-9]{1,39}$' THEN {amount}::numeric(39,0) END AS total

@@ -12,7 +12,7 @@ SELECT
     a."createdAt"::timestamp AS "createdAt",
     {archived_at} AS "archivedAt",
     -- As text, not jsonb: that cannot hold everything that a column of type json can.
-    row_to_json(a)::text AS event,
+    row_to_json(a.*)::text AS event,
     (
         WITH RECURSIVE column_type (name, oid) AS (
             SELECT c.attname, c.atttypid
@@ -57,7 +57,7 @@ FROM (
                   AND COALESCE(a."createdAt" < n.until, true)
                   AND ($2 IS NULL OR a."createdAt" >= $2)
                   AND ($3 IS NULL OR a."createdAt" < $3)
-                  AND ($4 IS NULL OR a."eventType" = $4)
+                  AND ($4 IS NULL OR a."eventType"::text = $4)
                   -- Times that cannot be, and that no answer could say.
                   AND a."createdAt" >= '0001-01-01' AND a."createdAt" < '10000-01-01'
                   AND ($9 IS NULL OR a.id::text <> ALL (

@@ -2,12 +2,11 @@
 -- PostgreSQL's; a type or a collation of the host's is the host's to alter and drop, so nothing may depend on it: such a
 -- column is text in the archive, or an array of text. Three columns that the engine computes with have the type that a
 -- domain is made of. The same rule is in the migration that makes the archive.
--- Columns: name, quoted (the name as SQL writes it), hot (its type in "EventLog", of any length), wanted (the archive's), collation
+-- Columns: name, hot (its type in "EventLog", of any length), wanted (the archive's), collation
 -- (NULL when the type's own, or the host's), archived (NULL when the archive lacks the column), is_taken (whether the archive
 -- has a column of this name for itself), is_required, is_generated, default_value (as SQL; NULL for none).
 SELECT
     e.attname::text AS name,
-    quote_ident(e.attname) AS quoted,
     format_type(e.atttypid, -1) AS hot,
     CASE
         WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(e.atttypid, e.atttypmod)

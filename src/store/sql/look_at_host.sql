@@ -182,9 +182,25 @@ SELECT json_build_object(
                 JOIN pg_attribute a ON a.attrelid = r.conrelid AND a.attnum = key.attnum ORDER BY key.place
             ),
             'operators', ARRAY(
-                SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
-                FROM unnest(r.conpfeqop) WITH ORDINALITY key (oid, place)
-                JOIN pg_operator o ON o.oid = key.oid JOIN pg_namespace n ON n.oid = o.oprnamespace ORDER BY key.place
+                -- Two collations make an operator fail. Which one is named matters only where one is not exact; otherwise it is
+                -- that of the column that may have an index.
+                SELECT format(
+                    '%sOPERATOR(%I.%s)',
+                    CASE
+                        WHEN a.attcollation = b.attcollation THEN ''
+                        WHEN p.collisdeterministic AND f.collisdeterministic THEN 'COLLATE ' || f.oid::regcollation || ' '
+                        ELSE 'COLLATE ' || p.oid::regcollation || ' '
+                    END,
+                    n.nspname, o.oprname
+                )
+                FROM unnest(r.conpfeqop, r.confkey, r.conkey) WITH ORDINALITY key (oid, log_attnum, attnum, place)
+                JOIN pg_operator o ON o.oid = key.oid
+                JOIN pg_namespace n ON n.oid = o.oprnamespace
+                JOIN pg_attribute a ON a.attrelid = r.confrelid AND a.attnum = key.log_attnum
+                JOIN pg_attribute b ON b.attrelid = r.conrelid AND b.attnum = key.attnum
+                LEFT JOIN pg_collation p ON p.oid = a.attcollation
+                LEFT JOIN pg_collation f ON f.oid = b.attcollation
+                ORDER BY key.place
             ),
             'mayRead', has_schema_privilege(r.relnamespace, 'USAGE')
                 AND (SELECT bool_and(has_column_privilege(r.conrelid, key.attnum, 'SELECT')) FROM unnest(r.conkey) key (attnum)),

@@ -3,7 +3,7 @@
 -- $1 and $2 their ids and times, $3 run, $4 month, $5 most rows on record of the run that stay. One row: same, dropped, conflicts (ids of those
 -- that stay, in order).
 WITH pair AS MATERIALIZED (
-    SELECT e.id, e."createdAt", row_to_json(e) AS row, {entry_hash} AS entry_hash, a.id AS archived_id, a.is_same
+    SELECT e.id, e."createdAt", row_to_json(e.*) AS row, {entry_hash} AS entry_hash, a.id AS archived_id, a.is_same
     FROM unnest($1, $2) duplicate (id, created_at)
     JOIN "EventLog" e ON e.id = duplicate.id AND e."createdAt" = duplicate.created_at
     CROSS JOIN LATERAL (

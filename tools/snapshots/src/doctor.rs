@@ -75,7 +75,6 @@ fn table(findings: &[HostFinding]) -> Vec<String> {
 
 fn effect(effect: FindingEffect) -> &'static str {
     match effect {
-        FindingEffect::RefusesSnapshots => "refuses snapshots",
         FindingEffect::RefusesArchive => "refuses archiving",
         FindingEffect::RefusesBoth => "refuses both",
         FindingEffect::Holds => "holds logs",

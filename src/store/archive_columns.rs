@@ -188,13 +188,15 @@ impl MirroredColumns {
 
 impl MirroredColumn {
     fn difference(&self) -> Option<String> {
-        let Self { quoted, wanted, .. } = self;
+        let Self { name, quoted, wanted, .. } = self;
         if self.is_taken {
             return None;
         }
+        let is_plain = name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_'));
+        let shown = if is_plain { name } else { quoted };
         match &self.archived {
-            None => Some(format!("{quoted} is missing")),
-            Some(archived) if archived != wanted => Some(format!("{quoted} is {archived} instead of {wanted}")),
+            None => Some(format!("{shown} is missing")),
+            Some(archived) if archived != wanted => Some(format!("{shown} is {archived} instead of {wanted}")),
             Some(_) => None,
         }
     }

@@ -664,7 +664,7 @@ async fn rows_without_a_stream_or_a_type_and_columns_with_odd_names_are_archived
         .await;
     migrate(&database.pool).await.unwrap();
     database.remember_events().await;
-    database.service().hold_stream(&stream("7"), "a case", "ann").await.unwrap();
+    database.service().hold_stream(&stream("8"), "a case", "ann").await.unwrap();
     let settings = Settings { keep_event_types: vec!["create".into()], ..Settings::default() };
     let run = database.service_with(settings).archive_old_logs_after_snapshots().await;
     assert_eq!(held(&run, HeldBackReason::InUse), None, "{run:?}");

@@ -23,7 +23,8 @@ pub(crate) struct Due {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     pub(crate) created_at: NaiveDateTime,
-    pub(crate) id: String,
+    /// `None` is before all ids: the empty text is one as any other.
+    pub(crate) id: Option<String>,
 }
 
 impl Position {
@@ -32,9 +33,9 @@ impl Position {
         Self::before(NaiveDate::from_ymd_opt(1, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN))
     }
 
-    /// Before all rows created at or after `created_at`: no id is empty.
+    /// Before all rows created at or after `created_at`.
     pub(crate) fn before(created_at: NaiveDateTime) -> Self {
-        Self { created_at, id: String::new() }
+        Self { created_at, id: None }
     }
 }
 
@@ -114,8 +115,8 @@ pub(crate) async fn are_more_due_than(
     let sql = format!(
         r#"SELECT count(*) > $2 AS more FROM (
                SELECT FROM "EventLog" e
-               WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < $1 AND e."streamId" NOT IN ({HELD_STREAMS})
-                 AND e."eventType"::text <> ALL ($3) AND {IS_NOT_RESTORED}
+               WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < $1 AND (e."streamId" IN ({HELD_STREAMS})) IS NOT TRUE
+                 AND (e."eventType"::text = ANY ($3)) IS NOT TRUE AND {IS_NOT_RESTORED}
                LIMIT $2 + 1
            ) due"#
     );

@@ -447,7 +447,7 @@ async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>
             r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max
                FROM (
                    SELECT ledger FROM "EventLog"
-                   WHERE "createdAt" >= $1 AND "createdAt" < $2 AND ("createdAt", id) > ($1, $3)
+                   WHERE "createdAt" >= $1 AND "createdAt" < $2 AND ($3 IS NULL OR ("createdAt", id) > ($1, $3))
                    ORDER BY "createdAt", id LIMIT $4
                ) due"#,
             &[

@@ -351,9 +351,9 @@ impl Statement<'_> {
         let after = if let Some(contract_ids) = request.target.contract_ids() {
             // One scan of the index yields the rows in order; of a stream that has several, the month's are sorted.
             let of_stream = if contract_ids.len() == 1 { "$1[1]" } else { "ANY ($1)" };
-            // The first conditions say nothing new, but bound the scan of the index.
             format!(
-                r#"a."streamId" = {of_stream} AND a."createdAt" >= $7 AND (a."createdAt", a.id) > ($7, $8)
+                r#"a."streamId" = {of_stream} AND a."createdAt" >= $7
+                AND ($8 IS NULL OR (a."createdAt", a.id) > ($7, $8))
                 ORDER BY a."createdAt", a.id"#
             )
         } else {

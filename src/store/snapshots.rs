@@ -185,11 +185,7 @@ impl StreamForm {
         let (logged, event_ids, log_is_filtered) = if reads_log {
             (
                 include_str!("sql/list_logged_ids.sql"),
-                r#"CASE
-                    WHEN (SELECT ids FROM logged) ? s."streamId"::text
-                    THEN ARRAY(SELECT jsonb_array_elements_text((SELECT ids FROM logged) -> s."streamId"::text))
-                    ELSE '{}'::text[]
-                END"#,
+                include_str!("sql/list_event_ids_of_stream.sql"),
                 r#"row_security_active('"EventLog"'::regclass)"#,
             )
         } else {

@@ -100,6 +100,24 @@ async fn a_key_of_two_columns_and_one_of_a_partitioned_table_hold_logs_too() {
     assert_eq!(database.count(r#"billing."Invoice""#).await, 102);
 }
 
+#[tokio::test]
+async fn a_reference_by_another_type_or_collation_holds_its_log() {
+    for column in [r#"TEXT COLLATE "C""#, "VARCHAR(100)", "CHAR(6)", "event_key"] {
+        let database = filled().await;
+        database
+            .execute(&format!(
+                r#"CREATE DOMAIN event_key AS TEXT COLLATE "POSIX";
+                   CREATE TABLE "Notification" ("eventId" {column} REFERENCES "EventLog" ON DELETE CASCADE);
+                   INSERT INTO "Notification" SELECT 'e' || lpad(i::text, 5, '0') FROM generate_series(1, 100) i"#
+            ))
+            .await;
+        let run = maintain(&database).await.unwrap();
+        assert_eq!(held(&run, HeldBackReason::Referenced).map(|held| held.rows), Some(100), "{column}");
+        assert_eq!(database.count(r#""Notification""#).await, 100, "{column}");
+        assert_complete(&database, &run).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reference_that_is_inserted_while_batches_run_is_kept_or_refused_and_never_lost() {
     let database = filled().await;
@@ -301,6 +319,32 @@ async fn a_trigger_or_rule_that_keeps_rows_is_named_before_the_first_row_and_sna
 }
 
 #[tokio::test]
+async fn a_trigger_that_puts_a_log_back_is_named_and_no_log_is_there_twice() {
+    for returned in ["OLD", "NULL"] {
+        let timing = if returned == "OLD" { "BEFORE" } else { "AFTER" };
+        let database = filled().await;
+        database
+            .execute(&format!(
+                r#"CREATE FUNCTION put_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                       INSERT INTO again VALUES (OLD.*); RETURN {returned};
+                   END $$;
+                   CREATE VIEW again AS SELECT * FROM "EventLog";
+                   CREATE CONSTRAINT TRIGGER put_back_late AFTER DELETE ON "EventLog" DEFERRABLE INITIALLY DEFERRED
+                   FOR EACH ROW EXECUTE FUNCTION put_back();
+                   CREATE TRIGGER put_back {timing} DELETE ON "EventLog" FOR EACH ROW EXECUTE FUNCTION put_back();
+                   ALTER TABLE "EventLog" DISABLE TRIGGER {}"#,
+                if returned == "OLD" { "put_back" } else { "put_back_late" }
+            ))
+            .await;
+        let error = maintain(&database).await.unwrap_err();
+        assert_eq!(error.code(), "host_refuses", "{error:?}");
+        assert!(error.to_string().contains("put_back"), "{error}");
+        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40);
+        database.assert_nothing_lost_or_doubled().await;
+    }
+}
+
+#[tokio::test]
 async fn a_trigger_that_lets_rows_go_is_no_obstacle() {
     let database = filled().await;
     database
@@ -335,6 +379,11 @@ async fn a_log_that_cannot_be_worked_with_is_refused_by_its_name_and_snapshots_a
                ALTER TABLE "EventLog" ADD CONSTRAINT "EventLog_previous_fkey" FOREIGN KEY (previous) REFERENCES "EventLog""#,
         ),
         ("no key", "\"EventLog\"", r#"ALTER TABLE "EventLog" DROP CONSTRAINT "EventLog_pkey""#),
+        (
+            "ids that are missing",
+            "\"EventLog\"",
+            r#"ALTER TABLE "EventLog" DROP CONSTRAINT "EventLog_pkey", ALTER id DROP NOT NULL, ADD UNIQUE (id)"#,
+        ),
     ] {
         let database = filled().await;
         database.execute(sql).await;
@@ -503,6 +552,42 @@ async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its
 }
 
 #[tokio::test]
+async fn a_hold_follows_its_stream_through_ids_that_only_archiving_saw() {
+    let database = filled().await;
+    let service = database.service();
+    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    service.hold_stream(&stream("c7"), "a case", "ann").await.unwrap();
+    database
+        .execute(
+            r#"UPDATE "Stream" SET "streamId" = '7b' WHERE id = 'c7';
+               UPDATE "EventLog" SET "streamId" = '7b' WHERE "streamId" = '7' AND ledger % 3 = 0"#,
+        )
+        .await;
+    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    // Indexed again.
+    database
+        .execute(
+            r#"INSERT INTO "Stream" (id, "streamId", "txHash", sender, receiver, amount)
+               SELECT 'again', "streamId" || '-again', 'again', 'S', 'R', '1' FROM "Stream" WHERE id = 'c7';
+               DELETE FROM "Stream" WHERE id = 'c7';
+               UPDATE "Stream" SET "streamId" = '7b' WHERE id = 'again'"#,
+        )
+        .await;
+    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    database
+        .execute(
+            r#"UPDATE "Stream" SET "streamId" = '7c' WHERE id = 'again';
+               UPDATE "EventLog" SET "streamId" = '7c' WHERE "streamId" = '7b' AND ledger % 2 = 0"#,
+        )
+        .await;
+    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" LIKE '7%' AND length("streamId") = 2"#).await, 0);
+    assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" = '7'"#).await, 0);
+    assert!(database.count(r#""EventLog" WHERE "streamId" = '7c' AND "createdAt" < '2026-02-28'"#).await > 0);
+}
+
+#[tokio::test]
 async fn two_rows_with_one_parent_and_a_chain_that_begins_again_are_archived_as_they_are() {
     let database = TestDatabase::migrated().await;
     for (id, minute) in [("a", 1), ("b", 2), ("c", 3), ("bare", 4), ("d", 5)] {
@@ -650,13 +735,41 @@ async fn what_refused_a_run_is_among_its_findings() {
 }
 
 #[tokio::test]
+async fn a_log_with_the_empty_id_at_a_months_first_instant_moves_and_the_run_ends() {
+    for id in ["", " "] {
+        let database = filled().await;
+        database
+            .execute(&format!(
+                r#"DELETE FROM "EventLog" WHERE ledger IN (1, 2);
+                   UPDATE "EventLog" SET id = '{id}', "createdAt" = '2026-01-01' WHERE ledger = 3;
+                   UPDATE "EventLog" SET id = E'\u0001', "createdAt" = '2026-02-01' WHERE ledger = 4;
+                   UPDATE "EventLog" SET "createdAt" = '0001-01-01' WHERE ledger = 5;
+                   DROP TABLE remembered"#
+            ))
+            .await;
+        database.remember_events().await;
+        let run = database.service_with_batches_of(1000).archive_old_logs_after_snapshots().await;
+        assert_eq!(run.held_back, [], "{id:?}");
+        assert_complete(&database, &run).await;
+        assert_eq!(database.count(r#""StreamArchive" WHERE ledger IN (3, 4, 5)"#).await, 3, "{id:?}");
+    }
+}
+
+#[tokio::test]
 async fn rows_without_a_stream_or_a_type_and_columns_with_odd_names_are_archived() {
     let database = TestDatabase::of_host().await;
     fill(&database).await;
     database
         .execute(
             r#"ALTER TABLE "EventLog" ALTER "streamId" DROP NOT NULL, ALTER "eventType" DROP NOT NULL,
-                   ADD "{partition}" TEXT DEFAULT 'a', ADD "it's ""{columns}" TEXT DEFAULT 'b';
+                   ADD "{partition}" TEXT DEFAULT 'a', ADD "it's ""{columns}" TEXT DEFAULT 'b', ADD total INT DEFAULT 1,
+                   ADD w INT DEFAULT 2, ADD place INT DEFAULT 3, ADD partition INT DEFAULT 4, ADD seen INT DEFAULT 5,
+                   ADD "user" INT DEFAULT 6, ADD hash TEXT DEFAULT 'c', ADD month TEXT DEFAULT 'd', ADD moved INT DEFAULT 7,
+                   ADD sequence INT DEFAULT 8, ADD e TEXT DEFAULT 'e', ADD a TEXT DEFAULT 'f', ADD computed_hash TEXT DEFAULT 'g',
+                   ADD digest TEXT DEFAULT 'h', ADD due INT DEFAULT 9, ADD reason TEXT DEFAULT 'i', ADD address INT DEFAULT 10;
+               ALTER TABLE "Stream" ADD total INT DEFAULT 1, ADD w INT DEFAULT 2, ADD parsed TEXT DEFAULT 'a', ADD page INT DEFAULT 3,
+                   ADD seen INT DEFAULT 4, ADD s INT DEFAULT 5, ADD known INT DEFAULT 6, ADD taken INT DEFAULT 7, ADD state TEXT DEFAULT 'b',
+                   ADD yes BOOLEAN DEFAULT false, ADD t TEXT DEFAULT 'c', ADD contract TEXT DEFAULT 'd', ADD created INT DEFAULT 8;
                UPDATE "EventLog" SET "streamId" = NULL WHERE ledger = 5;
                UPDATE "EventLog" SET "eventType" = NULL WHERE ledger = 6;
                DROP TABLE remembered"#,

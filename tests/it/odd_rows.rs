@@ -331,6 +331,20 @@ async fn the_state_misses_no_event_of_an_open_transaction_and_repeats_none_whate
 }
 
 #[tokio::test]
+async fn the_state_repeats_no_event_of_a_contract_id_that_the_stream_had_before() {
+    let database = with_streams(3).await;
+    assert_eq!(take_snapshots(&database).await, 3);
+    for (id, contract) in [("old", "1"), ("new", "1b"), ("of-another", "2")] {
+        database.insert_event(id, contract, "2026-03-31 23:59:00").await;
+    }
+    database.execute(r#"UPDATE "Stream" SET "streamId" = '1b' WHERE id = 's1'"#).await;
+    database.service().create_monthly_snapshots(time("2026-04-01T00:00:00Z"), &Deadline::never()).await.unwrap();
+    database.insert_event("late", "1", "2026-03-31 23:59:30").await;
+    let state = read_state(&database, "2026-04-02T00:00:00Z").await;
+    assert_eq!(state, (vec!["late".into()], Boundary::Exact));
+}
+
+#[tokio::test]
 async fn nothing_about_the_log_keeps_a_snapshot_from_being_taken() {
     for trouble in [
         r#"LOCK TABLE "EventLog" IN ACCESS EXCLUSIVE MODE"#,

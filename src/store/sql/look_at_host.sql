@@ -145,15 +145,17 @@ described AS (
         SELECT
             COALESCE(bool_or(i.first_key = 'createdAt'), false) AS has_time,
             COALESCE(bool_or(i.first_key = 'streamId'), false) AS has_stream,
-            COALESCE(bool_or(i.indisunique AND 'id' = ANY (i.keys) AND i.keys <@ (
+            COALESCE(bool_or(i.indisunique AND i.has_each_id AND i.keys <@ (
                 '{id,createdAt}'::name[] || ARRAY(SELECT k.attname FROM partition_key k WHERE k.root = m.oid)
             )), false) AS has_id_key,
             COALESCE(bool_or(i.indisunique AND i.keys = '{id}'), false) AS has_id_key_alone
         FROM (
-            SELECT i.indisunique, keys.names AS keys, keys.names[1] AS first_key
+            SELECT i.indisunique, keys.names AS keys, keys.names[1] AS first_key, keys.has_each_id
             FROM pg_index i
             CROSS JOIN LATERAL (
-                SELECT array_agg(a.attname ORDER BY key.place) AS names
+                SELECT
+                    array_agg(a.attname ORDER BY key.place) AS names,
+                    COALESCE(bool_or(a.attname = 'id' AND a.attnotnull), false) AS has_each_id
                 FROM unnest(i.indkey::smallint[]) WITH ORDINALITY key (attnum, place)
                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.attnum
                 WHERE key.place <= i.indnkeyatts

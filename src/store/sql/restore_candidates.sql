@@ -26,7 +26,8 @@ looked_up AS MATERIALIZED (
     LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
     LEFT JOIN LATERAL ({same_event}) same_event ON true
     LEFT JOIN (SELECT place::tid AS place FROM unnest($12::text[]) place) refused ON refused.place = w.place
-    WHERE w."streamId" <> ALL ($10)
+    -- A row without stream is of none that is held.
+    WHERE (w."streamId" = ANY ($10)) IS NOT TRUE
 ),
 candidate AS MATERIALIZED (
     SELECT

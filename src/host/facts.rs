@@ -172,6 +172,8 @@ pub(crate) struct Reference {
     pub(crate) columns: Vec<String>,
     /// The operators that compare the two, the log's column on the left.
     pub(crate) operators: Vec<String>,
+    /// The table's schema, when the role may name nothing in it.
+    pub(crate) closed_schema: Option<String>,
     /// Whether the role may read the columns.
     pub(crate) may_read: bool,
     /// Whether row security hides rows of the table.

@@ -378,7 +378,11 @@ fn of_reference(facts: &HostFacts, reference: &Reference, found: &mut Vec<HostFi
     if !reference.may_read {
         let message = format!("the role may not read which logs {table} references by {constraint}");
         let privilege = format!("SELECT ({})", columns.join(", "));
-        found.push(grant_missing(FindingEffect::RefusesArchive, facts, table, &privilege, message));
+        let mut finding = grant_missing(FindingEffect::RefusesArchive, facts, table, &privilege, message);
+        if let (Some(schema), Some(cure)) = (&reference.closed_schema, finding.cure.as_mut()) {
+            *cure = format!("GRANT USAGE ON SCHEMA {schema} TO {}; {cure}", quote(&facts.role));
+        }
+        found.push(finding);
     }
     if reference.is_hidden {
         found.push(rows_hidden(FindingEffect::RefusesArchive, facts, table));

@@ -436,6 +436,15 @@ async fn a_maintainer_is_granted_the_columns_that_reference_logs_and_nothing_els
     database.execute(missing[0].cure.as_ref().unwrap()).await;
     let found = maintainer.service().inspect_host().await.unwrap();
     assert!(found.iter().all(|found| found.code != "grant_missing"), "{found:?}");
+
+    // So is a schema in which nothing can be named.
+    database.execute("REVOKE USAGE ON SCHEMA app FROM snapshot_service_maintain").await;
+    let found = maintainer.service().inspect_host().await.unwrap();
+    for finding in found.iter().filter(|found| found.code == "grant_missing") {
+        database.execute(finding.cure.as_ref().unwrap()).await;
+    }
+    let found = maintainer.service().inspect_host().await.unwrap();
+    assert!(found.iter().all(|found| found.code != "grant_missing"), "{found:?}");
 }
 
 /// What the roles and everybody else have been granted, as text.

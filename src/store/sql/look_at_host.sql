@@ -204,6 +204,7 @@ SELECT json_build_object(
                 LEFT JOIN pg_collation f ON f.oid = b.attcollation
                 ORDER BY key.place
             ),
+            'closedSchema', CASE WHEN NOT has_schema_privilege(r.relnamespace, 'USAGE') THEN quote_ident(r.nspname) END,
             'mayRead', has_schema_privilege(r.relnamespace, 'USAGE')
                 AND (SELECT bool_and(has_column_privilege(r.conrelid, key.attnum, 'SELECT')) FROM unnest(r.conkey) key (attnum)),
             'isHidden', EXISTS (SELECT FROM hidden h WHERE h.oid = r.conrelid AND h.letter = 'r'),

@@ -142,16 +142,27 @@ DECLARE
             ', ' ORDER BY a.attnum)
         FROM pg_attribute a
         JOIN pg_type t ON t.oid = a.atttypid
-        LEFT JOIN pg_type base ON base.oid = t.typbasetype
+        CROSS JOIN LATERAL (
+            -- What a domain is made of, at whatever depth.
+            WITH RECURSIVE made_of (oid, modifier, depth) AS (
+                SELECT a.atttypid, a.atttypmod, 0
+                UNION ALL
+                SELECT d.typbasetype, CASE WHEN d.typtypmod >= 0 THEN d.typtypmod ELSE m.modifier END, m.depth + 1
+                FROM made_of m JOIN pg_type d ON d.oid = m.oid AND d.typtype = 'd'
+            )
+            SELECT b.*, m.modifier FROM made_of m JOIN pg_type b ON b.oid = m.oid ORDER BY m.depth DESC LIMIT 1
+        ) base
         LEFT JOIN pg_collation c
             ON c.oid = a.attcollation AND c.oid <> t.typcollation AND c.collnamespace = 'pg_catalog'::regnamespace
             AND t.typnamespace = 'pg_catalog'::regnamespace
         -- As store/sql/list_mirrored_columns.sql has it, by which each `migrate` aligns the columns.
         CROSS JOIN LATERAL (
             SELECT CASE
+                WHEN t.typname ~ '^_reg' AND t.typnamespace = 'pg_catalog'::regnamespace THEN 'text[]'
+                WHEN t.typname ~ '^reg' AND t.typnamespace = 'pg_catalog'::regnamespace THEN 'text'
                 WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
                 WHEN a.attname IN ('createdAt', 'ledger', 'eventIndex') AND base.typnamespace = 'pg_catalog'::regnamespace
-                    THEN format_type(t.typbasetype, t.typtypmod)
+                    THEN format_type(base.oid, base.modifier)
                 WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN 'text[]'
                 ELSE 'text'
             END AS type
@@ -195,7 +206,10 @@ BEGIN
             USING HINT = 'Add them to "EventLog" or move their contents elsewhere, then migrate again.';
     END IF;
 
-    FOR month IN SELECT DISTINCT date_trunc('month', "createdAt") FROM "StreamArchive_adopted" LOOP
+    FOR month IN
+        SELECT DISTINCT date_trunc('month', "createdAt") FROM "StreamArchive_adopted"
+        WHERE "createdAt" >= '0001-01-01' AND "createdAt" < '10000-01-01'
+    LOOP
         PERFORM stream_archive_create_partition(month);
         -- Read by the mover: only here can a copy of an event have another "createdAt" than "EventLog" says.
         EXECUTE format(
@@ -203,8 +217,14 @@ BEGIN
             'StreamArchive_' || to_char(month, 'YYYY_MM')
         );
     END LOOP;
-    EXECUTE format('INSERT INTO "StreamArchive" (%1$s) SELECT %1$s FROM "StreamArchive_adopted"', adopted);
-    DROP TABLE "StreamArchive_adopted";
+    EXECUTE format(
+        'INSERT INTO "StreamArchive" (%1$s) SELECT %1$s FROM "StreamArchive_adopted"
+         WHERE "createdAt" >= ''0001-01-01'' AND "createdAt" < ''10000-01-01''', adopted);
+    -- Rows whose time cannot be are of no month. They stay in the former table, and `migrate` and `doctor` name it.
+    DELETE FROM "StreamArchive_adopted" WHERE "createdAt" >= '0001-01-01' AND "createdAt" < '10000-01-01';
+    IF NOT EXISTS (SELECT FROM "StreamArchive_adopted") THEN
+        DROP TABLE "StreamArchive_adopted";
+    END IF;
     ANALYZE "StreamArchive";
 END
 $$;

@@ -22,6 +22,28 @@ CREATE INDEX IF NOT EXISTS "StreamIdentity_streamId_idx" ON "StreamIdentity" ("s
 -- The functions below name the host's table in their bodies only, which are strings: nothing depends on it. Its columns are
 -- qualified: the host may have one of a variable's name. Casts to timestamp take a time with a zone as UTC.
 
+-- The rows of "Stream" that have one of these ids, of the one kind or the other.
+-- A column that the host has dropped is NULL: an unqualified name means the column of "Stream" where that has one, else that of
+-- absent. Of a type that is no time "createdAt" says nothing.
+CREATE OR REPLACE FUNCTION stream_identity_rows(row_ids text[], contracts text[])
+RETURNS TABLE (id text, contract text, created timestamp)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT
+        s.id::text COLLATE "default",
+        s.contract::text COLLATE "default",
+        CASE WHEN pg_typeof(s.created) IN ('timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype) THEN s.created::text::timestamp END
+    FROM (SELECT NULL::text AS "streamId", NULL::timestamp AS "createdAt") absent
+    CROSS JOIN LATERAL (
+        SELECT s.id, "streamId" AS contract, "createdAt" AS created FROM "Stream" s WHERE s.id = ANY (row_ids)
+        UNION
+        SELECT s.id, "streamId", "createdAt" FROM "Stream" s WHERE "streamId" = ANY (contracts) AND s.id IS NOT NULL
+    ) s;
+END
+$$;
+
 -- Which recorded stream a row of "Stream" is; NULL when it is a new one.
 -- A row is known by its Stream.id, unless it is newer than the recorded row of that id: then the id was given to another row.
 -- A row under a new Stream.id is the stream indexed again when it has the contract id that the stream had last, and the row
@@ -48,9 +70,8 @@ BEGIN
     FROM "StreamIdentity" k WHERE k.stream = known.stream
     ORDER BY k.number DESC LIMIT 1;
     IF newest."streamId" = contract AND NOT EXISTS (
-        SELECT FROM "Stream" s
-        WHERE s.id = newest.id AND s.id <> row_id
-          AND (s."streamId" = contract OR NOT COALESCE(s."createdAt"::timestamp > newest."rowCreatedAt", false))
+        SELECT FROM stream_identity_rows(ARRAY[newest.id], '{}') s
+        WHERE s.id <> row_id AND (s.contract = contract OR NOT COALESCE(s.created > newest."rowCreatedAt", false))
     ) THEN
         RETURN known.stream;
     END IF;
@@ -115,30 +136,24 @@ BEGIN
         (SELECT COALESCE(max(stream), 0) FROM "StreamIdentity") + row_number() OVER (ORDER BY s.created, s.id),
         s.id, s.contract, s.created
     FROM (
-        SELECT
-            s.id::text COLLATE "default" AS id,
-            s."streamId"::text COLLATE "default" AS contract,
-            s."createdAt"::timestamp AS created,
-            count(*) OVER (PARTITION BY s.id) + count(*) OVER (PARTITION BY s."streamId") AS copies
-        FROM unnest(row_ids) r (id)
-        JOIN "Stream" s ON s.id = r.id
-        WHERE s."streamId" IS NOT NULL
+        SELECT s.*, count(*) OVER (PARTITION BY s.id) + count(*) OVER (PARTITION BY s.contract) AS copies
+        FROM stream_identity_rows(row_ids, '{}') s
+        WHERE s.contract IS NOT NULL
     ) s
     WHERE s.copies = 2
       AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k.id = s.id)
       AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k."streamId" = s.contract);
 
     FOR live IN
-        SELECT s.id::text AS id, s."streamId"::text AS contract, s."createdAt"::timestamp AS created
-        FROM unnest(row_ids) r (id)
-        JOIN "Stream" s ON s.id = r.id
-        WHERE s."streamId" IS NOT NULL
+        SELECT s.*
+        FROM stream_identity_rows(row_ids, '{}') s
+        WHERE s.contract IS NOT NULL
           AND NOT EXISTS (
               SELECT FROM "StreamIdentity" k
-              WHERE k.id = s.id::text COLLATE "default" AND k."isLast" AND k."streamId" = s."streamId"
-                AND k."rowCreatedAt" IS NOT DISTINCT FROM s."createdAt"::timestamp
+              WHERE k.id = s.id AND k."isLast" AND k."streamId" = s.contract
+                AND k."rowCreatedAt" IS NOT DISTINCT FROM s.created
           )
-        ORDER BY created, s.id
+        ORDER BY s.created, s.id
     LOOP
         SELECT * INTO known FROM "StreamIdentity" k WHERE k.id = live.id AND k."isLast";
         IF known."streamId" = live.contract THEN
@@ -206,14 +221,8 @@ DECLARE
 BEGIN
     id := name;
     contract_id := name;
-    SELECT s.id::text AS id, s."streamId"::text AS contract, s."createdAt"::timestamp AS created INTO live
-    FROM "Stream" s WHERE s.id = name
-    LIMIT 1;
-    IF NOT FOUND THEN
-        SELECT s.id::text AS id, s."streamId"::text AS contract, s."createdAt"::timestamp AS created INTO live
-        FROM "Stream" s WHERE s."streamId" = name
-        ORDER BY created DESC, s.id LIMIT 1;
-    END IF;
+    SELECT s.* INTO live FROM stream_identity_rows(ARRAY[name], ARRAY[name]) s
+    ORDER BY s.id = name DESC, s.created DESC, s.id LIMIT 1;
     IF FOUND THEN
         its_stream := stream_identity_of(live.id, live.contract, live.created);
         row_ids := ARRAY[live.id];
@@ -243,10 +252,8 @@ BEGIN
 
     -- What rows that nobody has recorded add to it, or take from it.
     FOR live IN
-        SELECT s.id::text AS id, s."streamId"::text AS contract, s."createdAt"::timestamp AS created
-        FROM "Stream" s
-        WHERE s.id = ANY (row_ids || ids) OR s."streamId" = ANY (contract_ids)
-        ORDER BY created, s.id
+        SELECT s.* FROM stream_identity_rows(row_ids || ids, contract_ids) s
+        ORDER BY s.created, s.id
     LOOP
         SELECT * INTO known FROM "StreamIdentity" k WHERE k.id = live.id AND k."isLast";
         CONTINUE WHEN known."streamId" = live.contract;
@@ -298,7 +305,7 @@ BEGIN
     END IF;
     -- Of a row that has no contract id yet its Stream.id stands for that, too, unless that is another stream's contract id.
     IF contract_ids = '{}'
-        AND NOT EXISTS (SELECT FROM "Stream" s WHERE s."streamId" = contract_id)
+        AND NOT EXISTS (SELECT FROM stream_identity_rows('{}', ARRAY[contract_id]))
         AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k."streamId" = contract_id)
     THEN
         contract_ids := ARRAY[contract_id];

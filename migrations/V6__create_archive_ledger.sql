@@ -130,7 +130,7 @@ CREATE INDEX IF NOT EXISTS "ArchiveVerification_startedAt_idx" ON "ArchiveVerifi
 -- "RestoredLog": rows that were moved back into "EventLog" and stay there until they are released.
 CREATE TABLE IF NOT EXISTS "RestoredLog" (
     id           TEXT PRIMARY KEY,
-    "streamId"   TEXT NOT NULL,
+    "streamId"   TEXT,
     "runId"      UUID NOT NULL
 );
 CREATE INDEX IF NOT EXISTS "RestoredLog_streamId_idx" ON "RestoredLog" ("streamId");

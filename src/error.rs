@@ -61,7 +61,8 @@ pub enum Error {
     },
     /// A column of `EventLog` changed its type to one that would alter archived values.
     #[error(
-        "archived values of \"{column}\" would change as {wanted}: convert the column of \"StreamArchive\" by hand"
+        "archived values of \"{column}\" would change as {wanted}: give the column of \"EventLog\" its former type again, and \
+         put values of the new one in a column of another name"
     )]
     ArchiveColumnNotConvertible {
         /// The column's name.

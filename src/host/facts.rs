@@ -14,6 +14,8 @@ pub(crate) struct HostFacts {
     pub(crate) references: Vec<Reference>,
     /// Publications that tell their subscribers of rows deleted from the log.
     pub(crate) publications: Vec<String>,
+    /// Tables of the service's own that row security is in force on.
+    pub(crate) hidden_own: Vec<String>,
     /// Whether the role sees what other sessions do and how far replicas are.
     pub(crate) sees_statistics: bool,
     /// Physical replication slots that no standby uses.
@@ -49,6 +51,12 @@ pub(crate) struct HostTable {
     pub(crate) has_time_index: bool,
     /// Whether an index begins with `streamId`.
     pub(crate) has_stream_index: bool,
+    /// Whether PostgreSQL makes a primary key of it: not by a partition key that is an expression or may be NULL.
+    pub(crate) may_have_key: bool,
+    /// Whether it has been filled, as a materialized view is by its first refresh.
+    pub(crate) is_populated: bool,
+    /// Schemas of its columns' types in which the role may name nothing.
+    pub(crate) closed_schemas: Vec<String>,
     /// Whether no two rows have the same `id`, `createdAt` and partition key.
     pub(crate) has_id_key: bool,
     /// Whether no two rows have the same `id`.

@@ -69,6 +69,13 @@ impl HostFinding {
 
     /// A table that looks like a second archive of the log.
     pub(crate) fn second_archive(table: &str) -> Self {
+        if table.ends_with("\"StreamArchive_adopted\"") {
+            let message = format!("{table} has logs of the former service whose time cannot be: they are no part of the archive");
+            let cure = Some(format!(
+                "give them times that can be and insert them into \"EventLog\", then DROP TABLE {table};"
+            ));
+            return Self::new("time_out_of_range", FindingEffect::Warns, table, message, cure);
+        }
         let message = format!(
             "{table} has the log's columns and holds rows: a job that moves logs there takes them from this archive"
         );
@@ -77,9 +84,56 @@ impl HostFinding {
     }
 
     /// Something of the service's own is not there yet, or not as it should be.
-    pub(crate) fn not_migrated(object: &str, what: &str) -> Self {
+    pub(crate) fn not_migrated(effect: FindingEffect, object: &str, what: &str) -> Self {
         let (message, cure) = (format!("{object} {what}"), Some("run `snapshots migrate`".into()));
-        Self::new("not_migrated", FindingEffect::Warns, object, message, cure)
+        Self::new("not_migrated", effect, object, message, cure)
+    }
+
+    /// Rows of `Stream` that have no id, by which a snapshot could be found.
+    pub(crate) fn streams_without_id(rows: u64) -> Self {
+        let message = format!("{rows} rows of \"Stream\" have no id: they get no snapshot");
+        let cure = Some("give each row an id".into());
+        Self::new("stream_without_id", FindingEffect::Warns, "Stream", message, cure)
+    }
+
+    /// What keeps archived logs from going back to the log.
+    pub(crate) fn of_restore(facts: &HostFacts) -> Option<Self> {
+        let Some(log) = &facts.log else {
+            return findings(facts, HostLimits::default()).into_iter().find(|found| found.object == "EventLog");
+        };
+        let mut found = Vec::new();
+        of_own(facts, &mut found);
+        of_kind(log, &mut found);
+        of_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, &mut found);
+        if !log.hidden_commands.is_empty() {
+            found.push(rows_hidden(FindingEffect::RefusesArchive, facts, &log.name));
+        }
+        found.into_iter().next()
+    }
+
+    /// A publication, or several, with which PostgreSQL refuses to delete logs.
+    pub(crate) fn publication_refuses(facts: &HostFacts) -> Self {
+        let publications = facts.publications.join(", ");
+        let log = facts.log.as_ref().map_or("\"EventLog\"", |log| &log.name);
+        let message = format!(
+            "PostgreSQL refuses to delete rows of {log} as long as it is published by {publications}: a column list, a row \
+             filter or a missing key does not go with its replica identity"
+        );
+        let cure = format!(
+            "take the column list and the row filter of {log} away, and ALTER TABLE {log} REPLICA IDENTITY FULL; or ALTER \
+             PUBLICATION ... SET (publish = 'insert, update')"
+        );
+        Self::new("no_replica_identity", FindingEffect::RefusesArchive, &publications, message, Some(cure))
+    }
+
+    /// An event trigger that keeps the archive from getting the partition of a month.
+    pub(crate) fn event_trigger_refuses(facts: &HostFacts) -> Self {
+        let object = format!("event trigger {}", facts.event_triggers.join(", "));
+        let message = format!("{object} keeps the archive from getting the partition of a month");
+        let disable = facts.event_triggers.iter().map(|trigger| format!("ALTER EVENT TRIGGER {trigger} DISABLE;"));
+        let cure =
+            format!("have it let the service's tables pass, or {}", disable.collect::<Vec<_>>().join(" "));
+        Self::new("event_trigger", FindingEffect::RefusesArchive, &object, message, Some(cure))
     }
 
     /// The limits that are set cannot be kept, because `role` does not see what they limit; none when no limit is set.
@@ -116,18 +170,26 @@ impl HostFinding {
         Some(rows_hidden(effect, facts, &hidden.name))
     }
 
-    /// A trigger or rule of the log that kept `rows` logs from being deleted, found out by deleting them.
+    /// A trigger of the log that kept `rows` logs from being deleted, or raised an error, found out by deleting them. Which one
+    /// of several it was nobody says.
     pub(crate) fn trigger_refuses(facts: &HostFacts, rows: Option<u64>) -> Self {
         let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
         let named: Vec<_> = triggers.map(|trigger| format!("trigger {} of {}", trigger.name, trigger.table)).collect();
         let object = if named.is_empty() { "EventLog".into() } else { named.join(", ") };
         let message = match rows {
             Some(rows) => format!("{object} kept {rows} logs of one batch from being deleted"),
-            None => format!("{object} raised an error when logs were deleted"),
+            None => format!("{object} raised an error when logs were deleted; the service's log has its text"),
         };
-        let cure = facts.log.iter().flat_map(|log| &log.triggers).find(|trigger| trigger.on_delete).map(|trigger| {
-            format!("ALTER TABLE {} DISABLE TRIGGER {}; or let its function return OLD", trigger.table, trigger.name)
-        });
+        let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
+        let disable: Vec<_> = triggers
+            .map(|trigger| format!("ALTER TABLE {} DISABLE TRIGGER {};", trigger.table, trigger.name))
+            .collect();
+        let cure = match (rows, disable.len()) {
+            (_, 0) => None,
+            (Some(_), 1) => Some(format!("{} or let its function return OLD", disable[0])),
+            (None, 1) => Some(format!("{} or mend what its function says", disable[0])),
+            _ => Some(format!("mend the one that refuses, or disable it: {}", disable.join(" or "))),
+        };
         Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, cure)
     }
 
@@ -171,6 +233,7 @@ pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding
             found.push(HostFinding::new("host_table_missing", effect, name, message, cure));
         }
     }
+    of_own(facts, &mut found);
     of_limits(facts, limits, &mut found);
     of_definitions(facts, &mut found);
     if let Some(streams) = &facts.streams {
@@ -245,6 +308,12 @@ fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>
 /// What streams are not seen is not known to be held either, so nothing is archived.
 fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &streams.name;
+    of_columns(streams, &["id"], FindingEffect::RefusesBoth, found);
+    if !streams.is_populated {
+        let message = format!("the materialized view {name} has never been filled");
+        let cure = Some(format!("REFRESH MATERIALIZED VIEW {name};"));
+        found.push(HostFinding::new("not_populated", FindingEffect::RefusesBoth, name, message, cure));
+    }
     if !streams.may_read {
         let message = format!("the role may not read {name}");
         found.push(grant_missing(FindingEffect::RefusesBoth, facts, name, "SELECT", message));
@@ -254,7 +323,33 @@ fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFindin
     }
 }
 
-fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+/// Columns of the log without which there is nothing to archive by.
+const LOG_COLUMNS: [&str; 6] = ["id", "eventType", "streamId", "txHash", "ledger", "createdAt"];
+
+/// Columns that are missing.
+fn of_columns(table: &HostTable, wanted: &[&str], effect: FindingEffect, found: &mut Vec<HostFinding>) {
+    for column in wanted.iter().filter(|column| !table.has_column(column)) {
+        let object = format!("column {} of {}", quote(column), table.name);
+        let message = format!("there is no {object}");
+        let cure = Some(format!("ALTER TABLE {} RENAME ... TO {}; or add it again", table.name, quote(column)));
+        found.push(HostFinding::new("column_missing", effect, &object, message, cure));
+    }
+}
+
+/// The service's own tables, which nobody else has rows in.
+fn of_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
+    if facts.hidden_own.is_empty() {
+        return;
+    }
+    let tables = facts.hidden_own.join(", ");
+    let message = format!("row security is in force on the service's own tables {tables}");
+    let disable = facts.hidden_own.iter().map(|table| format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;"));
+    let cure = Some(disable.collect::<Vec<_>>().join(" "));
+    found.push(HostFinding::new("rows_hidden", FindingEffect::RefusesBoth, &tables, message, cure));
+}
+
+/// What is in the log's place.
+fn of_kind(log: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &log.name;
     let mut refuse = |code: &str, object: &str, message: String, cure: String| {
         found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
@@ -274,6 +369,20 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
             "run the service on the database that has the table".into(),
         ),
     }
+}
+
+fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+    let name = &log.name;
+    of_kind(log, found);
+    of_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, found);
+    for schema in &log.closed_schemas {
+        let message = format!("the role may name nothing in the schema {schema}, which has the type of a column of {name}: archived logs cannot be restored");
+        let cure = Some(format!("GRANT USAGE ON SCHEMA {schema} TO {};", quote(&facts.role)));
+        found.push(HostFinding::new("grant_missing", FindingEffect::Warns, schema, message, cure));
+    }
+    let mut refuse = |code: &str, object: &str, message: String, cure: String| {
+        found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
+    };
     if log.is_inherited_from {
         refuse(
             "inherited",
@@ -306,13 +415,13 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
     let mut refuse = |code: &str, object: &str, message: String, cure: String| {
         found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
     };
-    if is_table && !log.has_id_key {
-        refuse(
-            "no_key",
-            name,
-            format!("no unique index of {name} says that each id is there once"),
-            format!("ALTER TABLE {name} ADD PRIMARY KEY ({});", log.key_columns().join(", ")),
-        );
+    if is_table && !log.has_id_key && log.has_column("id") {
+        let cure = if log.may_have_key {
+            format!("ALTER TABLE {name} ADD PRIMARY KEY ({});", log.key_columns().join(", "))
+        } else {
+            "partition it by columns that are NOT NULL: PostgreSQL makes no primary key of others".into()
+        };
+        refuse("no_key", name, format!("no unique index of {name} says that each id is there once"), cure);
     }
     let missing = [(log.may_read, "SELECT"), (log.may_delete, "DELETE"), (log.may_lock, "UPDATE (\"ledgerClosedAt\")")];
     for (_, privilege) in missing.into_iter().filter(|(may, _)| is_table && !may) {
@@ -333,13 +442,13 @@ fn of_indexes(log: &HostTable, found: &mut Vec<HostFinding>) {
         found.push(HostFinding::new(code, FindingEffect::Warns, name, message, Some(cure)));
     };
     let is_table = matches!(log.kind, RelationKind::Table | RelationKind::Partitioned);
-    if is_table && !log.has_time_index {
+    if is_table && !log.has_time_index && log.has_column("createdAt") {
         let message = format!(
             "no index of {name} begins with \"createdAt\": each batch reads the whole table, so archiving is slow"
         );
         warn("no_time_index", message, r#""createdAt""#);
     }
-    if is_table && !log.has_stream_index {
+    if is_table && !log.has_stream_index && log.has_column("streamId") {
         let message = format!("no index of {name} begins with \"streamId\": a stream's timeline reads the whole table");
         warn("no_stream_index", message, r#""streamId", "createdAt" DESC"#);
     }

@@ -14,7 +14,13 @@ impl From<tokio_postgres::Error> for Error {
             | &SqlState::LOCK_NOT_AVAILABLE
             | &SqlState::T_R_SERIALIZATION_FAILURE
             | &SqlState::T_R_DEADLOCK_DETECTED => Self::Busy(error.into()),
-            &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
+            &SqlState::UNDEFINED_TABLE => match missing_host_table(&error) {
+                Some(table) => Self::HostTableMissing { table },
+                None => Self::NotMigrated(error.into()),
+            },
+            // An operator is none of ours.
+            &SqlState::UNDEFINED_FUNCTION if is_raised_by(&error, "op_error") => Self::Database(error),
+            &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
             &SqlState::INSUFFICIENT_PRIVILEGE => Self::NotPermitted(error.into()),
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnlyDatabase,
             &SqlState::ADMIN_SHUTDOWN
@@ -27,6 +33,16 @@ impl From<tokio_postgres::Error> for Error {
             _ => Self::Database(error),
         }
     }
+}
+
+fn missing_host_table(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let message = error.as_db_error()?.message();
+    ["Stream", "EventLog"].into_iter().find(|table| message.contains(&format!("\"{table}\"")))
+}
+
+/// Whether this function of PostgreSQL's raised the error.
+fn is_raised_by(error: &tokio_postgres::Error, routine: &str) -> bool {
+    error.as_db_error().and_then(tokio_postgres::error::DbError::routine) == Some(routine)
 }
 
 impl From<deadpool_postgres::PoolError> for Error {

@@ -242,6 +242,9 @@ pub(crate) async fn list_events_since(
     Ok(page)
 }
 
+/// What list_events_of_table.sql adds to a row: no column of a host's is called so.
+const BYTES_BEFORE: &str = "snapshot-service: bytes before";
+
 /// The values of a row, by column.
 type Values<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
@@ -251,26 +254,26 @@ fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
         Some(forms) => serde_json::from_str(forms).map_err(Error::Serialize)?,
         None => BTreeMap::new(),
     };
-    let stream_id = take(&mut values, "streamId")?.unwrap_or_default();
+    let stream_id = take(&mut values, "streamId").unwrap_or_default();
     let mut event = LoggedEvent {
         id: row.try_get("id")?,
-        event_type: take(&mut values, "eventType")?.unwrap_or_default(),
+        event_type: take(&mut values, "eventType").unwrap_or_default(),
         stream_id: stream_id.clone(),
-        tx_hash: take(&mut values, "txHash")?.unwrap_or_default(),
-        event_index: number("eventIndex", take_younger(&mut values, "eventIndex"))?,
-        ledger: number("ledger", take(&mut values, "ledger")?)?.unwrap_or_default(),
-        ledger_closed_at: take(&mut values, "ledgerClosedAt")?.unwrap_or_default(),
-        sender: take(&mut values, "sender")?,
-        receiver: take(&mut values, "receiver")?,
-        amount: take(&mut values, "amount")?,
-        metadata: take(&mut values, "metadata")?,
-        parent_hash: take_younger(&mut values, "parent_hash"),
-        entry_hash: take_younger(&mut values, "entry_hash"),
+        tx_hash: take(&mut values, "txHash").unwrap_or_default(),
+        event_index: number("eventIndex", take(&mut values, "eventIndex"))?,
+        ledger: number("ledger", take(&mut values, "ledger"))?.unwrap_or_default(),
+        ledger_closed_at: take(&mut values, "ledgerClosedAt").unwrap_or_default(),
+        sender: take(&mut values, "sender"),
+        receiver: take(&mut values, "receiver"),
+        amount: take(&mut values, "amount"),
+        metadata: take(&mut values, "metadata"),
+        parent_hash: take(&mut values, "parent_hash"),
+        entry_hash: take(&mut values, "entry_hash"),
         created_at: row.try_get::<_, NaiveDateTime>("createdAt")?.and_utc(),
         archived_at: row.try_get::<_, Option<NaiveDateTime>>("archivedAt")?.map(|time| time.and_utc()),
         more: BTreeMap::new(),
     };
-    for name in ["id", "createdAt", "archivedAt", "bytes_before"] {
+    for name in ["id", "createdAt", "archivedAt", BYTES_BEFORE] {
         values.remove(name);
     }
     for (name, value) in values {
@@ -280,13 +283,8 @@ fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
     Ok((stream_identity::parse_names(row)?, event))
 }
 
-/// The text of a column that each host has.
-fn take(values: &mut Values<'_>, name: &str) -> Result<Option<String>> {
-    values.remove(name).map(text).ok_or_else(|| unreadable(&format!("the column {name} does not exist")))
-}
-
-/// The text of a column that younger hosts have.
-fn take_younger(values: &mut Values<'_>, name: &str) -> Option<String> {
+/// The text of a column, which the host may have dropped, or not have yet.
+fn take(values: &mut Values<'_>, name: &str) -> Option<String> {
     values.remove(name).and_then(text)
 }
 

@@ -1,12 +1,14 @@
 use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
 
 use super::{archive_columns, installation};
 use crate::error::{Error, Result};
-use crate::host::{HostFacts, HostFinding};
+use crate::host::{FindingEffect, HostFacts, HostFinding};
 
 /// What the catalogue says of the host right now, in one round trip. Holds for a transaction that has locked the tables.
 pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
-    let row = client.query_typed_one(include_str!("sql/look_at_host.sql"), &[]).await?;
+    let own = installation::list_tables();
+    let row = client.query_typed_one(include_str!("sql/look_at_host.sql"), &[(&own, Type::TEXT_ARRAY)]).await?;
     serde_json::from_value(row.try_get("facts")?).map_err(Error::Serialize)
 }
 
@@ -38,12 +40,16 @@ pub(crate) async fn list_second_archives(client: &impl GenericClient) -> Result<
 pub(crate) async fn list_not_migrated(client: &impl GenericClient) -> Result<Vec<HostFinding>> {
     let missing = installation::list_missing(client).await?;
     if !missing.is_installed {
-        return Ok(vec![HostFinding::not_migrated("the database", "has none of the service's tables yet")]);
+        return Ok(vec![HostFinding::not_migrated(
+            FindingEffect::RefusesBoth,
+            "the database",
+            "has none of the service's tables yet",
+        )]);
     }
     if !missing.is_empty() {
         let names: Vec<_> = missing.tables.iter().chain(&missing.functions).map(String::as_str).collect();
         let message = format!("lacks of the service's own: {}", names.join(", "));
-        return Ok(vec![HostFinding::not_migrated("the database", &message)]);
+        return Ok(vec![HostFinding::not_migrated(FindingEffect::RefusesBoth, "the database", &message)]);
     }
     let differences = archive_columns::list_differences(client).await?;
     if differences.is_empty() {
@@ -51,7 +57,7 @@ pub(crate) async fn list_not_migrated(client: &impl GenericClient) -> Result<Vec
     }
     let message =
         format!("does not match the columns of \"EventLog\" ({}): nothing is archived", differences.join(", "));
-    Ok(vec![HostFinding::not_migrated("\"StreamArchive\"", &message)])
+    Ok(vec![HostFinding::not_migrated(FindingEffect::RefusesArchive, "\"StreamArchive\"", &message)])
 }
 
 /// Refuses to go on where row security hides streams from the session's role. `is_filtered` is what the statement before,

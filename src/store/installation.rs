@@ -41,9 +41,14 @@ fn names(command: &str) -> Vec<&'static str> {
     lines.map(|line| line.split(['(', ',']).next().unwrap_or(line).trim_matches('"')).collect()
 }
 
+/// Names of all tables that the migrations make.
+pub(super) fn list_tables() -> Vec<&'static str> {
+    names("DROP TABLE")
+}
+
 /// Looks for all that the migrations make.
 pub(crate) async fn list_missing(client: &impl GenericClient) -> Result<Missing> {
-    let (tables, mut functions) = (names("DROP TABLE"), names("DROP FUNCTION"));
+    let (tables, mut functions) = (list_tables(), names("DROP FUNCTION"));
     // The one beneath the view is made after the migrations, by each `migrate`.
     functions.retain(|name| *name != "stream_history");
     let row = client

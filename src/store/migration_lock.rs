@@ -73,6 +73,10 @@ async fn find_holder(client: &Client) -> Result<String> {
     let name: Option<String> = row.try_get("name")?;
     let since: Option<DateTime<Utc>> = row.try_get("since")?;
     let since = since.map(|time| format!(", since {}", time.to_rfc3339_opts(SecondsFormat::Secs, true)));
-    let (name, pid) = (name.unwrap_or_else(|| "somebody".into()), row.try_get::<_, i32>("pid")?);
-    Ok(format!("{name} (process {pid}{})", since.unwrap_or_default()))
+    let name = name.unwrap_or_else(|| "somebody".into());
+    // A prepared transaction has no process.
+    Ok(match row.try_get::<_, Option<i32>>("pid")? {
+        Some(pid) => format!("{name} (process {pid}{})", since.unwrap_or_default()),
+        None => "a prepared transaction (pg_prepared_xacts)".into(),
+    })
 }

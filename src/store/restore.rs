@@ -143,7 +143,7 @@ pub(crate) async fn count_month(
         r#"SELECT count(*) AS rows, count(*) FILTER (WHERE w.on_hold) AS on_hold,
                   count(*) FILTER (WHERE NOT w.on_hold AND (same_id.yes IS NOT NULL OR same_event.yes IS NOT NULL)) AS in_the_way
            FROM (
-               SELECT a.id{key}, a."streamId" IN ({HELD_STREAMS}) AS on_hold
+               SELECT a.id{key}, (a."streamId" IN ({HELD_STREAMS})) IS TRUE AS on_hold
                FROM {} a WHERE {}
            ) w
            LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
@@ -259,7 +259,7 @@ pub(crate) async fn restore_batch(
             return if by.is_empty() {
                 Err(error.into())
             } else {
-                Err(Error::RestoreRefused { rows: u64::from(request.limit), by })
+                Err(Error::RestoreRefused { rows: 0, by })
             };
         }
         refused.extend(found);

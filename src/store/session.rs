@@ -17,29 +17,30 @@ pub(crate) struct Limits {
 impl Limits {
     /// Settings of a transaction that writes or lasts. The statement of a client that is dead ends soon, and with it its
     /// locks, which the next one would wait for. A batch is sorted
-    /// in memory, and not in files as by the server's default of 4 MB. What is sealed must have one text only.
+    /// in memory, and not in files as by the server's default of 4 MB.
     fn set_local(&self) -> String {
         let statement = milliseconds(self.statement);
         format!(
             "{}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
-             SET LOCAL client_connection_check_interval = 2000; SET LOCAL work_mem = '32MB'; \
-             SET LOCAL DateStyle = ISO; \
-             SET LOCAL IntervalStyle = postgres; SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1",
+             SET LOCAL client_connection_check_interval = 2000; SET LOCAL work_mem = '32MB'",
             self.set_local_for_read()
         )
     }
 
     /// Settings that end with the transaction: a pooler hands the connection to somebody else after it. The time zone
-    /// is set so that no result depends on the role's or the server's (domain rule 2). To compile a statement of ours takes longer
+    /// is set so that no result depends on the role's or the server's (domain rule 2), and a value has one text only. To compile a statement of ours takes longer
     /// than it saves.
     fn set_local_for_read(&self) -> String {
         let (statement, lock) = (milliseconds(self.statement), milliseconds(self.lock));
         format!(
-            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; SET LOCAL TimeZone = 'UTC'; \
-             SET LOCAL jit = off"
+            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; {ONE_TEXT}; SET LOCAL jit = off"
         )
     }
 }
+
+/// What decides how values and names are written.
+const ONE_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; \
+     SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1; SET LOCAL quote_all_identifiers = off";
 
 /// Zero is no limit, and PostgreSQL takes no more than this.
 fn milliseconds(time: Duration) -> u128 {
@@ -95,8 +96,6 @@ pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<
 /// the database or the role limits by default does not concern it. The last one is PostgreSQL 17's.
 const SET_LOCAL_FOR_MIGRATION: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 10000; \
      SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL client_connection_check_interval = 2000; \
-     SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; \
-     SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 1; \
      SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'";
 
 /// A transaction whose limits are there from its first moment on: what the database sets by default could end a session
@@ -112,7 +111,7 @@ impl<'a> MigrationTransaction<'a> {
     pub(crate) async fn begin(client: &'a Client) -> Result<Self> {
         // Before the first answer: whoever gives up waiting for it leaves no open transaction behind either.
         let transaction = Self { client, is_open: true };
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {SET_LOCAL_FOR_MIGRATION}");
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {ONE_TEXT}; {SET_LOCAL_FOR_MIGRATION}");
         transaction.client.batch_execute(&begin).await?;
         Ok(transaction)
     }

@@ -45,10 +45,10 @@ async fn before_the_first_migration_and_before_the_hosts_own_there_is_something_
     let both = [missing(FindingEffect::RefusesBoth, "Stream"), missing(FindingEffect::RefusesArchive, "EventLog")];
     assert_eq!(inspect(&database).await, both);
     let database = TestDatabase::of_host().await;
-    assert_eq!(inspect(&database).await, [found(FindingEffect::Warns, "not_migrated", "the database")]);
+    assert_eq!(inspect(&database).await, [found(FindingEffect::RefusesBoth, "not_migrated", "the database")]);
     database.migrate().await;
     database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT"#).await;
-    assert_eq!(inspect(&database).await, [found(FindingEffect::Warns, "not_migrated", "\"StreamArchive\"")]);
+    assert_eq!(inspect(&database).await, [found(FindingEffect::RefusesArchive, "not_migrated", "\"StreamArchive\"")]);
 }
 
 #[tokio::test]

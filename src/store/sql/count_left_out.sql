@@ -1,4 +1,4 @@
--- How many of a stream's events no reader shows, because their time cannot be: only "EventLog" has such. Two looks at the
+-- How many of a stream's events no reader shows, because their time cannot be: only "EventLog" has such. Three looks at the
 -- ends of an index.
 -- $1 any of its ids. One row: left_out, is_filtered (whether row security is in force on "EventLog").
 SELECT
@@ -8,5 +8,8 @@ SELECT
     ) + (
         SELECT count(*) FROM "EventLog" e
         WHERE e."streamId" = ANY ((SELECT contract_ids FROM ids)::text[]) AND e."createdAt" >= '10000-01-01'
+    ) + (
+        SELECT count(*) FROM "EventLog" e
+        WHERE e."streamId" = ANY ((SELECT contract_ids FROM ids)::text[]) AND e."createdAt" IS NULL
     ) AS left_out,
     row_security_active('"EventLog"'::regclass) AS is_filtered

@@ -11,6 +11,8 @@ due AS (
     UNION ALL
     -- Times that no clock has said.
     SELECT e.* FROM "EventLog" e WHERE e."createdAt" >= '10000-01-01'
+    UNION ALL
+    SELECT e.* FROM "EventLog" e WHERE e."createdAt" IS NULL
 ),
 explained AS (
     SELECT
@@ -21,7 +23,7 @@ explained AS (
     CROSS JOIN LATERAL (
         SELECT
             CASE
-                WHEN e."createdAt" < '0001-01-01' OR e."createdAt" >= '10000-01-01' THEN 'time_out_of_range'
+                WHEN (e."createdAt" >= '0001-01-01' AND e."createdAt" < '10000-01-01') IS NOT TRUE THEN 'time_out_of_range'
                 WHEN e.id IN (SELECT id FROM head) THEN 'chain_head'
                 WHEN e."streamId" = ANY ($3) THEN 'legal_hold'
                 WHEN {is_restored} THEN 'restored'

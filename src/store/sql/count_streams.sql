@@ -1,6 +1,6 @@
 -- Counts streams by what maintenance has done with them.
--- $1 month, $2 count only snapshots taken since then (UTC), or NULL. One row: streams, without_snapshot, unremembered,
--- is_filtered (whether row security is in force on "Stream").
+-- $1 month, $2 count only snapshots taken since then (UTC), or NULL. One row: streams, without_id (of which nothing is taken),
+-- without_snapshot, unremembered, is_filtered (whether row security is in force on "Stream").
 WITH host AS MATERIALIZED (
     -- Whether each id is there once.
     SELECT EXISTS (
@@ -11,17 +11,23 @@ WITH host AS MATERIALIZED (
 )
 SELECT
     count(*) AS streams,
+    (SELECT count(*) FROM "Stream" WHERE id IS NULL) AS without_id,
     count(*) FILTER (WHERE t."streamId" IS NULL) AS without_snapshot,
     count(*) FILTER (WHERE s."streamId" IS NOT NULL AND k.id IS NULL) AS unremembered,
     row_security_active('"Stream"'::regclass) AS is_filtered
 FROM (
+    SELECT s.*
+    -- Where the host has dropped the column, this is it.
+    FROM (SELECT NULL::text AS "streamId") absent
     -- One of the two is not executed.
-    SELECT id, "streamId" FROM "Stream" WHERE id IS NOT NULL AND (SELECT is_unique FROM host)
-    UNION ALL
-    (
-        SELECT DISTINCT ON (id) id, "streamId" FROM "Stream"
-        WHERE id IS NOT NULL AND NOT (SELECT is_unique FROM host) ORDER BY id
-    )
+    CROSS JOIN LATERAL (
+        SELECT id, "streamId" FROM "Stream" WHERE id IS NOT NULL AND (SELECT is_unique FROM host)
+        UNION ALL
+        (
+            SELECT DISTINCT ON (id) id, "streamId" FROM "Stream"
+            WHERE id IS NOT NULL AND NOT (SELECT is_unique FROM host) ORDER BY id
+        )
+    ) s
 ) s
 LEFT JOIN "StreamSnapshot" t
     ON t."streamId" = s.id AND t."snapshotMonth" = $1 AND ($2 IS NULL OR t."createdAt" >= $2)

@@ -12,6 +12,7 @@ DROP FUNCTION
     snapshot_service_wire_json(jsonb, regclass),
     stream_identity_of(text, text, timestamp),
     stream_identity_turn(text[], text, timestamp, timestamp),
+    stream_identity_rows(text[], text[]),
     stream_identity_observe(text[]),
     stream_identity_look_up;
 DROP TABLE

@@ -8,6 +8,7 @@ FROM (
     CROSS JOIN LATERAL unnest(ids.ids, ids.ids_from, ids.ids_until) n (id, since, until)
     JOIN "StreamSnapshot" s
         ON s."streamId" = n.id
+        AND s."createdAt" >= '0001-01-01' AND s."createdAt" < '10000-01-01'
         AND (n.since IS NULL OR s."createdAt" >= n.since)
         AND (n.until IS NULL OR s."createdAt" < n.until)
     ORDER BY s."snapshotMonth" DESC, s."createdAt", s.id

@@ -6,13 +6,9 @@ WITH hold AS MATERIALIZED (
     SELECT DISTINCT "streamId" AS name FROM "LegalHold" WHERE "releasedAt" IS NULL
 ),
 live AS MATERIALIZED (
-    SELECT id::text COLLATE "default" AS id, "streamId"::text COLLATE "default" AS contract
-    FROM "Stream"
-    WHERE EXISTS (SELECT FROM hold) AND id = ANY (ARRAY(SELECT name FROM hold))
-    UNION ALL
-    SELECT id::text COLLATE "default", "streamId"::text COLLATE "default"
-    FROM "Stream"
-    WHERE EXISTS (SELECT FROM hold) AND "streamId" = ANY (ARRAY(SELECT name FROM hold))
+    SELECT s.id, s.contract
+    FROM stream_identity_rows(ARRAY(SELECT name FROM hold), ARRAY(SELECT name FROM hold)) s
+    WHERE EXISTS (SELECT FROM hold)
 ),
 seen AS MATERIALIZED (
     SELECT stream FROM "StreamIdentity"
@@ -30,5 +26,5 @@ UNION SELECT contract FROM live WHERE contract IS NOT NULL
 UNION SELECT "streamId" FROM pair
 -- Contract ids of today.
 UNION
-SELECT "streamId"::text FROM "Stream"
-WHERE EXISTS (SELECT FROM hold) AND id = ANY (ARRAY(SELECT id FROM pair)) AND "streamId" IS NOT NULL
+SELECT s.contract FROM stream_identity_rows(ARRAY(SELECT id FROM pair), '{}') s
+WHERE EXISTS (SELECT FROM hold) AND s.contract IS NOT NULL

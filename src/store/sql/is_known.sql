@@ -1,7 +1,6 @@
 -- Whether a stream, a log, hot or archived, a snapshot or a record has an id.
 -- $1 the id. Column: is_known.
-SELECT EXISTS (SELECT FROM "Stream" WHERE id = $1)
-    OR EXISTS (SELECT FROM "Stream" WHERE "streamId" = $1)
+SELECT EXISTS (SELECT FROM stream_identity_rows(ARRAY[$1], ARRAY[$1]))
     OR EXISTS (SELECT FROM "StreamIdentity" WHERE id = $1)
     OR EXISTS (SELECT FROM "StreamIdentity" WHERE "streamId" = $1)
     OR EXISTS (SELECT FROM "StreamSnapshot" WHERE "streamId" = $1)

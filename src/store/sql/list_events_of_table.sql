@@ -35,14 +35,16 @@ SELECT
     ) AS wire_forms
 FROM (
     SELECT a.*
-    FROM (
+    -- Where the host has dropped the column, this is it.
+    FROM (SELECT NULL::text AS metadata) absent
+    CROSS JOIN LATERAL (
         -- Its length is known without reading it.
         SELECT
             a.*,
-            sum(octet_length(a.metadata::text)) OVER (
+            sum(octet_length(metadata::text)) OVER (
                 ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) AS bytes_before
+            ) AS "snapshot-service: bytes before"
         FROM (
             SELECT a.*
             FROM ids
@@ -74,6 +76,6 @@ FROM (
             LIMIT $7
         ) a
     ) a
-    WHERE a.bytes_before IS NULL OR a.bytes_before < $8
+    WHERE a."snapshot-service: bytes before" IS NULL OR a."snapshot-service: bytes before" < $8
 ) a
 ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}

@@ -29,11 +29,12 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
 ),
 wanted_of_function (role_name, functions) AS (VALUES
     ('snapshot_service_read', '{
-        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_turn
+        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_rows,
+        stream_identity_turn
     }'::name[]),
     ('snapshot_service_maintain', '{
-        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_turn,
-        stream_identity_observe, archive_seal_header, archive_removal_digest,
+        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_rows,
+        stream_identity_turn, stream_identity_observe, archive_seal_header, archive_removal_digest,
         stream_archive_create_partition, stream_archive_index_partition, stream_archive_analyze_partition
     }')
 ),
@@ -49,7 +50,9 @@ log AS (
 reference AS MATERIALIZED (
     SELECT DISTINCT k.conrelid AS oid, key.attnum
     FROM log
-    JOIN pg_constraint k ON k.confrelid = log.relid AND k.contype = 'f' AND k.conparentid = 0
+    JOIN pg_constraint k ON k.confrelid = log.relid AND k.contype = 'f'
+        -- The log may itself be a partition, and the key one to the table above.
+        AND NOT EXISTS (SELECT FROM pg_constraint p JOIN log ON log.relid = p.confrelid WHERE p.oid = k.conparentid)
     CROSS JOIN unnest(k.conkey) key (attnum)
     WHERE k.conrelid NOT IN (SELECT relid FROM log)
 ),

@@ -7,8 +7,8 @@ SELECT
 FROM pg_trigger t
 WHERE (t.tgrelid = '"EventLog"'::regclass OR t.tgrelid IN (SELECT relid FROM pg_partition_tree('"EventLog"'::regclass)))
   AND NOT t.tgisinternal
-  -- Of a trigger that partitions share, the one of "EventLog".
-  AND t.tgparentid = 0
+  -- Of a trigger that partitions share, the one of "EventLog": which may itself be a partition.
+  AND (t.tgparentid = 0 OR t.tgrelid = '"EventLog"'::regclass)
   AND (t.tgtype & 4) <> 0
   AND t.tgenabled IN ('O', 'A')
 UNION ALL

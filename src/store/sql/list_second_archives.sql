@@ -16,7 +16,7 @@ candidate AS (
 )
 SELECT
     format('%I.%I', n.nspname, c.relname) AS name,
-    has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS may_read,
+    has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid) AS may_read,
     pg_relation_size(c.oid) + COALESCE((SELECT sum(pg_relation_size(t.relid)) FROM pg_partition_tree(c.oid) t), 0) > 0 AS has_pages
 FROM candidate k
 JOIN pg_class c USING (oid)

@@ -22,6 +22,7 @@ FROM (
         SELECT s.*
         FROM "StreamSnapshot" s
         WHERE s."streamId" = n.id
+          AND s."createdAt" >= '0001-01-01' AND s."createdAt" < '10000-01-01'
           AND (n.since IS NULL OR s."createdAt" >= n.since)
           AND (n.until IS NULL OR s."createdAt" < n.until)
           AND ($2 IS NULL OR s."snapshotMonth" = $2)

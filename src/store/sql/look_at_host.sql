@@ -1,6 +1,6 @@
 -- What the catalogue says of the host's two tables and of this session's role: all that decides what maintenance may do.
 -- Reads the catalogue alone, in one statement. Names are as SQL writes them, unless a field is called `name`.
--- One row: facts, a JSON document of the form that host::HostFacts has.
+-- $1 names of the service's own tables. One row: facts, a JSON document of the form that host::HostFacts has.
 WITH RECURSIVE host AS MATERIALIZED (
     SELECT to_regclass('"Stream"')::oid AS streams, to_regclass('"EventLog"')::oid AS log
 ),
@@ -26,9 +26,19 @@ reference AS MATERIALIZED (
     SELECT c.*, r.relname, r.relnamespace, n.nspname, c.conrelid IN (SELECT oid FROM member m WHERE m.root = host.log) AS is_self
     FROM host
     JOIN member log ON log.root = host.log
-    JOIN pg_constraint c ON c.confrelid = log.oid AND c.contype = 'f' AND c.conparentid = 0
+    JOIN pg_constraint c ON c.confrelid = log.oid AND c.contype = 'f'
+        -- The log may itself be a partition, and its keys, triggers and publications those of a table above it.
+        AND NOT EXISTS (
+            SELECT FROM pg_constraint p JOIN member m ON m.root = host.log AND m.oid = p.confrelid WHERE p.oid = c.conparentid
+        )
     JOIN pg_class r ON r.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = r.relnamespace
+),
+-- What publishes one of these publishes the log.
+published AS (
+    SELECT oid, relnamespace FROM member, host WHERE root = host.log
+    UNION
+    SELECT c.oid, c.relnamespace FROM host CROSS JOIN pg_partition_ancestors(host.log) a JOIN pg_class c ON c.oid = a.relid
 ),
 -- Where row security hides rows from this role: by what a statement does (r: reads, w: locks, d: deletes, a: inserts). A
 -- permissive policy that is simply true hides nothing, as long as no restrictive one is in force.
@@ -76,7 +86,7 @@ described AS (
                     k.relreplident = 'f'
                     OR EXISTS (
                         SELECT FROM pg_index i
-                        WHERE i.indrelid = k.oid
+                        WHERE i.indrelid = k.oid AND i.indimmediate
                           AND CASE k.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
                     )
                 )
@@ -85,6 +95,22 @@ described AS (
             'hasTimeIndex', indexes.has_time,
             'hasStreamIndex', indexes.has_stream,
             'hasIdKey', indexes.has_id_key,
+            'mayHaveKey', NOT EXISTS (
+                SELECT FROM member k
+                JOIN pg_partitioned_table p ON p.partrelid = k.oid
+                CROSS JOIN unnest(p.partattrs::smallint[]) key (attnum)
+                LEFT JOIN pg_attribute a ON a.attrelid = k.oid AND a.attnum = key.attnum
+                WHERE k.root = m.oid AND a.attnotnull IS NOT TRUE
+            ),
+            'isPopulated', m.relispopulated,
+            'closedSchemas', ARRAY(
+                SELECT DISTINCT quote_ident(tn.nspname)
+                FROM pg_attribute a
+                JOIN pg_type t ON t.oid = a.atttypid
+                JOIN pg_namespace tn ON tn.oid = t.typnamespace
+                WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT has_schema_privilege(tn.oid, 'USAGE')
+                ORDER BY 1
+            ),
             'hasIdKeyAlone', indexes.has_id_key_alone,
             'columns', ARRAY(
                 SELECT json_build_object(
@@ -123,7 +149,10 @@ described AS (
                 )
                 FROM pg_trigger t
                 JOIN member k ON k.root = m.oid AND k.oid = t.tgrelid
-                WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+                WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+                  AND NOT EXISTS (
+                      SELECT FROM pg_trigger p JOIN member of ON of.root = m.oid AND of.oid = p.tgrelid WHERE p.oid = t.tgparentid
+                  )
                 ORDER BY t.tgname, t.tgrelid
             ),
             'rules', ARRAY(
@@ -143,15 +172,17 @@ described AS (
     JOIN pg_namespace n ON n.oid = m.relnamespace
     CROSS JOIN LATERAL (
         SELECT
-            COALESCE(bool_or(i.first_key = 'createdAt'), false) AS has_time,
-            COALESCE(bool_or(i.first_key = 'streamId'), false) AS has_stream,
+            COALESCE(bool_or(i.is_sorted AND i.first_key = 'createdAt'), false) AS has_time,
+            COALESCE(bool_or(i.is_sorted AND i.first_key = 'streamId'), false) AS has_stream,
             COALESCE(bool_or(i.indisunique AND i.has_each_id AND i.keys <@ (
                 '{id,createdAt}'::name[] || ARRAY(SELECT k.attname FROM partition_key k WHERE k.root = m.oid)
             )), false) AS has_id_key,
             COALESCE(bool_or(i.indisunique AND i.keys = '{id}'), false) AS has_id_key_alone
         FROM (
-            SELECT i.indisunique, keys.names AS keys, keys.names[1] AS first_key, keys.has_each_id
+            SELECT i.indisunique, am.amname = 'btree' AS is_sorted, keys.names AS keys, keys.names[1] AS first_key, keys.has_each_id
             FROM pg_index i
+            JOIN pg_class ic ON ic.oid = i.indexrelid
+            JOIN pg_am am ON am.oid = ic.relam
             CROSS JOIN LATERAL (
                 SELECT
                     array_agg(a.attname ORDER BY key.place) AS names,
@@ -223,7 +254,7 @@ SELECT json_build_object(
               p.puballtables
               OR EXISTS (
                   SELECT FROM pg_publication_rel l
-                  WHERE l.prpubid = p.oid AND l.prrelid IN (SELECT oid FROM member WHERE root = host.log)
+                  WHERE l.prpubid = p.oid AND l.prrelid IN (SELECT oid FROM published)
               )
               -- Of all tables in a schema, since PostgreSQL 15: an earlier one has no such catalogue to name, but every
               -- version says what depends on what.
@@ -232,12 +263,23 @@ SELECT json_build_object(
                   JOIN pg_depend of_schema
                       ON of_schema.classid = of_publication.classid AND of_schema.objid = of_publication.objid
                       AND of_schema.refclassid = 'pg_namespace'::regclass
-                  JOIN member m ON m.root = host.log AND m.relnamespace = of_schema.refobjid
+                  JOIN published m ON m.relnamespace = of_schema.refobjid
                   WHERE of_publication.refclassid = 'pg_publication'::regclass AND of_publication.refobjid = p.oid
                     AND of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
               )
           )
         ORDER BY p.pubname
+    ),
+    -- Whatever a policy of the host's says: nobody else has rows in these.
+    'hiddenOwn', ARRAY(
+        SELECT c.oid::regclass::text
+        FROM pg_class c
+        WHERE c.relrowsecurity AND c.relnamespace = quote_ident(current_schema)::regnamespace
+          AND (c.relname = ANY ($1) OR EXISTS (
+              SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhparent = to_regclass('"StreamArchive"')
+          ))
+          AND row_security_active(c.oid)
+        ORDER BY 1
     ),
     'seesStatistics', pg_has_role('pg_read_all_stats', 'USAGE'),
     'goneStandbys', ARRAY(

@@ -219,6 +219,10 @@ DECLARE
     row_ids text[] := '{}';
     place integer;
 BEGIN
+    -- Every reader asks this first: none gives a part of what there is for the whole.
+    IF row_security_active('"StreamSnapshot"') OR row_security_active('"StreamArchive"') OR row_security_active('"StreamIdentity"') THEN
+        RAISE EXCEPTION 'row security is in force on the service''s own tables' USING ERRCODE = 'SR001';
+    END IF;
     id := name;
     contract_id := name;
     SELECT s.* INTO live FROM stream_identity_rows(ARRAY[name], ARRAY[name]) s

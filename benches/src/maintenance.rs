@@ -160,7 +160,7 @@ async fn count_due(server: &Server, database: &str) -> Result<u64> {
 /// What `migrate` and each slice send.
 const LOOK_AT_HOST: &str = include_str!("../../src/store/sql/look_at_host.sql");
 
-const OWN_TABLES: [&str; 2] = ["StreamSnapshot", "StreamArchive"];
+const OWN_TABLES: &[&str] = &["StreamSnapshot", "StreamArchive"];
 
 /// A look at the catalogue of a host with 500 further tables, the middle one of 20.
 pub(crate) async fn host_look(server: &Server) -> Result<Duration> {
@@ -168,7 +168,9 @@ pub(crate) async fn host_look(server: &Server) -> Result<Duration> {
     data::create_large_schema(server, "look").await?;
     let client = data::connect(&server.url("look")).await?;
     // Not prepared: the service sends it so, and it is planned each time.
-    let look = async || client.query_typed(LOOK_AT_HOST, &[(&OWN_TABLES, Type::TEXT_ARRAY)]).await.map(drop).map_err(Into::into);
+    let look = async || {
+        client.query_typed(LOOK_AT_HOST, &[(&OWN_TABLES, Type::TEXT_ARRAY)]).await.map(drop).map_err(Into::into)
+    };
     let took = median_of_looks(look).await;
     drop(client);
     data::drop(server, "look").await?;

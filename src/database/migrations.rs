@@ -12,7 +12,9 @@ use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
 use crate::store::installation::{self, MIGRATION_TABLE};
 use crate::store::session::MigrationTransaction;
-use crate::store::{archive_columns, host, ledger, migration_lock, partitions, roles, stream_history, stream_identity};
+use crate::store::{
+    archive_columns, host, ledger, migration_lock, partitions, roles, server, stream_history, stream_identity,
+};
 
 embed_migrations!("migrations");
 
@@ -82,6 +84,7 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
 async fn apply(client: &mut Client) -> Result<(Vec<String>, Vec<String>)> {
     let transaction = migration_lock::begin(client).await?;
     let client = transaction.client();
+    server::check_writable(client).await?;
     archive_columns::check_host_tables(client).await?;
     let mut runner = migrations::runner();
     runner.set_migration_table_name(MIGRATION_TABLE);

@@ -14,6 +14,10 @@ pub(crate) struct HostFacts {
     pub(crate) references: Vec<Reference>,
     /// Publications that tell their subscribers of rows deleted from the log.
     pub(crate) publications: Vec<String>,
+    /// Whether the role may write the service's own tables and call its functions, as far as they are there.
+    pub(crate) may_maintain: bool,
+    /// Triggers of the host's on tables of the service's own.
+    pub(crate) own_triggers: Vec<OwnTrigger>,
     /// Tables of the service's own that row security is in force on.
     pub(crate) hidden_own: Vec<String>,
     /// Whether the role sees what other sessions do and how far replicas are.
@@ -150,6 +154,18 @@ pub(crate) struct HostTrigger {
     pub(crate) on_delete: bool,
     pub(crate) on_insert: bool,
     pub(crate) is_before: bool,
+}
+
+/// A trigger of the host's on a table of the service's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OwnTrigger {
+    pub(crate) name: String,
+    pub(crate) table: String,
+    /// Whether it fires before a row is written, and may alter it.
+    pub(crate) is_before: bool,
+    /// Whether the table holds archived logs, or says which logs are held, or what was archived.
+    pub(crate) is_of_archive: bool,
 }
 
 /// A rule of the host's.

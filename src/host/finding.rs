@@ -70,7 +70,8 @@ impl HostFinding {
     /// A table that looks like a second archive of the log.
     pub(crate) fn second_archive(table: &str) -> Self {
         if table.ends_with("\"StreamArchive_adopted\"") {
-            let message = format!("{table} has logs of the former service whose time cannot be: they are no part of the archive");
+            let message =
+                format!("{table} has logs of the former service whose time cannot be: they are no part of the archive");
             let cure = Some(format!(
                 "give them times that can be and insert them into \"EventLog\", then DROP TABLE {table};"
             ));
@@ -94,6 +95,19 @@ impl HostFinding {
         let message = format!("{rows} rows of \"Stream\" have no id: they get no snapshot");
         let cure = Some("give each row an id".into());
         Self::new("stream_without_id", FindingEffect::Warns, "Stream", message, cure)
+    }
+
+    /// Something keeps snapshots from being written, and raises no error.
+    pub(crate) fn snapshots_refused() -> Self {
+        let table = "\"StreamSnapshot\"";
+        let message = format!("a trigger or rule of {table} keeps snapshots from being written");
+        let cure = Some(format!("ALTER TABLE {table} DISABLE TRIGGER USER;"));
+        Self::new("trigger_refuses", FindingEffect::RefusesBoth, table, message, cure)
+    }
+
+    /// Row security is in force on a table of the service's own that a reader asked.
+    pub(crate) fn hidden_own() -> Self {
+        rows_hidden_own("\"StreamSnapshot\", \"StreamArchive\" or \"StreamIdentity\"", "ask `snapshots doctor`".into())
     }
 
     /// What keeps archived logs from going back to the log.
@@ -131,8 +145,7 @@ impl HostFinding {
         let object = format!("event trigger {}", facts.event_triggers.join(", "));
         let message = format!("{object} keeps the archive from getting the partition of a month");
         let disable = facts.event_triggers.iter().map(|trigger| format!("ALTER EVENT TRIGGER {trigger} DISABLE;"));
-        let cure =
-            format!("have it let the service's tables pass, or {}", disable.collect::<Vec<_>>().join(" "));
+        let cure = format!("have it let the service's tables pass, or {}", disable.collect::<Vec<_>>().join(" "));
         Self::new("event_trigger", FindingEffect::RefusesArchive, &object, message, Some(cure))
     }
 
@@ -338,14 +351,38 @@ fn of_columns(table: &HostTable, wanted: &[&str], effect: FindingEffect, found: 
 
 /// The service's own tables, which nobody else has rows in.
 fn of_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
+    if !facts.may_maintain {
+        let role = quote(&facts.role);
+        let message = format!("the role {role} may not write the service's own tables, or not call its functions");
+        let cure = Some(format!("GRANT snapshot_service_maintain TO {role};"));
+        found.push(HostFinding::new("grant_missing", FindingEffect::RefusesBoth, &facts.role, message, cure));
+    }
+    for trigger in &facts.own_triggers {
+        let object = format!("trigger {} of {}", trigger.name, trigger.table);
+        let (effect, message) = if trigger.is_before && trigger.is_of_archive {
+            (
+                FindingEffect::RefusesArchive,
+                format!("{object}, a table of the service's own, may alter or keep what is archived"),
+            )
+        } else {
+            (
+                FindingEffect::Warns,
+                format!("{object} fires on a table of the service's own; what it does is the host's"),
+            )
+        };
+        let cure = Some(format!("ALTER TABLE {} DISABLE TRIGGER {};", trigger.table, trigger.name));
+        found.push(HostFinding::new("own_trigger", effect, &object, message, cure));
+    }
     if facts.hidden_own.is_empty() {
         return;
     }
-    let tables = facts.hidden_own.join(", ");
-    let message = format!("row security is in force on the service's own tables {tables}");
     let disable = facts.hidden_own.iter().map(|table| format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;"));
-    let cure = Some(disable.collect::<Vec<_>>().join(" "));
-    found.push(HostFinding::new("rows_hidden", FindingEffect::RefusesBoth, &tables, message, cure));
+    found.push(rows_hidden_own(&facts.hidden_own.join(", "), disable.collect::<Vec<_>>().join(" ")));
+}
+
+fn rows_hidden_own(tables: &str, cure: String) -> HostFinding {
+    let message = format!("row security is in force on the service's own tables {tables}");
+    HostFinding::new("rows_hidden", FindingEffect::RefusesBoth, tables, message, Some(cure))
 }
 
 /// What is in the log's place.
@@ -376,7 +413,9 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
     of_kind(log, found);
     of_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, found);
     for schema in &log.closed_schemas {
-        let message = format!("the role may name nothing in the schema {schema}, which has the type of a column of {name}: archived logs cannot be restored");
+        let message = format!(
+            "the role may name nothing in the schema {schema}, which has the type of a column of {name}: archived logs cannot be restored"
+        );
         let cure = Some(format!("GRANT USAGE ON SCHEMA {schema} TO {};", quote(&facts.role)));
         found.push(HostFinding::new("grant_missing", FindingEffect::Warns, schema, message, cure));
     }

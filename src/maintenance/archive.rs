@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio::time::Instant;
+use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
@@ -11,7 +12,7 @@ use super::slice::Slice;
 use super::throttle::wait_while_busy;
 use super::vacuum::vacuum;
 use crate::error::{Error, Result, chain};
-use crate::host::{HostFacts, HostLimits, findings};
+use crate::host::{HostFacts, HostFinding, HostLimits, findings};
 use crate::model::{HeldBack, Month, Phase, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
@@ -58,7 +59,7 @@ struct Tally {
 pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let run = &slice.run;
     let host = look_at_host(slice).await?;
-    if let Some(stop) = prepare(slice).await? {
+    if let Some(stop) = prepare(slice, &host.1).await? {
         return Ok(Some(stop));
     }
     let archiving = Archiving::new(slice, host).await?;
@@ -94,13 +95,15 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     Ok(stopped)
 }
 
-/// Looks at the host before anything is done with its log, and refuses one that cannot be worked with.
+/// Looks at the host before anything is done with its log, and refuses one that cannot be worked with, or whose columns the archive
+/// cannot hold (domain rule 5).
 async fn look_at_host(slice: &Slice<'_>) -> Result<KnownHost> {
     let client = slice.pool.get().await?;
     let limits = slice.settings.limits();
     let version = session::read(&client, &limits, host::get_version(&**client)).await?;
     let facts = session::read(&client, &limits, host::look(&**client)).await?;
     check_host(&facts)?;
+    session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
     Ok((version, Arc::new(facts)))
 }
 
@@ -114,7 +117,7 @@ fn check_host(facts: &HostFacts) -> Result<()> {
 /// recorded: that one of them was never begun must not be overlooked because later ones are done.
 pub(super) async fn plan(slice: &Slice<'_>) -> Result<std::result::Result<Vec<Month>, StopReason>> {
     let host = look_at_host(slice).await?;
-    if let Some(stop) = prepare(slice).await? {
+    if let Some(stop) = prepare(slice, &host.1).await? {
         return Ok(Err(stop));
     }
     let archiving = Archiving::new(slice, host).await?;
@@ -145,9 +148,9 @@ pub(super) async fn archive_one(slice: &Slice<'_>, month: Month) -> Result<Optio
 }
 
 /// What comes before the first row: the guard on how many there are, and indexes that a slice before did not come to.
-async fn prepare(slice: &Slice<'_>) -> Result<Option<StopReason>> {
+async fn prepare(slice: &Slice<'_>, facts: &HostFacts) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
-    guard_rows(slice, &client).await?;
+    guard_rows(slice, &mut client, facts).await?;
     prepare_partitions(slice, &mut client).await
 }
 
@@ -194,20 +197,36 @@ async fn seal_adopted(slice: &Slice<'_>, client: &mut Client, month: Month) -> R
 }
 
 /// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
-async fn guard_rows(slice: &Slice<'_>, client: &Client) -> Result<()> {
+async fn guard_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFacts) -> Result<()> {
     let (run, limits) = (&slice.run, slice.settings.limits());
     let cutoff = run.cutoff.naive_utc();
     if run.rows_estimated.is_some() {
         return Ok(());
     }
     if let Some(max_rows) = slice.settings.max_archive_rows.filter(|_| !run.force) {
-        let count = event_log::are_more_due_than(client, cutoff, &slice.settings.keep_event_types, max_rows);
-        if slice.keep_lease_while(session::read(client, &slice.long_limits(), count)).await? {
+        let count = event_log::are_more_due_than(&*client, cutoff, &slice.settings.keep_event_types, max_rows);
+        // A quick look first. Many of them may be referenced, and stay.
+        if slice.keep_lease_while(session::read(&*client, &slice.long_limits(), count)).await?
+            && slice.keep_lease_while(count_due_rows(slice, client, facts)).await? > max_rows
+        {
             return Err(Error::TooManyRows { max_rows });
         }
     }
-    let estimate = session::read(client, &limits, event_log::estimate_due_rows(client, cutoff)).await?;
+    let estimate = session::read(&*client, &limits, event_log::estimate_due_rows(&*client, cutoff)).await?;
     slice.record(&Progress { rows_estimated: Some(estimate), ..Progress::default() }).await
+}
+
+/// How many rows the run would archive.
+async fn count_due_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFacts) -> Result<u64> {
+    let transaction = session::begin_read(client, &slice.long_limits(), IsolationLevel::RepeatableRead).await?;
+    let columns = MirroredColumns::load(&transaction).await?;
+    let adopted = partitions::list_adopted_partitions(&transaction).await?;
+    let cutoff = slice.run.cutoff.naive_utc();
+    let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
+    let due = Due { cutoff, has_hashes };
+    let rules = Rules { due, kept_types: &slice.settings.keep_event_types, adopted: &adopted };
+    let counted = remainder::count_due_rows(&transaction, facts, &columns, &rules).await?;
+    Ok(counted.months.iter().map(|month| month.rows).sum())
 }
 
 /// Builds what a partition lacks of its indexes, each in a transaction of its own, and brings its statistics up to date.
@@ -498,7 +517,8 @@ impl Archiving<'_> {
         loop {
             let make = async {
                 let transaction = session::begin(client, &limits).await?;
-                partitions::create_partition(&transaction, month).await?;
+                let created = partitions::create_partition(&transaction, month).await;
+                created.map_err(|error| self.refused_partition(error))?;
                 slice.commit_preparation(transaction, &Progress::default()).await
             };
             match make.await {
@@ -514,6 +534,18 @@ impl Archiving<'_> {
                 }
             }
         }
+    }
+
+    /// What the database said of a new partition: an event trigger of the host's that raised an error is told by its name.
+    fn refused_partition(&self, error: Error) -> Error {
+        let facts = self.facts();
+        let is_raised = matches!(&error, Error::Database(source)
+            if source.as_db_error().and_then(DbError::where_).is_some_and(|place| place.contains("function ")));
+        if facts.event_triggers.is_empty() || !is_raised {
+            return error;
+        }
+        warn!(run = %self.slice.run.id, cause = chain(&error), "snapshot maintenance: an event trigger raised an error");
+        Error::HostRefuses { finding: Box::new(HostFinding::event_trigger_refuses(&facts)) }
     }
 
     fn rules(&self) -> BatchRules<'_> {

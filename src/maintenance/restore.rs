@@ -8,9 +8,11 @@ use super::archive::{analyze, prepare_partitions};
 use super::slice::Slice;
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Result};
+use crate::host::HostFinding;
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Position};
+use crate::store::host;
 use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
 use crate::store::row_form::RowForm;
@@ -177,6 +179,9 @@ impl Restoring<'_> {
         let run = &self.slice.run;
         let transaction = session::begin(client, &self.slice.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
+        if let Some(finding) = HostFinding::of_restore(&host::look(&transaction).await?) {
+            return Err(Error::HostRefuses { finding: Box::new(finding) });
+        }
         // Under the lock and for each batch: a column that the host drops between two batches is not lost in silence.
         let columns = MirroredColumns::load(&transaction).await?;
         let form = RowForm::load(&transaction).await?;
@@ -203,7 +208,7 @@ impl Restoring<'_> {
         self.slice.commit(transaction, &made).await?;
         (self.rows, *progress) = (rows, next);
         debug!(run = %run.id, %month, rows = batch.moved, seen = batch.seen, "snapshot maintenance: restore batch");
-        if batch.conflicts > 0 {
+        if batch.conflicts > 0 && self.slice.may_log() {
             let such_as: Vec<_> = batch.conflict_details.iter().take(10).map(ToString::to_string).collect();
             warn!(
                 run = %run.id, conflicts = batch.conflicts, ?such_as,

@@ -11,7 +11,6 @@ use super::{Deadline, Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, findings};
 use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
-use crate::store::archive_columns::MirroredColumns;
 use crate::store::maintenance_runs::{self, NewRun, SliceEnd, Taken};
 use crate::store::snapshots::count_streams;
 use crate::store::{host, maintenance_pause, server, session};
@@ -337,14 +336,7 @@ async fn do_phases(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     if matches!(scope, Scope::Restore | Scope::Rollback) {
         return vacuum(slice).await.map(|()| None);
     }
-    check_columns(slice).await?;
     archive::archive(slice).await
-}
-
-/// Refuses to start while the archive cannot hold what `EventLog` has (domain rule 5).
-pub(super) async fn check_columns(slice: &Slice<'_>) -> Result<()> {
-    let client = slice.pool.get().await?;
-    session::read(&client, &slice.settings.limits(), MirroredColumns::load(&**client)).await.map(drop)
 }
 
 /// Refuses to archive before the month's snapshots are complete.

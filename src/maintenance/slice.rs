@@ -160,8 +160,8 @@ impl<'a> Slice<'a> {
         result
     }
 
-    /// Notes what refused the run among what it has met: a trigger is found out only by what it does.
-    async fn note(&self, finding: &HostFinding) -> Result<()> {
+    /// Notes a finding among what the run has met: a trigger is found out only by what it does.
+    pub(super) async fn note(&self, finding: &HostFinding) -> Result<()> {
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.settings.limits()).await?;
         add_host_findings(&transaction, self.run.id, std::slice::from_ref(finding)).await?;

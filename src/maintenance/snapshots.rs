@@ -50,6 +50,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
     drop(client);
     let mut sizes: Vec<_> = (0..slice.settings.workers.max(1)).map(|_| slice.batch_size_up_to(MAX_STREAMS)).collect();
     let mut is_again = false;
+    let (mut created, mut barren_rounds) = (0, 0);
     loop {
         let client = slice.pool.get().await?;
         if let Some(stop) = wait_while_busy(slice, &client).await? {
@@ -68,6 +69,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
                 Err(stop) => return Ok(Some(stop)),
             };
             seen += taken.seen;
+            created += taken.created;
             after = taken.last_stream.or(after);
             is_end = taken.is_end;
         }
@@ -82,8 +84,13 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
                 Completeness::Incomplete if seen > 0 => {}
                 // ... or before it.
                 Completeness::Incomplete => {
+                    barren_rounds = if created == 0 { barren_rounds + 1 } else { 0 };
+                    if barren_rounds > MAX_BARREN_ROUNDS {
+                        let finding = Box::new(HostFinding::snapshots_refused());
+                        return Err(Error::HostRefuses { finding });
+                    }
                     is_again = true;
-                    (after, streams) = (None, 0);
+                    (after, streams, created) = (None, 0, 0);
                     record_position(slice, streams, None).await?;
                 }
             }
@@ -176,6 +183,7 @@ struct PageOfStreams<'s> {
 /// How far a worker came with its page.
 struct Taken {
     seen: u64,
+    created: u64,
     /// `None` when there was no stream.
     last_stream: Option<String>,
     /// Whether no stream follows.
@@ -215,7 +223,7 @@ impl PageOfStreams<'_> {
     async fn take(self, slice: &Slice<'_>, source: &Source) -> Result<std::result::Result<Taken, StopReason>> {
         let Self { mut after, upto, size } = self;
         let mut client = slice.pool.get().await?;
-        let mut seen = 0;
+        let (mut seen, mut created) = (0, 0);
         let mut last_stream = None;
         // Most streams of a batch, while one that fails is looked for.
         let mut narrowed = u32::MAX;
@@ -249,12 +257,13 @@ impl PageOfStreams<'_> {
             narrowed = narrowed.saturating_mul(2);
             warn_of_unparsed(&slice.run, &batch);
             seen += batch.seen;
+            created += batch.created;
             last_stream = batch.last_stream.or(last_stream);
             match (&upto, &last_stream) {
                 (Some(upto), Some(last)) if full && last != upto => after = Some(last.clone()),
                 // A batch of fewer streams than the page may have does not end it.
                 (None, Some(last)) if full && is_narrow && seen < u64::from(size.rows()) => after = Some(last.clone()),
-                _ => return Ok(Ok(Taken { seen, last_stream, is_end: upto.is_none() && !full })),
+                _ => return Ok(Ok(Taken { seen, created, last_stream, is_end: upto.is_none() && !full })),
             }
             // A page of such rows takes long.
             if is_narrow && let Some(stop) = slice.stop() {
@@ -411,6 +420,9 @@ async fn take_what_can_be_had(
     Err(last)
 }
 
+/// How often all streams are gone through without a snapshot written while some have none: they may just have been added.
+const MAX_BARREN_ROUNDS: u32 = 2;
+
 /// Whether every stream has its snapshot and its ids are remembered.
 enum Completeness {
     Complete,
@@ -432,12 +444,17 @@ async fn is_complete(slice: &Slice<'_>, client: &Client, is_again: bool) -> Resu
         }
         counts => counts?,
     };
-    let StreamCounts { streams, without_snapshot, unremembered } = counts;
+    let StreamCounts { streams, without_id, without_snapshot, unremembered } = counts;
     if without_snapshot > 0 || (unremembered > 0 && !is_again) {
         return Ok(Completeness::Incomplete);
     }
     if unremembered > 0 {
         warn!(run = %run.id, streams = unremembered, "snapshot maintenance: ids of streams cannot be recorded as they are");
+    }
+    if without_id > 0 {
+        let finding = HostFinding::streams_without_id(without_id);
+        finding.log(Some(run.id));
+        slice.note(&finding).await?;
     }
     info!(run = %run.id, month = %run.snapshot_month, streams, "snapshot maintenance: snapshots are complete");
     let phase = (run.scope == Scope::Maintenance).then_some(Phase::Archive);

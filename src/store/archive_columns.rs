@@ -34,6 +34,8 @@ struct MirroredColumn {
     hot: String,
     /// The type that the archive is to have it with: the same, where that is PostgreSQL's own.
     wanted: String,
+    /// Whether its type in `EventLog` is the host's.
+    is_foreign: bool,
     /// Its collation there, as SQL writes it, when that is not the type's own.
     collation: Option<String>,
     /// Its type in the archive.
@@ -73,6 +75,11 @@ impl MirroredColumns {
     pub(super) fn list(&self, prefix: &str) -> String {
         let columns = self.0.iter().map(|column| format!("{prefix}{}", column.quoted));
         columns.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The values of a row of `EventLog` as the archive has them, in the same order.
+    pub(super) fn archived_values(&self) -> String {
+        self.0.iter().map(|column| column.archived_value("")).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether rows can be chained by hashes.
@@ -118,10 +125,12 @@ impl MirroredColumns {
     /// SQL that is true when the restored row `r` is the archived row `g`: what that never got may be anything.
     pub(super) fn is_restored(&self) -> String {
         let columns = self.0.iter().filter(|column| !column.is_generated);
-        let same = columns.map(|MirroredColumn { name, quoted, is_required, .. }| {
+        let same = columns.map(|column| {
+            let MirroredColumn { name, quoted, is_required, .. } = column;
+            let restored = column.text("r.");
             let filled =
                 if *is_required || name == EVENT_INDEX { format!("g.{quoted} IS NULL OR ") } else { String::new() };
-            format!("({filled}r.{quoted}::text IS NOT DISTINCT FROM g.{quoted}::text)")
+            format!("({filled}{restored} IS NOT DISTINCT FROM g.{quoted}::text)")
         });
         same.collect::<Vec<_>>().join(" AND ")
     }
@@ -158,17 +167,20 @@ impl MirroredColumns {
     /// The same in all columns but `ignored`. What the archived row never got does not count.
     fn equal(&self, ignored: &[&str]) -> String {
         let columns = self.0.iter().filter(|column| !ignored.contains(&column.name.as_str()));
-        let conditions = columns.map(|MirroredColumn { name, quoted, .. }| {
+        let conditions = columns.map(|column| {
+            let MirroredColumn { name, quoted, .. } = column;
+            let text = column.text("e.");
             let gap = if CARRIED_OVER.contains(&name.as_str()) { "false" } else { &format!("a.{quoted} IS NULL") };
-            format!("({gap} OR e.{quoted}::text IS NOT DISTINCT FROM a.{quoted}::text)")
+            format!("({gap} OR {text} IS NOT DISTINCT FROM a.{quoted}::text)")
         });
         conditions.collect::<Vec<_>>().join(" AND ")
     }
 
     /// SQL assignments that fill in what the archived copy `a` never got from `e`.
     pub(super) fn fill(&self) -> String {
-        let fill = |MirroredColumn { quoted, wanted, .. }: &MirroredColumn| {
-            format!("{quoted} = COALESCE(a.{quoted}, e.{quoted}::{wanted})")
+        let fill = |column: &MirroredColumn| {
+            let MirroredColumn { quoted, wanted, .. } = column;
+            format!("{quoted} = COALESCE(a.{quoted}, ({})::{wanted})", column.archived_value("e."))
         };
         self.join_not_carried(fill, ", ").unwrap_or_else(|| "id = a.id".into())
     }
@@ -187,6 +199,21 @@ impl MirroredColumns {
 }
 
 impl MirroredColumn {
+    /// SQL for its value in `EventLog` as text.
+    fn text(&self, prefix: &str) -> String {
+        let value = format!("{prefix}{}", self.quoted);
+        if self.is_foreign { write_out(&value) } else { format!("{value}::text") }
+    }
+
+    /// SQL for its value in `EventLog` as the archive has it.
+    fn archived_value(&self, prefix: &str) -> String {
+        match self.wanted.as_str() {
+            "text" if self.is_foreign => self.text(prefix),
+            "text[]" if self.is_foreign => format!("({})::text[]", self.text(prefix)),
+            _ => format!("{prefix}{}", self.quoted),
+        }
+    }
+
     fn difference(&self) -> Option<String> {
         let Self { name, quoted, wanted, .. } = self;
         if self.is_taken {
@@ -210,6 +237,7 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
             quoted: quote(row.try_get("name")?),
             hot: row.try_get("hot")?,
             wanted: row.try_get("wanted")?,
+            is_foreign: row.try_get("is_foreign")?,
             collation: row.try_get("collation")?,
             archived: row.try_get("archived")?,
             is_taken: row.try_get("is_taken")?,
@@ -219,6 +247,11 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
         })
     };
     rows.iter().map(parse).collect()
+}
+
+/// SQL for the text of a value of a host's type, as the type writes it: a cast to text may be the host's own, and say anything.
+pub(super) fn write_out(value: &str) -> String {
+    format!("CASE num_nulls({value}) WHEN 0 THEN format('%s', {value}) END")
 }
 
 /// A name as SQL writes it. One with braces has them escaped: statements are made by putting parts in the place of names in

@@ -1,6 +1,7 @@
 use tokio_postgres::error::SqlState;
 
 use crate::error::Error;
+use crate::host::HostFinding;
 
 impl From<tokio_postgres::Error> for Error {
     /// What PostgreSQL or the connection to it said, in the domain's terms.
@@ -22,6 +23,8 @@ impl From<tokio_postgres::Error> for Error {
             &SqlState::UNDEFINED_FUNCTION if is_raised_by(&error, "op_error") => Self::Database(error),
             &SqlState::UNDEFINED_FUNCTION => Self::NotMigrated(error.into()),
             &SqlState::INSUFFICIENT_PRIVILEGE => Self::NotPermitted(error.into()),
+            // Raised by stream_identity_look_up.
+            code if code.code() == "SR001" => Self::HostRefuses { finding: Box::new(HostFinding::hidden_own()) },
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnlyDatabase,
             &SqlState::ADMIN_SHUTDOWN
             | &SqlState::CRASH_SHUTDOWN

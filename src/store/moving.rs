@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote};
@@ -14,7 +15,7 @@ use super::ledger::{self, LedgerRange, Seal, SealKind};
 use super::partitions::{partition_month, partition_name};
 use super::row_form::RowForm;
 use super::statement::fill;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
 use crate::model::Month;
 
@@ -179,9 +180,16 @@ impl LockedLog<'_> {
             refused.code() == &SqlState::TRIGGERED_DATA_CHANGE_VIOLATION
                 || refused.where_().is_some_and(|place| place.contains("function "))
         });
+        let is_published = error.code().is_some_and(|code| {
+            [SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState::INVALID_COLUMN_REFERENCE].contains(code)
+        });
         let error: Error = error.into();
+        if is_published && !is_raised {
+            return Error::HostRefuses { finding: Box::new(HostFinding::publication_refuses(self.facts)) };
+        }
         if self.has_delete_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_))
         {
+            warn!(cause = chain(&error), "a trigger raised an error when logs were deleted");
             return Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, None)) };
         }
         error
@@ -315,6 +323,7 @@ pub(crate) async fn move_due_batch(
             ("using", &log.using()),
             ("partition", &partition_name(request.month)),
             ("columns", &log.columns.list("")),
+            ("values", &log.columns.archived_values()),
             ("returned", &log.columns.list("e.")),
             ("proof_columns", &hashed_columns),
             ("moved_ids", if log.has_delete_triggers() { "ARRAY(SELECT id FROM moved)" } else { "'{}'::text[]" }),
@@ -339,7 +348,7 @@ pub(crate) async fn move_due_batch(
         let finding = HostFinding::archive_refuses(&partition_name(request.month), deleted.abs_diff(moved));
         return Err(Error::HostRefuses { finding: Box::new(finding) });
     }
-    check_gone(client, log, &row.try_get("moved_ids")?).await?;
+    check_gone(client, log, &row.try_get::<_, Vec<String>>("moved_ids")?).await?;
     let last = position(&row)?;
     let mut mismatches = Mismatches::default();
     mismatches.add(request.month, &row)?;
@@ -356,12 +365,12 @@ pub(crate) async fn move_due_batch(
 }
 
 /// Checks that no trigger has put rows back that were deleted: they would be there twice.
-async fn check_gone(client: &impl GenericClient, log: &LockedLog<'_>, ids: &Vec<String>) -> Result<()> {
-    if ids.is_empty() {
+async fn check_gone(client: &impl GenericClient, log: &LockedLog<'_>, ids: &[String]) -> Result<()> {
+    if ids.is_empty() || !log.has_delete_triggers() {
         return Ok(());
     }
     let count = r#"SELECT count(*) AS rows FROM unnest($1) gone (id) JOIN "EventLog" e ON e.id = gone.id"#;
-    let row = client.query_typed_one(count, &[(ids, Type::TEXT_ARRAY)]).await?;
+    let row = client.query_typed_one(count, &[(&ids, Type::TEXT_ARRAY)]).await?;
     log.check_deleted(0, row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
 
@@ -523,6 +532,7 @@ pub(crate) async fn settle_twins(
     let dropped = client.execute_typed(drop, &agreeing.parameters()).await;
     settled.dropped = dropped.map_err(|error| log.refused(error))?;
     log.check_deleted(agreeing.ids.len() as u64, settled.dropped)?;
+    check_gone(client, log, &agreeing.ids).await?;
     Ok(settled)
 }
 
@@ -588,5 +598,8 @@ pub(crate) async fn settle_duplicates(
     let row = row.map_err(|error| log.refused(error))?;
     let dropped = row.try_get::<_, i64>("dropped")?.unsigned_abs();
     log.check_deleted(row.try_get::<_, i64>("same")?.unsigned_abs(), dropped)?;
-    Ok(Settled { dropped, conflicts: row.try_get("conflicts")?, mismatches: Mismatches::default() })
+    let conflicts: Vec<String> = row.try_get("conflicts")?;
+    let gone = moved.duplicates.ids.iter().filter(|id| !conflicts.contains(id)).cloned();
+    check_gone(client, log, &gone.collect::<Vec<_>>()).await?;
+    Ok(Settled { dropped, conflicts, mismatches: Mismatches::default() })
 }

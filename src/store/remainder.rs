@@ -86,7 +86,10 @@ pub(crate) async fn count_due_rows(
         let rows = row.try_get::<_, i64>("rows")?.unsigned_abs();
         let Some(reason) = reason(&row)? else {
             let month = row.try_get::<_, &str>("month")?.parse()?;
-            months.entry(month).or_default().insert(row.try_get::<_, Option<_>>("event_type")?.unwrap_or_default(), rows);
+            months
+                .entry(month)
+                .or_default()
+                .insert(row.try_get::<_, Option<_>>("event_type")?.unwrap_or_default(), rows);
             continue;
         };
         let group = HeldBack::new(reason, rows, row.try_get("ids")?, row.try_get("objects")?);

@@ -256,11 +256,7 @@ pub(crate) async fn restore_batch(
         if found.is_empty() && searches > 1 {
             // Each by itself is taken, and all at once are not.
             let by = [hooks.before, hooks.after].concat();
-            return if by.is_empty() {
-                Err(error.into())
-            } else {
-                Err(Error::RestoreRefused { rows: 0, by })
-            };
+            return if by.is_empty() { Err(error.into()) } else { Err(Error::RestoreRefused { rows: 0, by }) };
         }
         refused.extend(found);
     };

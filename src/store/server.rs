@@ -1,7 +1,7 @@
 use chrono::NaiveDateTime;
 use tokio_postgres::GenericClient;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What the server says of itself before a run starts.
 #[derive(Debug)]
@@ -32,6 +32,17 @@ pub(crate) async fn get_server_state(client: &impl GenericClient) -> Result<Serv
         role: row.try_get("role")?,
         sees_statistics: row.try_get("sees_statistics")?,
     })
+}
+
+/// Checks that this transaction may write.
+///
+/// # Errors
+///
+/// [`Error::ReadOnlyDatabase`].
+pub(crate) async fn check_writable(client: &impl GenericClient) -> Result<()> {
+    let sql = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS is_read_only";
+    let is_read_only = client.query_typed_one(sql, &[]).await?.try_get("is_read_only")?;
+    if is_read_only { Err(Error::ReadOnlyDatabase) } else { Ok(()) }
 }
 
 /// How busy the server and its replicas are.

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
-use super::archive_columns::quote;
+use super::archive_columns::{quote, write_out};
 use super::{host, page, stream_identity};
 use crate::error::{Error, Result};
 use crate::host::{HostTable, WireForm};
@@ -143,7 +143,9 @@ impl StreamForm {
 
     /// SQL for the text of a column, which the host may lack.
     fn text(&self, name: &str) -> String {
-        self.find(name).map_or_else(|| "NULL::text".into(), |column| format!("s.{}::text", quote(&column.name)))
+        let Some(column) = self.find(name) else { return "NULL::text".into() };
+        let value = format!("s.{}", quote(&column.name));
+        if column.data_type == "text" { value } else { write_out(&value) }
     }
 
     /// SQL for `total` per second of the duration, truncated (domain rule 3).
@@ -179,9 +181,12 @@ impl StreamForm {
         if self.find("streamId").is_none() {
             columns.push(r#"NULL::text AS "streamId""#.into());
         }
-        if self.find("createdAt").is_none() {
-            columns.push(r#"NULL::timestamp AS "createdAt""#.into());
-        }
+        // As stream_identity_rows has it.
+        let is_time = |column: &Column| ["timestamp", "date"].iter().any(|name| column.data_type.starts_with(name));
+        let created = match self.find("createdAt").filter(|column| is_time(column)) {
+            Some(_) => r#"page."createdAt"::timestamp"#,
+            None => "NULL::timestamp",
+        };
         let (logged, event_ids, log_is_filtered) = if reads_log {
             (
                 include_str!("sql/list_logged_ids.sql"),
@@ -193,6 +198,7 @@ impl StreamForm {
         };
         include_str!("sql/insert_snapshot_batch.sql")
             .replace("{distinct}", if self.is_unique { "" } else { "DISTINCT ON (s.id) " })
+            .replace("{created}", created)
             .replace("{logged}", logged)
             .replace("{sender}", &self.text("sender"))
             .replace("{receiver}", &self.text("receiver"))
@@ -347,6 +353,8 @@ pub(crate) async fn find_stream_after(
 #[derive(Debug)]
 pub(crate) struct StreamCounts {
     pub(crate) streams: u64,
+    /// Rows beside them that have no id, of which no snapshot is taken.
+    pub(crate) without_id: u64,
     /// Without a snapshot of the month, or with one to be retaken.
     pub(crate) without_snapshot: u64,
     /// Whose ids are not recorded as they are.
@@ -373,6 +381,7 @@ pub(crate) async fn count_streams(
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     Ok(StreamCounts {
         streams: number("streams")?,
+        without_id: number("without_id")?,
         without_snapshot: number("without_snapshot")?,
         unremembered: number("unremembered")?,
     })

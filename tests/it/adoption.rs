@@ -55,6 +55,30 @@ async fn tables_of_the_former_service_are_adopted_with_every_row() {
 }
 
 #[tokio::test]
+async fn what_the_former_service_left_with_impossible_times_stays_aside_and_is_in_no_ones_way() {
+    let database = served_by_the_former_service().await;
+    database
+        .execute(
+            r#"INSERT INTO "StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               SELECT 'odd' || number, 'create', '42', 'tx-odd' || number, 1, 'x', time
+               FROM unnest('{-infinity,infinity,0044-03-15 BC,10000-01-01}'::timestamp[]) WITH ORDINALITY t (time, number);
+               INSERT INTO "StreamSnapshot" (id, "streamId", sender, receiver, "tokenAddress", "amountPerSecond", "totalAmount", status, "snapshotMonth", "createdAt")
+               VALUES ('odd', 's1', 'a', 'b', 'c', 1, 2, 'PAUSED', '2026-01', 'infinity')"#,
+        )
+        .await;
+    let report = migrate(&database.pool).await.unwrap();
+    let aside = report.findings.iter().find(|found| found.code == "time_out_of_range").unwrap();
+    assert!(aside.object.contains("StreamArchive_adopted"), "{aside:?}");
+    assert_eq!(database.count(r#""StreamArchive_adopted""#).await, 4);
+    assert_eq!(database.count(r#""StreamArchive""#).await, 3);
+    let service = database.service();
+    let page = service.get_stream_snapshots(&stream("42"), &PageRequest::first()).await.unwrap();
+    assert_eq!(page.items.len(), 2);
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert!(run.complete);
+}
+
+#[tokio::test]
 async fn an_adopted_table_is_of_the_same_form_as_a_new_one() {
     let adopted = served_by_the_former_service().await;
     migrate(&adopted.pool).await.unwrap();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use snapshot_service::database::migrate;
 use snapshot_service::{
     ArchiveFilter, Boundary, Cursor, Deadline, PageRequest, Settings, StreamSnapshot, Trigger, VerificationRequest,
 };
@@ -342,6 +343,134 @@ async fn the_state_repeats_no_event_of_a_contract_id_that_the_stream_had_before(
     database.insert_event("late", "1", "2026-03-31 23:59:30").await;
     let state = read_state(&database, "2026-04-02T00:00:00Z").await;
     assert_eq!(state, (vec!["late".into()], Boundary::Exact));
+}
+
+#[tokio::test]
+async fn columns_of_a_stream_that_the_host_drops_or_renames_cost_nobody_the_snapshot_and_no_reader_an_answer() {
+    for change in [
+        r#"ALTER TABLE "Stream" DROP "createdAt""#,
+        r#"ALTER TABLE "Stream" RENAME "createdAt" TO created_at"#,
+        r#"ALTER TABLE "Stream" ALTER "createdAt" DROP DEFAULT, ALTER "createdAt" TYPE BIGINT USING 5"#,
+        r#"ALTER TABLE "Stream" ALTER "createdAt" DROP DEFAULT, ALTER "createdAt" TYPE TEXT USING 'some day'"#,
+        r#"ALTER TABLE "Stream" DROP "streamId""#,
+        r#"ALTER TABLE "Stream" RENAME "streamId" TO stream_id"#,
+        r#"ALTER TABLE "Stream" DROP sender, DROP receiver, DROP amount, DROP duration, DROP status, DROP "tokenAddress""#,
+        r#"CREATE TYPE state AS ENUM ('ACTIVE');
+           CREATE FUNCTION say(state) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT ''nothing''::text';
+           CREATE CAST (state AS text) WITH FUNCTION say(state) AS ASSIGNMENT;
+           ALTER TABLE "Stream" ALTER status DROP DEFAULT, ALTER status TYPE state USING 'ACTIVE'"#,
+    ] {
+        let database = with_streams(4).await;
+        database.insert_event("e1", "1", "2026-03-15 13:00:00").await;
+        database.service().hold_stream(&stream("s2"), "a case", "ann").await.unwrap();
+        migrate(&database.pool).await.unwrap();
+        database.execute(change).await;
+        migrate(&database.pool).await.unwrap();
+        assert_eq!(take_snapshots(&database).await, 4, "{change}");
+        let expected = if change.contains("DROP status") { None } else { Some("ACTIVE") };
+        assert_eq!(snapshot_of(&database, "s1").await.status.as_deref(), expected, "{change}");
+        database.service().hold_stream(&stream("s3"), "another", "ann").await.unwrap();
+        let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await;
+        assert!(run.unwrap().complete, "{change}");
+        // By what was recorded before, where "Stream" no longer says it.
+        let page =
+            database.service().get_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await;
+        assert_eq!(page.unwrap().items.len(), 1, "{change}");
+        assert_eq!(
+            read_state(&database, "2026-03-20T00:00:00Z").await,
+            (vec!["e1".into()], Boundary::Exact),
+            "{change}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_missing_column_that_nothing_goes_without_is_named() {
+    for (table, column, refuses_snapshots) in [
+        ("Stream", "id", true),
+        ("EventLog", "ledger", false),
+        ("EventLog", "streamId", false),
+        ("EventLog", "createdAt", false),
+    ] {
+        let database = with_streams(4).await;
+        database.execute(&format!(r#"ALTER TABLE "{table}" RENAME "{column}" TO other"#)).await;
+        let found = database.service().inspect_host().await.unwrap();
+        assert!(found.iter().any(|found| found.code == "column_missing" && found.object.contains(column)), "{found:?}");
+        let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await;
+        let error = run.unwrap_err();
+        assert!(error.code() == "host_refuses" && error.to_string().contains(column), "{error:?}");
+        let taken = database.count(r#""StreamSnapshot""#).await;
+        assert_eq!(taken, if refuses_snapshots { 0 } else { 4 }, "{table} {column}");
+    }
+}
+
+#[tokio::test]
+async fn readers_answer_with_what_the_log_has_whatever_the_host_dropped_or_added() {
+    let database = TestDatabase::of_host().await;
+    database.insert_stream("s1", Some("1"), "1000").await;
+    database.insert_event("e1", "1", "2026-03-15 13:00:00").await;
+    database.insert_event("e2", "1", "2026-03-15 13:01:00").await;
+    database
+        .execute(
+            r#"ALTER TABLE "EventLog" DROP sender, DROP metadata, DROP amount, DROP "ledgerClosedAt", ADD bytes_before INT DEFAULT 7,
+                   ADD n INT DEFAULT 8, ADD since TEXT DEFAULT 'x'"#,
+        )
+        .await;
+    migrate(&database.pool).await.unwrap();
+    let page =
+        database.service().get_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await;
+    let page = page.unwrap();
+    let event = serde_json::to_value(&page.items[0]).unwrap();
+    assert_eq!((page.items.len(), &event["sender"], &event["bytes_before"]), (2, &Value::Null, &json!(7)));
+}
+
+#[tokio::test]
+async fn streams_without_an_id_are_told_of_and_their_events_are_found_by_the_contract_id() {
+    let database = with_streams(4).await;
+    database.insert_event("e1", "3", "2026-03-15 13:00:00").await;
+    database
+        .execute(
+            r#"ALTER TABLE "Stream" DROP CONSTRAINT "Stream_pkey", ALTER id DROP NOT NULL;
+               UPDATE "Stream" SET id = NULL, "streamId" = "streamId" || '-x' WHERE id = 's3';
+               UPDATE "EventLog" SET "streamId" = '3-x'"#,
+        )
+        .await;
+    let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert!(run.complete && run.findings.iter().any(|found| found.code == "stream_without_id"), "{run:?}");
+    let page =
+        database.service().get_stream_events(&stream("3-x"), &ArchiveFilter::default(), &PageRequest::first()).await;
+    assert_eq!(page.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_a_trigger_swallows_ends_the_run_with_an_error_and_the_others_are_taken() {
+    let database = with_streams(4).await;
+    database
+        .execute(
+            r#"CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
+                   BEGIN IF NEW."streamId" = 's3' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+               CREATE TRIGGER swallow BEFORE INSERT ON "StreamSnapshot" FOR EACH ROW EXECUTE FUNCTION swallow()"#,
+        )
+        .await;
+    let service = database.service_with_batches_of(3);
+    let error = service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap_err();
+    assert!(error.code() == "host_refuses" && error.to_string().contains("StreamSnapshot"), "{error:?}");
+    assert_eq!(database.count(r#""StreamSnapshot""#).await, 3);
+}
+
+#[tokio::test]
+async fn a_materialized_view_that_was_never_filled_is_named() {
+    let database = with_streams(4).await;
+    database
+        .execute(
+            r#"ALTER TABLE "Stream" RENAME TO base; CREATE MATERIALIZED VIEW "Stream" AS SELECT * FROM base WITH NO DATA"#,
+        )
+        .await;
+    let service = database.service();
+    let error = service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap_err();
+    assert!(error.code() == "host_refuses" && error.to_string().contains("REFRESH MATERIALIZED VIEW"), "{error:?}");
+    database.execute(r#"REFRESH MATERIALIZED VIEW "Stream""#).await;
+    assert_eq!(take_snapshots(&database).await, 4);
 }
 
 #[tokio::test]

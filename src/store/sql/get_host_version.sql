@@ -6,6 +6,9 @@ WITH RECURSIVE tree (oid) AS (
     UNION ALL
     SELECT to_regclass('"Stream"')::oid
     UNION ALL
+    -- These hold rows back, and this gets them: nothing of the host's may be in between.
+    SELECT to_regclass(quote_ident(name))::oid FROM unnest('{LegalHold,RestoredLog,StreamArchive}'::text[]) name
+    UNION ALL
     SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
 )
 SELECT md5(string_agg(definition, ' ' ORDER BY definition)) AS version

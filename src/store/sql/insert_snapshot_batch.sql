@@ -38,7 +38,7 @@ unrecorded AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT true AS yes FROM "StreamIdentity" k
         WHERE k.id = page.id COLLATE "default" AND k."isLast" AND k."streamId" = page."streamId"
-          AND k."rowCreatedAt" IS NOT DISTINCT FROM page."createdAt"::timestamp
+          AND k."rowCreatedAt" IS NOT DISTINCT FROM {created}
         LIMIT 1
     ) known ON true
     WHERE page."streamId" IS NOT NULL AND known.yes IS NULL

@@ -3,7 +3,7 @@
 -- column is text in the archive, or an array of text. So is a column that names an object of the host's, such as a regclass:
 -- its text changes with the object's name. Three columns that the engine computes with have the type that a
 -- domain is made of. The same rule is in the migration that makes the archive.
--- Columns: name, hot (its type in "EventLog", of any length), wanted (the archive's), collation
+-- Columns: name, hot (its type in "EventLog", of any length), wanted (the archive's), is_foreign (whether hot is a type of the host's), collation
 -- (NULL when the type's own, or the host's), archived (NULL when the archive lacks the column), is_taken (whether the archive
 -- has a column of this name for itself), is_required, is_generated, default_value (as SQL; NULL for none).
 SELECT
@@ -18,6 +18,7 @@ SELECT
         WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN 'text[]'
         ELSE 'text'
     END AS wanted,
+    t.typnamespace <> 'pg_catalog'::regnamespace AS is_foreign,
     c.oid::regcollation::text AS collation,
     format_type(a.atttypid, a.atttypmod) AS archived,
     e.attname = 'archivedAt' AS is_taken,

@@ -34,6 +34,12 @@ reference AS MATERIALIZED (
     JOIN pg_class r ON r.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = r.relnamespace
 ),
+-- The service's own tables, with the partitions of the archive.
+own AS MATERIALIZED (
+    SELECT c.* FROM pg_class c WHERE c.relname = ANY ($1) AND c.relnamespace = quote_ident(current_schema)::regnamespace
+    UNION ALL
+    SELECT c.* FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('"StreamArchive"')
+),
 -- What publishes one of these publishes the log.
 published AS (
     SELECT oid, relnamespace FROM member, host WHERE root = host.log
@@ -272,14 +278,26 @@ SELECT json_build_object(
     ),
     -- Whatever a policy of the host's says: nobody else has rows in these.
     'hiddenOwn', ARRAY(
-        SELECT c.oid::regclass::text
-        FROM pg_class c
-        WHERE c.relrowsecurity AND c.relnamespace = quote_ident(current_schema)::regnamespace
-          AND (c.relname = ANY ($1) OR EXISTS (
-              SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhparent = to_regclass('"StreamArchive"')
-          ))
-          AND row_security_active(c.oid)
-        ORDER BY 1
+        SELECT c.oid::regclass::text FROM own c WHERE c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1
+    ),
+    'ownTriggers', ARRAY(
+        SELECT json_build_object(
+            'name', quote_ident(t.tgname),
+            'table', t.tgrelid::regclass::text,
+            'isBefore', t.tgtype & 2 <> 0,
+            'isOfArchive', c.relname ~ '^(StreamArchive|ArchiveSeal|ArchiveRemoval|ArchiveMonth|RestoredLog|LegalHold)'
+        )
+        FROM own c JOIN pg_trigger t ON t.tgrelid = c.oid
+        WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+          AND NOT EXISTS (SELECT FROM pg_trigger p JOIN own o ON o.oid = p.tgrelid WHERE p.oid = t.tgparentid)
+        ORDER BY t.tgname, t.tgrelid
+    ),
+    'mayMaintain', NOT EXISTS (
+        SELECT FROM own c WHERE c.relname = 'MaintenanceRun' AND NOT has_table_privilege(c.oid, 'INSERT')
+    ) AND NOT EXISTS (
+        SELECT FROM pg_proc p
+        WHERE p.proname = 'stream_archive_create_partition' AND p.pronamespace = quote_ident(current_schema)::regnamespace
+          AND NOT has_function_privilege(p.oid, 'EXECUTE')
     ),
     'seesStatistics', pg_has_role('pg_read_all_stats', 'USAGE'),
     'goneStandbys', ARRAY(

@@ -32,7 +32,7 @@ moved AS (
 ),
 archived AS (
     INSERT INTO {partition} ({columns}, "archivedAt")
-    SELECT {columns}, $10 FROM moved
+    SELECT {values}, $10 FROM moved
     RETURNING {proof_columns}
 ),
 {proof}

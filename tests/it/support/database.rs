@@ -150,7 +150,8 @@ impl TestDatabase {
 
     /// Remembers every event there is, for [`TestDatabase::assert_nothing_lost_or_doubled`].
     pub(crate) async fn remember_events(&self) {
-        self.execute(r#"CREATE TABLE remembered AS SELECT id, row_to_json(e.*)::text AS event FROM "EventLog" e"#).await;
+        self.execute(r#"CREATE TABLE remembered AS SELECT id, row_to_json(e.*)::text AS event FROM "EventLog" e"#)
+            .await;
     }
 
     /// `SELECT id, event` from both tables: each row as the text that it had in `EventLog`.

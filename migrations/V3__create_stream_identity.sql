@@ -19,12 +19,10 @@ CREATE TABLE IF NOT EXISTS "StreamIdentity" (
 CREATE INDEX IF NOT EXISTS "StreamIdentity_id_idx" ON "StreamIdentity" (id);
 CREATE INDEX IF NOT EXISTS "StreamIdentity_streamId_idx" ON "StreamIdentity" ("streamId");
 
--- The functions below name the host's table in their bodies only, which are strings: nothing depends on it. Its columns are
--- qualified: the host may have one of a variable's name. Casts to timestamp take a time with a zone as UTC.
+-- The functions below name the host's table in their bodies only, which are strings: nothing depends on it.
 
 -- The rows of "Stream" that have one of these ids, of the one kind or the other.
--- A column that the host has dropped is NULL: an unqualified name means the column of "Stream" where that has one, else that of
--- absent. Of a type that is no time "createdAt" says nothing.
+-- A column that the host has dropped is that of absent. Of a type that is no time "createdAt" says nothing.
 CREATE OR REPLACE FUNCTION stream_identity_rows(row_ids text[], contracts text[])
 RETURNS TABLE (id text, contract text, created timestamp)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
@@ -34,7 +32,7 @@ BEGIN
     SELECT
         s.id::text COLLATE "default",
         s.contract::text COLLATE "default",
-        CASE WHEN pg_typeof(s.created) IN ('timestamp'::regtype, 'timestamptz'::regtype, 'date'::regtype) THEN s.created::text::timestamp END
+        CASE WHEN pg_typeof(s.created)::text ~ '^(timestamp|date)' THEN s.created::text::timestamp END
     FROM (SELECT NULL::text AS "streamId", NULL::timestamp AS "createdAt") absent
     CROSS JOIN LATERAL (
         SELECT s.id, "streamId" AS contract, "createdAt" AS created FROM "Stream" s WHERE s.id = ANY (row_ids)
@@ -46,8 +44,7 @@ $$;
 
 -- Which recorded stream a row of "Stream" is; NULL when it is a new one.
 -- A row is known by its Stream.id, unless it is newer than the recorded row of that id: then the id was given to another row.
--- A row under a new Stream.id is the stream indexed again when it has the contract id that the stream had last, and the row
--- that had it is gone. Otherwise the contract id was taken over.
+-- One under a new Stream.id is the stream indexed again if it has the stream's last contract id, and the row that had it is gone.
 CREATE OR REPLACE FUNCTION stream_identity_of(row_id text, contract text, created timestamp) RETURNS bigint
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
 #variable_conflict use_variable
@@ -80,8 +77,7 @@ END
 $$;
 
 -- From when on an id names the stream that took it over: from its row's "createdAt", but not while the first owner is known to
--- have had it. That one had it at least since first_from, and where a snapshot under one of first_ids has the contract id
--- first_contract. (A snapshot that was adopted without a state may have.)
+-- have had it: since first_from, and where a snapshot under one of first_ids has (or may have) the contract id first_contract.
 CREATE OR REPLACE FUNCTION stream_identity_turn(
     first_ids text[], first_contract text, first_from timestamp, created timestamp
 ) RETURNS timestamp
@@ -112,8 +108,7 @@ BEGIN
 END
 $$;
 
--- Records the pairs of ids that the rows of "Stream" with these ids have now. What is recorded already is not written.
--- Several may do it at once: the lock lets each see what the one before it has recorded.
+-- Records the ids that these rows of "Stream" have now. The lock lets each caller see what the one before it has recorded.
 CREATE OR REPLACE FUNCTION stream_identity_observe(row_ids text[]) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
 #variable_conflict use_variable
@@ -198,10 +193,9 @@ END
 $$;
 
 -- The stream that is called `name`, by either kind of id, with all that it was and is called: by what is recorded, and by rows
--- of "Stream" that nobody has recorded yet, as if they had been. In this order: a row by its Stream.id, a row by its contract
--- id, what is recorded of rows that are gone. A name that nothing has stands for both ids of a stream.
--- id and contract_id are those that the stream has, or had last; names are all, of both kinds. Each Stream.id and each contract id
--- comes with the time (UTC) from which and until which it names this stream, NULL for always; one may come twice.
+-- of "Stream" that are not recorded yet, as if they were. A name that nothing has stands for both ids of a stream.
+-- id and contract_id are those that the stream has, or had last; names are all, of both kinds. Each id comes with the time (UTC)
+-- from which and until which it names this stream, NULL for always; one may come twice.
 CREATE OR REPLACE FUNCTION stream_identity_look_up(
     name text,
     OUT id text, OUT contract_id text, OUT names text[],
@@ -307,7 +301,7 @@ BEGIN
         ids_from := ARRAY[NULL::timestamp];
         ids_until := ids_from;
     END IF;
-    -- Of a row that has no contract id yet its Stream.id stands for that, too, unless that is another stream's contract id.
+    -- Without a contract id its Stream.id stands for that, too, unless another stream has that.
     IF contract_ids = '{}'
         AND NOT EXISTS (SELECT FROM stream_identity_rows('{}', ARRAY[contract_id]))
         AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k."streamId" = contract_id)

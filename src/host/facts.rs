@@ -162,9 +162,7 @@ pub(crate) struct HostTrigger {
 pub(crate) struct OwnTrigger {
     pub(crate) name: String,
     pub(crate) table: String,
-    /// Whether it fires before a row is written, and may alter it.
-    pub(crate) is_before: bool,
-    /// Whether the table holds archived logs, or says which logs are held, or what was archived.
+    /// Whether the table holds archived logs.
     pub(crate) is_of_archive: bool,
 }
 

@@ -105,6 +105,15 @@ impl HostFinding {
         Self::new("trigger_refuses", FindingEffect::RefusesBoth, table, message, cure)
     }
 
+    /// Something keeps restored logs from being recorded as such: the next run would archive them again.
+    pub(crate) fn restored_logs_refused(rows: u64) -> Self {
+        let table = "\"RestoredLog\"";
+        let message =
+            format!("a trigger or rule of {table} keeps {rows} logs of one batch from being recorded as restored");
+        let cure = Some(format!("ALTER TABLE {table} DISABLE TRIGGER USER;"));
+        Self::new("trigger_refuses", FindingEffect::RefusesArchive, table, message, cure)
+    }
+
     /// Row security is in force on a table of the service's own that a reader asked.
     pub(crate) fn hidden_own() -> Self {
         rows_hidden_own("\"StreamSnapshot\", \"StreamArchive\" or \"StreamIdentity\"", "ask `snapshots doctor`".into())
@@ -204,6 +213,14 @@ impl HostFinding {
             _ => Some(format!("mend the one that refuses, or disable it: {}", disable.join(" or "))),
         };
         Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, cure)
+    }
+
+    /// A trigger altered `rows` logs of one batch on their way into `partition` of the archive.
+    pub(crate) fn archive_alters(partition: &str, rows: u64) -> Self {
+        let message =
+            format!("a trigger of {partition} altered {rows} logs of one batch on their way into the archive");
+        let cure = Some(format!("ALTER TABLE {partition} DISABLE TRIGGER USER;"));
+        Self::new("trigger_refuses", FindingEffect::RefusesArchive, partition, message, cure)
     }
 
     /// Something kept `rows` logs of one batch from entering `partition` of the archive.
@@ -359,19 +376,9 @@ fn of_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
     }
     for trigger in &facts.own_triggers {
         let object = format!("trigger {} of {}", trigger.name, trigger.table);
-        let (effect, message) = if trigger.is_before && trigger.is_of_archive {
-            (
-                FindingEffect::RefusesArchive,
-                format!("{object}, a table of the service's own, may alter or keep what is archived"),
-            )
-        } else {
-            (
-                FindingEffect::Warns,
-                format!("{object} fires on a table of the service's own; what it does is the host's"),
-            )
-        };
+        let message = format!("{object} fires on a table of the service's own; nothing there is to be altered");
         let cure = Some(format!("ALTER TABLE {} DISABLE TRIGGER {};", trigger.table, trigger.name));
-        found.push(HostFinding::new("own_trigger", effect, &object, message, cure));
+        found.push(HostFinding::new("own_trigger", FindingEffect::Warns, &object, message, cure));
     }
     if facts.hidden_own.is_empty() {
         return;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::{Client, GenericClient, IsolationLevel};
 use tracing::{debug, info, warn};
 
 use super::archive::{analyze, prepare_partitions};
@@ -34,6 +34,8 @@ struct Restoring<'a> {
 /// before all were moved.
 pub(super) async fn restore(slice: &Slice<'_>) -> Result<Option<StopReason>> {
     let mut client = slice.pool.get().await?;
+    // Before the first lock: not everything that may be in the log's place can be locked.
+    session::read(&client, &slice.settings.limits(), check_host(&**client)).await?;
     if let Some(stop) = prepare_partitions(slice, &mut client).await? {
         return Ok(Some(stop));
     }
@@ -179,9 +181,7 @@ impl Restoring<'_> {
         let run = &self.slice.run;
         let transaction = session::begin(client, &self.slice.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
-        if let Some(finding) = HostFinding::of_restore(&host::look(&transaction).await?) {
-            return Err(Error::HostRefuses { finding: Box::new(finding) });
-        }
+        check_host(&transaction).await?;
         // Under the lock and for each batch: a column that the host drops between two batches is not lost in silence.
         let columns = MirroredColumns::load(&transaction).await?;
         let form = RowForm::load(&transaction).await?;
@@ -217,6 +217,12 @@ impl Restoring<'_> {
         }
         Ok(batch)
     }
+}
+
+/// Refuses to restore into a log that cannot be worked with, naming the object and the cure (domain rule 10).
+async fn check_host(client: &impl GenericClient) -> Result<()> {
+    let refusal = HostFinding::of_restore(&host::look(client).await?);
+    refusal.map_or(Ok(()), |finding| Err(Error::HostRefuses { finding: Box::new(finding) }))
 }
 
 /// How far a month is after a batch.

@@ -254,6 +254,10 @@ fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
         Some(forms) => serde_json::from_str(forms).map_err(Error::Serialize)?,
         None => BTreeMap::new(),
     };
+    let is_archived = row.try_get::<_, Option<NaiveDateTime>>("archivedAt")?.is_some();
+    if let Some(name) = ARCHIVED_COLUMNS.iter().find(|name| is_archived && !values.contains_key(**name)) {
+        return Err(unreadable(&format!("the column {name} does not exist")));
+    }
     let stream_id = take(&mut values, "streamId").unwrap_or_default();
     let mut event = LoggedEvent {
         id: row.try_get("id")?,
@@ -282,6 +286,10 @@ fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
     }
     Ok((stream_identity::parse_names(row)?, event))
 }
+
+/// Columns that the archive always has.
+const ARCHIVED_COLUMNS: [&str; 9] =
+    ["streamId", "eventType", "txHash", "ledger", "ledgerClosedAt", "sender", "receiver", "amount", "metadata"];
 
 /// The text of a column, which the host may have dropped, or not have yet.
 fn take(values: &mut Values<'_>, name: &str) -> Option<String> {

@@ -173,6 +173,15 @@ impl LockedLog<'_> {
         self.facts.log.iter().flat_map(|log| &log.triggers).any(|trigger| trigger.on_delete)
     }
 
+    /// Whether triggers of the host's fire when rows enter the archive.
+    fn has_archive_triggers(&self) -> bool {
+        self.facts.own_triggers.iter().any(|trigger| trigger.is_of_archive)
+    }
+
+    fn has_triggers(&self) -> bool {
+        self.has_delete_triggers() || self.has_archive_triggers()
+    }
+
     /// What the database said of a deletion: a trigger of the host's that raised an error is told by its name.
     fn refused(&self, error: tokio_postgres::Error) -> Error {
         let is_raised = error.as_db_error().is_some_and(|refused| {
@@ -311,6 +320,11 @@ pub(crate) async fn move_due_batch(
         is_free.into()
     };
     let carried: Vec<_> = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
+    let digests = if log.has_archive_triggers() {
+        format!("ARRAY(SELECT md5(ROW({})::text) FROM moved)", log.columns.archived_values())
+    } else {
+        "'{}'::text[]".into()
+    };
     let statement = fill(
         include_str!("sql/move_due_batch.sql"),
         &[
@@ -326,7 +340,8 @@ pub(crate) async fn move_due_batch(
             ("values", &log.columns.archived_values()),
             ("returned", &log.columns.list("e.")),
             ("proof_columns", &hashed_columns),
-            ("moved_ids", if log.has_delete_triggers() { "ARRAY(SELECT id FROM moved)" } else { "'{}'::text[]" }),
+            ("moved_ids", if log.has_triggers() { "ARRAY(SELECT id FROM moved)" } else { "'{}'::text[]" }),
+            ("moved_digests", &digests),
             ("mismatches", &request.mismatches()),
             ("proof", &proof),
         ],
@@ -348,7 +363,9 @@ pub(crate) async fn move_due_batch(
         let finding = HostFinding::archive_refuses(&partition_name(request.month), deleted.abs_diff(moved));
         return Err(Error::HostRefuses { finding: Box::new(finding) });
     }
-    check_gone(client, log, &row.try_get::<_, Vec<String>>("moved_ids")?).await?;
+    let moved_ids: Vec<String> = row.try_get("moved_ids")?;
+    check_gone(client, log, &moved_ids).await?;
+    check_unaltered(client, log, request.month, &moved_ids, &row.try_get("moved_digests")?).await?;
     let last = position(&row)?;
     let mut mismatches = Mismatches::default();
     mismatches.add(request.month, &row)?;
@@ -372,6 +389,29 @@ async fn check_gone(client: &impl GenericClient, log: &LockedLog<'_>, ids: &[Str
     let count = r#"SELECT count(*) AS rows FROM unnest($1) gone (id) JOIN "EventLog" e ON e.id = gone.id"#;
     let row = client.query_typed_one(count, &[(&ids, Type::TEXT_ARRAY)]).await?;
     log.check_deleted(0, row.try_get::<_, i64>("rows")?.unsigned_abs())
+}
+
+/// Checks that no trigger of the archive has altered rows: they are to be there as they were.
+async fn check_unaltered(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    month: Month,
+    ids: &Vec<String>,
+    digests: &Vec<String>,
+) -> Result<()> {
+    if digests.is_empty() {
+        return Ok(());
+    }
+    let (partition, columns) = (partition_name(month), log.columns.list("a."));
+    let count = format!(
+        "SELECT count(*) AS rows FROM unnest($1, $2) moved (id, digest) LEFT JOIN {partition} a ON a.id = moved.id \
+         WHERE md5(ROW({columns})::text) IS DISTINCT FROM moved.digest"
+    );
+    let row = client.query_typed_one(&count, &[(ids, Type::TEXT_ARRAY), (digests, Type::TEXT_ARRAY)]).await?;
+    match row.try_get::<_, i64>("rows")?.unsigned_abs() {
+        0 => Ok(()),
+        rows => Err(Error::HostRefuses { finding: Box::new(HostFinding::archive_alters(&partition, rows)) }),
+    }
 }
 
 /// Checks that no stream that is held now has lost rows to the batch: a held stream may have been given another contract-level id

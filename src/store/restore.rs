@@ -14,6 +14,7 @@ use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
 use super::stream_identity::has_contract_id;
 use crate::error::{Error, Result};
+use crate::host::HostFinding;
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
 
 /// SQL that is true when the archived row `a` matches what is restored: $1 contract ids, $2 from, $3 to, $4 run, each NULL for
@@ -270,6 +271,11 @@ pub(crate) async fn restore_batch(
         let by = if hooks.before.is_empty() { hooks.after } else { hooks.before };
         return Err(Error::RestoreRefused { rows: removed.abs_diff(batch.moved), by });
     }
+    let kept = row.try_get::<_, i64>("kept")?.unsigned_abs();
+    if kept != removed {
+        let finding = Box::new(HostFinding::restored_logs_refused(removed.abs_diff(kept)));
+        return Err(Error::HostRefuses { finding });
+    }
     if !hooks.after.is_empty() {
         let altered = count_altered(client, columns, &row).await?;
         if altered > 0 {
@@ -326,9 +332,9 @@ impl Statement<'_> {
         };
         let held = if request.hold {
             r#"INSERT INTO "RestoredLog" AS r (id, "streamId", "runId") SELECT id, "streamId", $11 FROM gone
-               ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId", "runId" = EXCLUDED."runId""#
+               ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId", "runId" = EXCLUDED."runId" RETURNING id"#
         } else {
-            "SELECT"
+            "SELECT id FROM gone"
         };
         let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
         self.fill(include_str!("sql/restore_batch.sql"))

@@ -452,23 +452,33 @@ async fn row_security_on_the_services_own_tables_is_refused_by_name_and_no_hold_
 }
 
 #[tokio::test]
-async fn a_trigger_on_a_table_of_the_services_own_that_may_alter_or_keep_what_is_archived_is_named() {
-    for (body, table) in [
-        ("NEW.sender := 'x'; RETURN NEW;", "StreamArchive"),
-        ("RETURN NULL;", "RestoredLog"),
-        (r#"NEW."updatedAt" := now(); RETURN NEW;"#, "ArchiveSeal"),
+async fn a_trigger_that_alters_or_keeps_what_is_archived_is_named_and_the_batch_undone() {
+    for (trigger, body) in [
+        (r#"BEFORE INSERT ON "StreamArchive" FOR EACH ROW"#, "NEW.sender := 'x'; RETURN NEW;"),
+        (
+            r#"AFTER INSERT ON "StreamArchive" FOR EACH ROW"#,
+            r#"UPDATE "StreamArchive" SET sender = 'x' WHERE id = NEW.id; RETURN NULL;"#,
+        ),
+        (
+            r#"AFTER INSERT ON "StreamArchive_2026_01" FOR EACH ROW"#,
+            r#"DELETE FROM "StreamArchive" WHERE id = NEW.id; RETURN NULL;"#,
+        ),
+        (r#"BEFORE INSERT ON "StreamArchive_2026_01" FOR EACH ROW"#, "RETURN NULL;"),
     ] {
         let database = filled().await;
         database
             .execute(&format!(
-                r#"CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
-                   CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON "{table}" FOR EACH ROW EXECUTE FUNCTION touch()"#
+                r#"SELECT stream_archive_create_partition('2026-01-01');
+                   CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
+                   CREATE TRIGGER touch {trigger} EXECUTE FUNCTION touch()"#
             ))
             .await;
+        let found = database.service().inspect_host().await.unwrap();
+        assert!(found.iter().any(|found| found.code == "own_trigger" && found.object.contains("touch")), "{found:?}");
         let error = maintain(&database).await.unwrap_err();
-        assert_eq!(error.code(), "host_refuses", "{table}: {error:?}");
-        assert!(error.to_string().contains("trigger touch of \"") && error.to_string().contains(table), "{error}");
-        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40, "{table}");
+        assert_eq!(error.code(), "host_refuses", "{trigger}: {error:?}");
+        assert!(error.to_string().contains("a trigger of \"StreamArchive_202"), "{error}");
+        assert_eq!(database.count(r#""StreamSnapshot""#).await, 40, "{trigger}");
         database.assert_nothing_lost_or_doubled().await;
     }
 }

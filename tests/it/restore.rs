@@ -449,6 +449,20 @@ async fn a_restore_into_what_is_no_table_is_refused_by_name_before_a_log_leaves_
 }
 
 #[tokio::test]
+async fn a_restored_log_that_is_not_recorded_as_such_does_not_leave_the_archive() {
+    let database = with_archive(60).await;
+    database
+        .execute(
+            r#"CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+               CREATE TRIGGER swallow BEFORE INSERT ON "RestoredLog" FOR EACH ROW EXECUTE FUNCTION swallow()"#,
+        )
+        .await;
+    let error = database.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    assert!(error.code() == "host_refuses" && error.to_string().contains("RestoredLog"), "{error:?}");
+    assert_eq!(database.count(r#""StreamArchive""#).await, 60);
+}
+
+#[tokio::test]
 async fn a_restore_under_row_security_without_a_policy_for_insertions_is_refused_as_archiving_is() {
     let database = with_archive(60).await;
     database

@@ -284,8 +284,7 @@ SELECT json_build_object(
         SELECT json_build_object(
             'name', quote_ident(t.tgname),
             'table', t.tgrelid::regclass::text,
-            'isBefore', t.tgtype & 2 <> 0,
-            'isOfArchive', c.relname ~ '^(StreamArchive|ArchiveSeal|ArchiveRemoval|ArchiveMonth|RestoredLog|LegalHold)'
+            'isOfArchive', c.relname ~ '^StreamArchive'
         )
         FROM own c JOIN pg_trigger t ON t.tgrelid = c.oid
         WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')

@@ -7,7 +7,7 @@
 -- statement, so it cannot be moved either.
 -- $1 to $9 as due_rows.sql has them, $10 "archivedAt" of the rows, $11 ids of rows that are referenced; $12 and so on: the ledger's
 -- entry.
--- One row: seen, leaving (rows that were to be deleted), deleted, moved, moved_ids (where triggers fire), twin_ids and twin_times, duplicate_ids and
+-- One row: seen, leaving (rows that were to be deleted), deleted, moved, moved_ids (where triggers fire), moved_digests (where they may alter what is archived), twin_ids and twin_times, duplicate_ids and
 -- duplicate_times, hash_mismatches, mismatches (some of them: id, entryHash, computedHash), last_created_at and last_id (NULL
 -- when no row was seen).
 WITH head AS MATERIALIZED (
@@ -42,6 +42,7 @@ SELECT
     (SELECT count(*) FROM moved) AS deleted,
     (SELECT count(*) FROM archived) AS moved,
     {moved_ids} AS moved_ids,
+    {moved_digests} AS moved_digests,
     ARRAY(SELECT id FROM twin) AS twin_ids,
     ARRAY(SELECT "createdAt" FROM twin) AS twin_times,
     ARRAY(SELECT id FROM duplicate) AS duplicate_ids,

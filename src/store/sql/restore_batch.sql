@@ -6,7 +6,7 @@
 -- $6 a place, or $7 and $8 a row. $9 most rows looked at, $10 streams that are held, $11 the run, $12 places of rows that
 -- "EventLog" does not take; $13 and so on: the ledger's entry.
 -- One row: seen, is_end (whether there is nothing after the stretch that was looked at), last_place, last_created_at and last_id
--- (NULL when no row was seen), removed, restored, restored_ids and restored_digests (empty unless asked for), on_hold, conflicts,
+-- (NULL when no row was seen), removed, kept (recorded as restored), restored, restored_ids and restored_digests (empty unless asked for), on_hold, conflicts,
 -- conflict_ids, conflict_places, conflict_obstacles and conflict_columns (of the first of these), lost_columns (that "EventLog"
 -- has not and one of the rows has a value in).
 WITH {candidates},
@@ -42,6 +42,7 @@ SELECT
     last."createdAt" AS last_created_at,
     last.id AS last_id,
     (SELECT count(*) FROM gone) AS removed,
+    (SELECT count(*) FROM held) AS kept,
     -- Those that the host's triggers have left as they were.
     (SELECT count(*) FROM restored r JOIN gone g ON g.id = r.id WHERE {is_same}) AS restored,
     ARRAY(SELECT id FROM restored{digested}) AS restored_ids,

@@ -243,7 +243,10 @@ async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>
             is_taken: row.try_get("is_taken")?,
             is_required: row.try_get("is_required")?,
             is_generated: row.try_get("is_generated")?,
-            default: row.try_get("default_value")?,
+            default: match row.try_get::<_, Option<&str>>("sequence")? {
+                Some(sequence) => Some(format!("nextval({}::regclass)", quote_literal(sequence))),
+                None => row.try_get("default_value")?,
+            },
         })
     };
     rows.iter().map(parse).collect()

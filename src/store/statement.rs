@@ -22,6 +22,13 @@ pub(super) fn fill(sql: &str, parts: &[(&str, &str)]) -> String {
     filled + rest
 }
 
+/// The statement without comments and indentation: RDS Proxy pins a session for a statement of more than 16 KB. Comments must be on
+/// lines of their own.
+pub(super) fn condense(sql: &str) -> String {
+    let lines = sql.lines().map(str::trim).filter(|line| !line.starts_with("--"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

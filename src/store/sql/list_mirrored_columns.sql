@@ -5,7 +5,8 @@
 -- domain is made of. The same rule is in the migration that makes the archive.
 -- Columns: name, hot (its type in "EventLog", of any length), wanted (the archive's), is_foreign (whether hot is a type of the host's), collation
 -- (NULL when the type's own, or the host's), archived (NULL when the archive lacks the column), is_taken (whether the archive
--- has a column of this name for itself), is_required, is_generated, default_value (as SQL; NULL for none).
+-- has a column of this name for itself), is_required, is_generated, default_value (as SQL; NULL for none), sequence
+-- (that an identity column counts by; NULL for none).
 SELECT
     e.attname::text AS name,
     format_type(e.atttypid, -1) AS hot,
@@ -24,12 +25,8 @@ SELECT
     e.attname = 'archivedAt' AS is_taken,
     e.attnotnull AS is_required,
     e.attgenerated <> '' AS is_generated,
-    COALESCE(
-        pg_get_expr(d.adbin, d.adrelid),
-        CASE WHEN e.attidentity <> '' THEN
-            format('nextval(%L::regclass)', pg_get_serial_sequence('"EventLog"', e.attname))
-        END
-    ) AS default_value
+    pg_get_expr(d.adbin, d.adrelid) AS default_value,
+    CASE WHEN e.attidentity <> '' THEN pg_get_serial_sequence('"EventLog"', e.attname) END AS sequence
 FROM pg_attribute e
 JOIN pg_type t ON t.oid = e.atttypid
 CROSS JOIN LATERAL (

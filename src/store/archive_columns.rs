@@ -25,6 +25,7 @@ const CARRIED_OVER: [&str; 11] = [
 const EVENT_INDEX: &str = "eventIndex";
 
 /// A column of `EventLog` and its counterpart in the archive.
+#[expect(clippy::struct_excessive_bools, reason = "answers to questions that have nothing to do with each other")]
 #[derive(Debug)]
 struct MirroredColumn {
     name: String,

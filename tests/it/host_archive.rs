@@ -474,9 +474,9 @@ async fn a_trigger_that_alters_or_keeps_what_is_archived_is_named_and_the_batch_
         let database = filled().await;
         database
             .execute(&format!(
-                r#"SELECT stream_archive_create_partition('2026-01-01');
+                r"SELECT stream_archive_create_partition('2026-01-01');
                    CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
-                   CREATE TRIGGER touch {trigger} EXECUTE FUNCTION touch()"#
+                   CREATE TRIGGER touch {trigger} EXECUTE FUNCTION touch()"
             ))
             .await;
         let found = database.service().inspect_host().await.unwrap();
@@ -539,8 +539,8 @@ async fn an_event_trigger_that_keeps_the_archive_from_getting_a_month_is_named()
     let database = filled().await;
     database
         .execute(
-            r#"CREATE FUNCTION freeze_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'frozen'; END $$;
-               CREATE EVENT TRIGGER freeze_ddl ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION freeze_ddl()"#,
+            r"CREATE FUNCTION freeze_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'frozen'; END $$;
+               CREATE EVENT TRIGGER freeze_ddl ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION freeze_ddl()",
         )
         .await;
     let error = maintain(&database).await.unwrap_err();

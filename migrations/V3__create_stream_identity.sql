@@ -1,7 +1,6 @@
 -- "StreamIdentity": which ids each stream was seen with, and when, so that every one of them finds the stream's history, also
 -- after the "Stream" row is gone (domain rule 8). A row is added when a Stream.id is first seen, and when it is seen with
 -- another contract id than before; only ends, and what a row of "Stream" says of itself, change later.
--- `migrate`, each snapshot batch, and who holds, releases or restores a stream add what they see: stream_identity_observe.
 CREATE TABLE IF NOT EXISTS "StreamIdentity" (
     stream         BIGINT NOT NULL,                          -- our number of the stream: the host's ids may change
     number         BIGINT GENERATED ALWAYS AS IDENTITY,      -- in the order in which rows were added
@@ -22,7 +21,7 @@ CREATE INDEX IF NOT EXISTS "StreamIdentity_streamId_idx" ON "StreamIdentity" ("s
 -- The functions below name the host's table in their bodies only, which are strings: nothing depends on it.
 
 -- The rows of "Stream" that have one of these ids, of the one kind or the other.
--- A column that the host has dropped is that of absent. Of a type that is no time "createdAt" says nothing.
+-- Where the host has dropped a column, absent has NULL for it. Parameters are qualified: the host may have columns of their names.
 CREATE OR REPLACE FUNCTION stream_identity_rows(row_ids text[], contracts text[])
 RETURNS TABLE (id text, contract text, created timestamp)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
@@ -32,12 +31,15 @@ BEGIN
     SELECT
         s.id::text COLLATE "default",
         s.contract::text COLLATE "default",
-        CASE WHEN pg_typeof(s.created)::text ~ '^(timestamp|date)' THEN s.created::text::timestamp END
+        CASE WHEN (SELECT t.typcategory = 'D' AND t.typname !~ '^time(tz)?$' FROM pg_type t WHERE t.oid = pg_typeof(s.created))
+            THEN s.created::text::timestamp END
     FROM (SELECT NULL::text AS "streamId", NULL::timestamp AS "createdAt") absent
     CROSS JOIN LATERAL (
-        SELECT s.id, "streamId" AS contract, "createdAt" AS created FROM "Stream" s WHERE s.id = ANY (row_ids)
+        SELECT s.id, "streamId" AS contract, "createdAt" AS created FROM "Stream" s
+        WHERE s.id IN (SELECT unnest(stream_identity_rows.row_ids))
         UNION
-        SELECT s.id, "streamId", "createdAt" FROM "Stream" s WHERE "streamId" = ANY (contracts) AND s.id IS NOT NULL
+        SELECT s.id, "streamId", "createdAt" FROM "Stream" s
+        WHERE "streamId" IN (SELECT unnest(stream_identity_rows.contracts)) AND s.id IS NOT NULL
     ) s;
 END
 $$;

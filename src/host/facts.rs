@@ -121,11 +121,16 @@ pub(crate) enum Command {
 
 /// A column of a table of the host.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct HostColumn {
     pub(crate) name: String,
     /// Its type, as SQL writes it.
     #[serde(rename = "type")]
     pub(crate) data_type: String,
+    /// Whether its type is the host's.
+    pub(crate) is_foreign: bool,
+    /// Whether its values are dates or instants.
+    pub(crate) is_time: bool,
     /// How its values leave in JSON.
     pub(crate) wire: WireForm,
 }

@@ -131,7 +131,7 @@ impl HostFinding {
         if !log.hidden_commands.is_empty() {
             found.push(rows_hidden(FindingEffect::RefusesArchive, facts, &log.name));
         }
-        found.into_iter().next()
+        found.into_iter().find(|found| found.effect != FindingEffect::Warns)
     }
 
     /// A publication, or several, with which PostgreSQL refuses to delete logs.
@@ -213,6 +213,19 @@ impl HostFinding {
             _ => Some(format!("mend the one that refuses, or disable it: {}", disable.join(" or "))),
         };
         Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, cure)
+    }
+
+    /// A trigger of the archive raised an error when logs entered it.
+    pub(crate) fn archive_raises(facts: &HostFacts) -> Self {
+        let triggers = facts.own_triggers.iter().filter(|trigger| trigger.is_of_archive);
+        let named: Vec<_> =
+            triggers.clone().map(|trigger| format!("trigger {} of {}", trigger.name, trigger.table)).collect();
+        let disable: Vec<_> = triggers
+            .map(|trigger| format!("ALTER TABLE {} DISABLE TRIGGER {};", trigger.table, trigger.name))
+            .collect();
+        let object = named.join(", ");
+        let message = format!("{object} raised an error when logs were archived; the service's log has its text");
+        Self::new("trigger_refuses", FindingEffect::RefusesArchive, &object, message, Some(disable.join(" or ")))
     }
 
     /// A trigger altered `rows` logs of one batch on their way into `partition` of the archive.

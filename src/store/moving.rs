@@ -193,13 +193,17 @@ impl LockedLog<'_> {
             [SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState::INVALID_COLUMN_REFERENCE].contains(code)
         });
         let error: Error = error.into();
-        if is_published && !is_raised {
+        if is_published && !is_raised && !self.facts.publications.is_empty() {
             return Error::HostRefuses { finding: Box::new(HostFinding::publication_refuses(self.facts)) };
         }
-        if self.has_delete_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_))
-        {
-            warn!(cause = chain(&error), "a trigger raised an error when logs were deleted");
-            return Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, None)) };
+        if self.has_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_)) {
+            warn!(cause = chain(&error), "a trigger raised an error when logs were moved");
+            let finding = if self.has_delete_triggers() {
+                HostFinding::trigger_refuses(self.facts, None)
+            } else {
+                HostFinding::archive_raises(self.facts)
+            };
+            return Error::HostRefuses { finding: Box::new(finding) };
         }
         error
     }
@@ -639,7 +643,9 @@ pub(crate) async fn settle_duplicates(
     let dropped = row.try_get::<_, i64>("dropped")?.unsigned_abs();
     log.check_deleted(row.try_get::<_, i64>("same")?.unsigned_abs(), dropped)?;
     let conflicts: Vec<String> = row.try_get("conflicts")?;
-    let gone = moved.duplicates.ids.iter().filter(|id| !conflicts.contains(id)).cloned();
-    check_gone(client, log, &gone.collect::<Vec<_>>()).await?;
+    if log.has_delete_triggers() {
+        let gone = moved.duplicates.ids.iter().filter(|id| !conflicts.contains(id)).cloned();
+        check_gone(client, log, &gone.collect::<Vec<_>>()).await?;
+    }
     Ok(Settled { dropped, conflicts, mismatches: Mismatches::default() })
 }

@@ -86,10 +86,8 @@ pub(crate) async fn count_due_rows(
         let rows = row.try_get::<_, i64>("rows")?.unsigned_abs();
         let Some(reason) = reason(&row)? else {
             let month = row.try_get::<_, &str>("month")?.parse()?;
-            months
-                .entry(month)
-                .or_default()
-                .insert(row.try_get::<_, Option<_>>("event_type")?.unwrap_or_default(), rows);
+            let event_type = row.try_get::<_, Option<String>>("event_type")?.unwrap_or_default();
+            *months.entry(month).or_default().entry(event_type).or_default() += rows;
             continue;
         };
         let group = HeldBack::new(reason, rows, row.try_get("ids")?, row.try_get("objects")?);

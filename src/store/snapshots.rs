@@ -108,6 +108,8 @@ pub(crate) struct StreamForm {
 struct Column {
     name: String,
     data_type: String,
+    is_foreign: bool,
+    is_time: bool,
     wire: WireForm,
 }
 
@@ -116,6 +118,8 @@ impl StreamForm {
         let columns = streams.columns.iter().map(|column| Column {
             name: column.name.clone(),
             data_type: column.data_type.clone(),
+            is_foreign: column.is_foreign,
+            is_time: column.is_time,
             wire: column.wire,
         });
         Self { columns: columns.collect(), is_unique: streams.has_id_key_alone, has_state: true }
@@ -145,7 +149,7 @@ impl StreamForm {
     fn text(&self, name: &str) -> String {
         let Some(column) = self.find(name) else { return "NULL::text".into() };
         let value = format!("s.{}", quote(&column.name));
-        if column.data_type == "text" { value } else { write_out(&value) }
+        if column.is_foreign { write_out(&value) } else { format!("{value}::text") }
     }
 
     /// SQL for `total` per second of the duration, truncated (domain rule 3).
@@ -182,8 +186,7 @@ impl StreamForm {
             columns.push(r#"NULL::text AS "streamId""#.into());
         }
         // As stream_identity_rows has it.
-        let is_time = |column: &Column| ["timestamp", "date"].iter().any(|name| column.data_type.starts_with(name));
-        let created = match self.find("createdAt").filter(|column| is_time(column)) {
+        let created = match self.find("createdAt").filter(|column| column.is_time) {
             Some(_) => r#"page."createdAt"::timestamp"#,
             None => "NULL::timestamp",
         };

@@ -6,7 +6,7 @@ WITH RECURSIVE tree (oid) AS (
     UNION ALL
     SELECT to_regclass('"Stream"')::oid
     UNION ALL
-    -- These hold rows back, and this gets them: nothing of the host's may be in between.
+    -- Holds and restored logs keep rows back; the archive receives them. A trigger or row security there matters, too.
     SELECT to_regclass(quote_ident(name))::oid FROM unnest('{LegalHold,RestoredLog,StreamArchive}'::text[]) name
     UNION ALL
     SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid

@@ -122,6 +122,8 @@ described AS (
                 SELECT json_build_object(
                     'name', a.attname,
                     'type', format_type(a.atttypid, a.atttypmod),
+                    'isForeign', t.typnamespace <> 'pg_catalog'::regnamespace,
+                    'isTime', t.typcategory = 'D' AND t.typname !~ '^time(tz)?$',
                     'wire', CASE
                         WHEN base.oid IN ('bigint'::regtype, 'numeric'::regtype) THEN 'number'
                         WHEN base.oid = 'timestamp'::regtype THEN 'timestamp'

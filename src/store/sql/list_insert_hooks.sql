@@ -6,7 +6,8 @@ SELECT
     format('trigger %I on %s', t.tgname, t.tgrelid::regclass) AS name
 FROM pg_trigger t
 WHERE (t.tgrelid = '"EventLog"'::regclass OR t.tgrelid IN (SELECT relid FROM pg_partition_tree('"EventLog"'::regclass)))
-  AND NOT t.tgisinternal
+  -- As look_at_host.sql has it.
+  AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstrrelid = 0)
   -- Of a trigger that partitions share, the one of "EventLog": which may itself be a partition.
   AND (t.tgparentid = 0 OR t.tgrelid = '"EventLog"'::regclass)
   AND (t.tgtype & 4) <> 0

@@ -157,7 +157,9 @@ described AS (
                 )
                 FROM pg_trigger t
                 JOIN member k ON k.root = m.oid AND k.oid = t.tgrelid
-                WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+                -- Up to PostgreSQL 14 what a partition has of a trigger above it counts as internal.
+                WHERE (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstrrelid = 0)
+                  AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
                   AND NOT EXISTS (
                       SELECT FROM pg_trigger p JOIN member of ON of.root = m.oid AND of.oid = p.tgrelid WHERE p.oid = t.tgparentid
                   )

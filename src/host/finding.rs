@@ -195,15 +195,17 @@ impl HostFinding {
     /// A trigger of the log that kept `rows` logs from being deleted, or raised an error, found out by deleting them. Which one
     /// of several it was nobody says.
     pub(crate) fn trigger_refuses(facts: &HostFacts, rows: Option<u64>) -> Self {
-        let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
-        let named: Vec<_> = triggers.map(|trigger| format!("trigger {} of {}", trigger.name, trigger.table)).collect();
+        let triggers: Vec<_> =
+            facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete).collect();
+        let named: Vec<_> =
+            triggers.iter().map(|trigger| format!("trigger {} of {}", trigger.name, trigger.table)).collect();
         let object = if named.is_empty() { "EventLog".into() } else { named.join(", ") };
         let message = match rows {
             Some(rows) => format!("{object} kept {rows} logs of one batch from being deleted"),
             None => format!("{object} raised an error when logs were deleted; the service's log has its text"),
         };
-        let triggers = facts.log.iter().flat_map(|log| &log.triggers).filter(|trigger| trigger.on_delete);
         let disable: Vec<_> = triggers
+            .iter()
             .map(|trigger| format!("ALTER TABLE {} DISABLE TRIGGER {};", trigger.table, trigger.name))
             .collect();
         let cure = match (rows, disable.len()) {

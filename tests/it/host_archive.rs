@@ -505,8 +505,7 @@ async fn a_trigger_that_puts_settled_copies_back_is_named() {
     for prefix in ["", "again-"] {
         database
             .execute(&format!(
-                r#"DELETE FROM "EventLog" WHERE false;
-                   ALTER TABLE "EventLog" DISABLE TRIGGER put_back; DELETE FROM "EventLog" WHERE ledger < 10;
+                r#"ALTER TABLE "EventLog" DISABLE TRIGGER put_back; DELETE FROM "EventLog" WHERE ledger < 10;
                    ALTER TABLE "EventLog" ENABLE TRIGGER put_back;
                    INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", "createdAt")
                    SELECT '{prefix}' || id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", "createdAt"

@@ -27,6 +27,9 @@ SAM = Path(sys.executable).with_name("sam")
 # What the sample events name.
 STREAM, MONTH, RUN = "42", "2026-05", "6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e"
 DEMO_EVENTS = 10_000
+# By this name containers reach this machine.
+HOST_NAME = "host.docker.internal"
+HOST_GATEWAY = f"{HOST_NAME}:host-gateway"
 # These change what the others read.
 FIRST = ["migrate", "run-maintenance", "trigger-maintenance"]
 
@@ -46,12 +49,22 @@ UPDATE "MaintenanceRun" SET id = '{RUN}';
 """
 
 
+def address_for_containers(architecture):
+    """The IPv4 address of this machine, as containers see it.
+
+    A container is asked, for a daemon that has just made its network does not tell the gateway (`docker network inspect`).
+    """
+    image = f"public.ecr.aws/lambda/provided:al2023-{architecture}"
+    hosts = output("docker", "run", "--rm", "--entrypoint", "cat", "--add-host", HOST_GATEWAY, image, "/etc/hosts")
+    addresses = [fields[0] for fields in map(str.split, hosts.splitlines()) if HOST_NAME in fields[1:]]
+    return next(address for address in addresses if ":" not in address)
+
+
 class Database:
     """A private server, which is gone when this ends."""
 
-    def __init__(self, stack):
-        # Where containers reach this machine.
-        gateway = output("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    def __init__(self, stack, architecture):
+        gateway = address_for_containers(architecture)
         serve = ["cargo", "run", "--quiet", "--package", "local-postgres", "--", gateway]
         server = subprocess.Popen(serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.callback(server.wait)
@@ -59,7 +72,7 @@ class Database:
         self.url = server.stdout.readline().strip()
         assert self.url, "no PostgreSQL"
         address = urlsplit(self.url)
-        in_container = address.netloc.replace(address.hostname, "host.docker.internal")
+        in_container = address.netloc.replace(address.hostname, HOST_NAME)
         self.url_in_container = address._replace(netloc=in_container, query="sslmode=disable").geturl()
 
     def run(self, *arguments, **options):
@@ -103,7 +116,7 @@ class Functions:
         self.names = sorted(self.ids, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
         self.options = [
             "--template", template, "--parameter-overrides", f"Architecture={architecture}", "--env-vars", env_file,
-            "--add-host", "host.docker.internal:host-gateway", "--skip-pull-image",
+            "--add-host", HOST_GATEWAY, "--skip-pull-image",
         ]
 
     def invoke(self, name):
@@ -314,7 +327,7 @@ def main(template, architecture):
     results = Results()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
-        database = Database(stack)
+        database = Database(stack, architecture)
         stack.callback(remove_containers, template)
         database.fill()
         env_file = f"{scratch}/env.json"

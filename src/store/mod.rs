@@ -24,6 +24,7 @@ pub(crate) mod row_form;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
+#[allow(dead_code)]
 mod statement;
 pub(crate) mod stream_history;
 pub(crate) mod stream_identity;

@@ -24,7 +24,7 @@ CREATE INDEX IF NOT EXISTS "StreamIdentity_streamId_idx" ON "StreamIdentity" ("s
 -- Where the host has dropped a column, absent has NULL for it. Parameters are qualified: the host may have columns of their names.
 CREATE OR REPLACE FUNCTION stream_identity_rows(row_ids text[], contracts text[])
 RETURNS TABLE (id text, contract text, created timestamp)
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -48,7 +48,7 @@ $$;
 -- A row is known by its Stream.id, unless it is newer than the recorded row of that id: then the id was given to another row.
 -- One under a new Stream.id is the stream indexed again if it has the stream's last contract id, and the row that had it is gone.
 CREATE OR REPLACE FUNCTION stream_identity_of(row_id text, contract text, created timestamp) RETURNS bigint
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_variable
 DECLARE
     known record;
@@ -83,7 +83,7 @@ $$;
 CREATE OR REPLACE FUNCTION stream_identity_turn(
     first_ids text[], first_contract text, first_from timestamp, created timestamp
 ) RETURNS timestamp
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_variable
 DECLARE
     contract_json text := to_json(first_contract);
@@ -112,7 +112,7 @@ $$;
 
 -- Records the ids that these rows of "Stream" have now. The lock lets each caller see what the one before it has recorded.
 CREATE OR REPLACE FUNCTION stream_identity_observe(row_ids text[]) RETURNS void
-LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
     live record;
@@ -204,7 +204,7 @@ CREATE OR REPLACE FUNCTION stream_identity_look_up(
     OUT ids text[], OUT ids_from timestamp[], OUT ids_until timestamp[],
     OUT contract_ids text[], OUT contract_ids_from timestamp[], OUT contract_ids_until timestamp[]
 )
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path FROM CURRENT SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_variable
 DECLARE
     live record;

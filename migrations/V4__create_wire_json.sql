@@ -2,7 +2,7 @@
 -- strings, since they may exceed 2^53; its times become RFC 3339 in UTC with milliseconds and Z.
 -- Values that do not look like a time are left alone: the column may have had another type when the row was written.
 CREATE OR REPLACE FUNCTION snapshot_service_wire_json(value jsonb, described_by regclass) RETURNS jsonb
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT value || COALESCE(jsonb_object_agg(
         column_name,
         CASE

@@ -8,7 +8,7 @@
 -- depends on nothing. The planner puts the text in the function's place, so that conditions reach the indexes of both tables;
 -- that is why the function has no settings, names the schema, and returns records. It reads as whoever reads the view.
 CREATE OR REPLACE FUNCTION stream_history_refresh() RETURNS void
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     mirror regclass := '"StreamArchive"';
     hot text;
@@ -46,19 +46,19 @@ BEGIN
     -- A host's column of the name "tier" is left out: the view has one.
     WHERE a.attrelid = mirror AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> 'tier';
 
-    -- A copy that the former service left in both tables is shown as the hot one. Each archived row is looked up by itself: NOT
+    -- An archived event that the host has written again is shown as the hot one. Each archived row is looked up by itself: NOT
     -- EXISTS could be planned as a scan of the whole of "EventLog", and IS NULL as if hardly any row passed.
     body := format(
         $body$
 SELECT h.*
 FROM (
-    SELECT 'hot'::text AS tier, %2$s FROM %1$I."EventLog" e
+    SELECT 'hot'::text AS tier, %3$s FROM %1$s."EventLog" e
     UNION ALL
-    SELECT 'archived'::text, %3$s FROM %1$I."StreamArchive" a
+    SELECT 'archived'::text, %4$s FROM %2$I."StreamArchive" a
 ) h
-WHERE h.tier = 'hot' OR h.id IS DISTINCT FROM (SELECT e.id FROM %1$I."EventLog" e WHERE e.id = h.id LIMIT 1)
+WHERE h.tier = 'hot' OR h.id IS DISTINCT FROM (SELECT e.id FROM %1$s."EventLog" e WHERE e.id = h.id LIMIT 1)
 $body$,
-        current_schema, hot, archived
+        (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = '"EventLog"'::regclass), current_schema, hot, archived
     );
     wanted := 'tier text, ' || wanted;
     IF body = (SELECT prosrc FROM pg_proc WHERE oid = to_regprocedure('stream_history()'))

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::database::Pool;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use lambda_runtime::Diagnostic;
 use serde::Serialize;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::database::Pool;
 use chrono::{DateTime, TimeDelta, Utc};
-use deadpool_postgres::Pool;
 use tokio_postgres::IsolationLevel;
 use tracing::warn;
 use uuid::Uuid;

@@ -18,6 +18,14 @@ pub struct DatabaseConfig {
     pub(super) credentials: CredentialsConfig,
     /// Who asks for them.
     pub(super) aws: AwsConfig,
+    pub(super) schemas: Schemas,
+}
+
+/// Where tables are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Schemas {
+    pub(super) host: String,
+    pub(super) service: String,
 }
 
 /// How connections are encrypted, as libpq's `sslmode` and `sslrootcert`.
@@ -31,12 +39,13 @@ pub(super) struct TlsConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // tokio_postgres hides the password.
-        let Self { postgres, tls, credentials, aws } = self;
+        let Self { postgres, tls, credentials, aws, schemas } = self;
         f.debug_struct("DatabaseConfig")
             .field("postgres", postgres)
             .field("tls", tls)
             .field("credentials", credentials)
             .field("aws", aws)
+            .field("schemas", schemas)
             .finish()
     }
 }
@@ -101,10 +110,6 @@ impl DatabaseConfig {
             (_, Some(other)) => return Err(bad_iam(format!("{other:?} is neither true nor false"))),
         };
 
-        if let Some(schema) = own.schema.filter(|schema| schema != "public") {
-            let wanted = "is not supported: set the role's search_path (ALTER ROLE ... SET search_path)";
-            return Err(bad_url(format!("schema={schema} {wanted}")));
-        }
         let mode = match own.sslmode {
             Some(mode) => mode.parse().map_err(bad_url)?,
             None => match lookup("PGSSLMODE") {
@@ -119,7 +124,16 @@ impl DatabaseConfig {
         }
         let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());
-        Ok(Self { postgres, tls: TlsConfig { mode, root_cert }, credentials, aws: AwsConfig::from_lookup(lookup) })
+        Ok(Self {
+            postgres,
+            tls: TlsConfig { mode, root_cert },
+            credentials,
+            schemas: Schemas {
+                host: own.schema.or_else(|| lookup("HOST_SCHEMA")).unwrap_or_else(|| "public".into()),
+                service: lookup("SERVICE_SCHEMA").unwrap_or_else(|| "snapshot_service".into()),
+            },
+            aws: AwsConfig::from_lookup(lookup),
+        })
     }
 }
 
@@ -218,8 +232,6 @@ mod tests {
     fn the_hosts_own_orm_url_is_understood() {
         let config = parse("postgresql://u:p@db/app?schema=public&connection_limit=5&pgbouncer=true");
         assert_eq!(config.postgres.get_dbname(), Some("app"));
-        let error = "postgres://u@db/app?schema=other".parse::<DatabaseConfig>().expect_err("another schema");
-        assert!(error.to_string().contains("search_path"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,3 @@
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +5,13 @@ use aws_sdk_secretsmanager::config::Region;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_types::SdkConfig;
-use deadpool_postgres::{ConfigConnectImpl, Connect};
-use futures_util::stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tokio_util::io::StreamReader;
+use tracing::warn;
 
 use crate::aws::AwsConfig;
 use crate::error::{Error, Result, chain};
@@ -40,9 +35,10 @@ pub(super) enum CredentialsConfig {
     Iam { host: String, port: u16, user: String },
 }
 
-/// Opens the pool's connections, each with the credentials of its moment.
+/// Opens connections, each with the credentials of its moment.
 pub(super) struct Connector {
-    direct: ConfigConnectImpl<MakeRustlsConnect>,
+    config: Config,
+    tls: MakeRustlsConnect,
     credentials: Credentials,
 }
 
@@ -52,49 +48,59 @@ enum Credentials {
     Iam(Signer),
 }
 
-type Opened = std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
-
 impl Connector {
     /// # Errors
     ///
     /// [`Error::Secret`] when the secret, or the identity that is to sign, cannot be had.
-    pub(super) async fn new(config: &CredentialsConfig, aws: &AwsConfig, tls: MakeRustlsConnect) -> Result<Self> {
-        let credentials = match config {
+    pub(super) async fn new(
+        config: Config,
+        credentials: &CredentialsConfig,
+        aws: &AwsConfig,
+        tls: MakeRustlsConnect,
+    ) -> Result<Self> {
+        let credentials = match credentials {
             CredentialsConfig::Given => Credentials::Given,
             CredentialsConfig::Secret(id) => {
                 Credentials::Secret(StoredSecret::fetch(&aws.for_calls_within(FETCH_TIMEOUT), id).await?)
             }
             CredentialsConfig::Iam { host, port, user } => Credentials::Iam(Signer::new(aws, host, *port, user)?),
         };
-        Ok(Self { direct: ConfigConnectImpl { tls }, credentials })
+        Ok(Self { config, tls, credentials })
     }
 
-    async fn open(&self, mut config: Config) -> Opened {
+    pub(super) async fn open(&self) -> Result<Client> {
         match &self.credentials {
-            Credentials::Given => self.direct.connect(&config).await,
+            Credentials::Given => Ok(self.connect(&self.config).await?),
             Credentials::Secret(stored) => {
                 let known = stored.known().await;
-                match self.direct.connect(&known.complete(&config)).await {
+                match self.connect(&known.complete(&self.config)).await {
                     // It was rotated.
-                    Err(refused) if is_refusal(&refused) => match stored.fetch_again(&known).await {
-                        Ok(fresh) if fresh == known => Err(refused),
-                        Ok(fresh) => self.direct.connect(&fresh.complete(&config)).await,
-                        Err(error) => Err(as_database_error(error).await),
-                    },
-                    result => result,
+                    Err(refused) if is_refusal(&refused) => {
+                        let fresh = stored.fetch_again(&known).await?;
+                        if fresh == known {
+                            return Err(refused.into());
+                        }
+                        Ok(self.connect(&fresh.complete(&self.config)).await?)
+                    }
+                    result => Ok(result?),
                 }
             }
-            Credentials::Iam(signer) => match signer.sign_token(SystemTime::now()) {
-                Ok(token) => self.direct.connect(config.password(token)).await,
-                Err(error) => Err(as_database_error(error).await),
-            },
+            Credentials::Iam(signer) => {
+                let token = signer.sign_token(SystemTime::now())?;
+                Ok(self.connect(self.config.clone().password(token)).await?)
+            }
         }
     }
-}
 
-impl Connect for Connector {
-    fn connect(&self, config: &Config) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>> {
-        Box::pin(self.open(config.clone()))
+    async fn connect(&self, config: &Config) -> std::result::Result<Client, tokio_postgres::Error> {
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        // It ends with its client.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                warn!(error = chain(&error), "a connection to the database is lost");
+            }
+        });
+        Ok(client)
     }
 }
 
@@ -218,13 +224,6 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// The pool passes on tokio_postgres's errors only, which nobody else can make: so here of a connection that `error` breaks.
-async fn as_database_error(error: Error) -> tokio_postgres::Error {
-    let broken = StreamReader::new(stream::iter([Err::<&[u8], _>(io::Error::other(error))]));
-    let connection = Config::new().user("nobody").connect_raw(tokio::io::join(broken, tokio::io::sink()), NoTls).await;
-    connection.err().expect("the server's first word is missing")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -307,12 +306,6 @@ mod tests {
         let (stored, _) = versions_of(version).await;
         let error = stored.fetch_again(&stored.known().await).await.err().expect("cut off");
         assert!(!format!("{error:?} {}", chain(&error)).contains("hunter2"), "{error:?}");
-    }
-
-    #[tokio::test]
-    async fn what_keeps_a_secret_away_is_told_by_the_pool() {
-        let error = as_database_error(Error::Secret("no such secret".into())).await;
-        assert!(chain(&error).contains("no such secret"), "{}", chain(&error));
     }
 
     #[test]

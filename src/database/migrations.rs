@@ -1,16 +1,16 @@
-use deadpool_postgres::Pool;
+use crate::database::Pool;
 use refinery::embed_migrations;
 use refinery_core::Migration;
 use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
 use crate::store::installation::{self, MIGRATION_TABLE};
+use crate::store::session::Connection;
 use crate::store::session::MigrationTransaction;
 use crate::store::{
     archive_columns, host, ledger, migration_lock, partitions, roles, server, stream_history, stream_identity,
@@ -49,7 +49,7 @@ pub struct MigrationReport {
 /// not end; [`Error::Migration`] when one fails, which then has changed nothing; [`Error::ArchiveColumnNotConvertible`].
 pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     let mut connection = pool.get().await?;
-    let client: &mut Client = &mut connection;
+    let client: &mut Connection = &mut connection;
     let (applied, lost) = apply(client).await?;
 
     // Each a transaction, and each changes nothing when it has nothing to do: whoever is killed in between goes on there.
@@ -81,11 +81,12 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
 }
 
 /// Applies the migrations that are not, in one transaction. Returns which, and what is lost for good.
-async fn apply(client: &mut Client) -> Result<(Vec<String>, Vec<String>)> {
+async fn apply(client: &mut Connection) -> Result<(Vec<String>, Vec<String>)> {
     let transaction = migration_lock::begin(client).await?;
     let client = transaction.client();
     server::check_writable(client).await?;
     archive_columns::check_host_tables(client).await?;
+    installation::create_schema(client).await?;
     let mut runner = migrations::runner();
     runner.set_migration_table_name(MIGRATION_TABLE);
     let missing = installation::list_missing(client).await?;
@@ -111,7 +112,7 @@ async fn apply(client: &mut Client) -> Result<(Vec<String>, Vec<String>)> {
 }
 
 /// What of the host's database is worth knowing, also in the log. All that is to be made is made by now.
-async fn look_at_host(client: &mut Client) -> Result<Vec<HostFinding>> {
+async fn look_at_host(client: &mut Connection) -> Result<Vec<HostFinding>> {
     let transaction = MigrationTransaction::begin(client).await?;
     let mut found = findings(&host::look(transaction.client()).await?, HostLimits::default());
     match host::list_second_archives(transaction.client()).await {
@@ -127,7 +128,7 @@ async fn look_at_host(client: &mut Client) -> Result<Vec<HostFinding>> {
 
 /// Seals the oldest month that has rows from before there was a ledger. Returns how many rows it has, or none when there
 /// is no such month.
-async fn seal_next_month(client: &mut Client) -> Result<Option<u64>> {
+async fn seal_next_month(client: &mut Connection) -> Result<Option<u64>> {
     let transaction = migration_lock::begin(client).await?;
     let month = ledger::list_unsealed_months(transaction.client()).await?.into_iter().next();
     let sealed = match month {
@@ -140,7 +141,7 @@ async fn seal_next_month(client: &mut Client) -> Result<Option<u64>> {
 
 /// Runs refinery's statements in the transaction that the client has open. Its own driver commits each migration by itself,
 /// so that what fails in the middle stays half done.
-struct InTransaction<'a>(&'a Client);
+struct InTransaction<'a>(&'a tokio_postgres::Client);
 
 impl AsyncTransaction for InTransaction<'_> {
     type Error = tokio_postgres::Error;

@@ -7,14 +7,19 @@ mod tls;
 
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult, Timeouts};
 
 pub use config::DatabaseConfig;
-pub use deadpool_postgres::Pool;
+use config::Schemas;
 pub use migrations::{MigrationReport, migrate};
 
 use self::credentials::Connector;
 use crate::error::{Error, Result};
+use crate::store::session::Connection;
+
+/// Connections to a host's database, to be shared.
+pub type Pool = managed::Pool<Manager>;
 
 // A caller hears within 5 s that the database is down: what follows adds up to less.
 /// Longest wait for another task to return a connection.
@@ -44,22 +49,48 @@ pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_s
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(2)
         .tcp_user_timeout(KEEPALIVE_IDLE + 2 * KEEPALIVE_INTERVAL);
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let connector = Connector::new(&config.credentials, &config.aws, tls::connector(&config.tls)?).await?;
-    let manager = Manager::from_connect(postgres, connector, manager_config);
-    Pool::builder(manager)
+    let connector = Connector::new(postgres, &config.credentials, &config.aws, tls::connector(&config.tls)?).await?;
+    let Schemas { host, service } = &config.schemas;
+    Pool::builder(Manager { connector, host_schema: host.clone(), service_schema: service.clone() })
         .max_size(max_size)
         .timeouts(Timeouts { wait: Some(WAIT_TIMEOUT), create: Some(CREATE_TIMEOUT), recycle: None })
-        .pre_recycle(Hook::async_fn(|client, metrics| {
-            Box::pin(async move {
-                if metrics.last_used() < ALIVE_FOR {
-                    return Ok(());
-                }
-                let probe = tokio::time::timeout(PROBE_TIMEOUT, client.simple_query("")).await;
-                probe.map_err(|_| HookError::message("it is silent"))?.map(drop).map_err(HookError::Backend)
-            })
-        }))
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| Error::Unavailable(error.into()))
+}
+
+/// Opens the connections of a [`Pool`], and looks whether they are alive before they are used again.
+pub struct Manager {
+    connector: Connector,
+    host_schema: String,
+    service_schema: String,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // It knows passwords.
+        f.debug_struct("Manager").finish_non_exhaustive()
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection> {
+        // Boxed: whoever has a connection has this future in its own.
+        let client = Box::pin(self.connector.open()).await?;
+        Ok(Connection::new(client, &self.host_schema, &self.service_schema))
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+        if connection.is_closed() {
+            return Err(RecycleError::message("it is closed"));
+        }
+        if metrics.last_used() >= ALIVE_FOR {
+            let probe = tokio::time::timeout(PROBE_TIMEOUT, connection.simple_query("")).await;
+            probe.map_err(|_| RecycleError::message("it is silent"))?.map_err(Error::from)?;
+        }
+        Ok(())
+    }
 }

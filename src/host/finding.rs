@@ -67,6 +67,13 @@ impl HostFinding {
         Self::new("column_name_taken", effect, &object, format!("{object}: {why}"), cure)
     }
 
+    /// The role that migrates may not make the schema of our own.
+    pub(crate) fn no_schema(name: &str, role: &str) -> Self {
+        let message = format!("the role {role} may not make the schema {name}, in which the service keeps its tables");
+        let cure = format!("have a role with CREATE on the database run: CREATE SCHEMA {name} AUTHORIZATION {role};");
+        Self::new("no_schema", FindingEffect::RefusesBoth, name, message, Some(cure))
+    }
+
     /// A table that looks like a second archive of the log.
     pub(crate) fn second_archive(table: &str) -> Self {
         if table.ends_with("\"StreamArchive_adopted\"") {

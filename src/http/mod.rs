@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deadpool_postgres::PoolError;
+use deadpool::managed::PoolError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lambda_http::{Body, Request, RequestExt, Response};
@@ -188,7 +188,9 @@ pub fn answer(
             match handle(service, &request, &call).await {
                 // The connection may have been closed since it was last used; the next one is new. One that cannot be opened
                 // is not tried again.
-                Err(Error::Unavailable(cause)) if !cause.is::<PoolError>() => handle(service, &request, &call).await,
+                Err(Error::Unavailable(cause)) if !cause.is::<PoolError<Error>>() => {
+                    handle(service, &request, &call).await
+                }
                 result => result,
             }
         };

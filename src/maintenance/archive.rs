@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use futures_util::join;
 use tokio::time::Instant;
 use tokio_postgres::error::DbError;
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::slice::Slice;
@@ -21,6 +21,7 @@ use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
 use crate::store::remainder::{self, Remainder, Rules};
 use crate::store::row_form::RowForm;
+use crate::store::session::Connection;
 use crate::store::{holds, host, partitions, session, stream_identity};
 
 /// How often the indexes of a partition are tried to be built, when somebody else's lock is in the way.
@@ -155,18 +156,18 @@ async fn prepare(slice: &Slice<'_>, facts: &HostFacts) -> Result<Option<StopReas
 }
 
 /// Seals and indexes what is there, unless that was done. Returns why it stopped, if that was before its end.
-pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -> Result<Option<StopReason>> {
-    let list = ledger::list_unsealed_months(&*client);
+pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Connection) -> Result<Option<StopReason>> {
+    let list = ledger::list_unsealed_months(&**client);
     for month in session::read(client, &slice.settings.limits(), list).await? {
         seal_adopted(slice, client, month).await?;
         if let Some(stop) = slice.stop() {
             return Ok(Some(stop));
         }
     }
-    let list = partitions::list_unindexed_partitions(&*client);
+    let list = partitions::list_unindexed_partitions(&**client);
     let mut unindexed = session::read(client, &slice.settings.limits(), list).await?;
     if slice.run.scope == Scope::Restore && !unindexed.is_empty() {
-        let others = maintenance_runs::is_another_run_held(&*client, slice.run.id);
+        let others = maintenance_runs::is_another_run_held(&**client, slice.run.id);
         if session::read(client, &slice.settings.limits(), others).await? {
             // Whoever loads a partition at this moment builds its indexes afterwards, and would wait for this.
             unindexed.clear();
@@ -184,7 +185,7 @@ pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Client) -
 }
 
 /// Seals the rows that a month had before there was a ledger, unless the migration did.
-async fn seal_adopted(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+async fn seal_adopted(slice: &Slice<'_>, client: &mut Connection, month: Month) -> Result<()> {
     let seal = async {
         let transaction = session::begin(client, &slice.long_limits()).await?;
         let rows = ledger::seal_adopted(&transaction, month).await?;
@@ -197,14 +198,14 @@ async fn seal_adopted(slice: &Slice<'_>, client: &mut Client, month: Month) -> R
 }
 
 /// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
-async fn guard_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFacts) -> Result<()> {
+async fn guard_rows(slice: &Slice<'_>, client: &mut Connection, facts: &HostFacts) -> Result<()> {
     let (run, limits) = (&slice.run, slice.settings.limits());
     let cutoff = run.cutoff.naive_utc();
     if run.rows_estimated.is_some() {
         return Ok(());
     }
     if let Some(max_rows) = slice.settings.max_archive_rows.filter(|_| !run.force) {
-        let count = event_log::are_more_due_than(&*client, cutoff, &slice.settings.keep_event_types, max_rows);
+        let count = event_log::are_more_due_than(&**client, cutoff, &slice.settings.keep_event_types, max_rows);
         // A quick look first. Many of them may be referenced, and stay.
         if slice.keep_lease_while(session::read(&*client, &slice.long_limits(), count)).await?
             && (facts.references.is_empty()
@@ -213,12 +214,12 @@ async fn guard_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFacts) -
             return Err(Error::TooManyRows { max_rows });
         }
     }
-    let estimate = session::read(&*client, &limits, event_log::estimate_due_rows(&*client, cutoff)).await?;
+    let estimate = session::read(&*client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
     slice.record(&Progress { rows_estimated: Some(estimate), ..Progress::default() }).await
 }
 
 /// How many rows the run would archive.
-async fn count_due_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFacts) -> Result<u64> {
+async fn count_due_rows(slice: &Slice<'_>, client: &mut Connection, facts: &HostFacts) -> Result<u64> {
     let transaction = session::begin_read(client, &slice.long_limits(), IsolationLevel::RepeatableRead).await?;
     let columns = MirroredColumns::load(&transaction).await?;
     let adopted = partitions::list_adopted_partitions(&transaction).await?;
@@ -232,7 +233,7 @@ async fn count_due_rows(slice: &Slice<'_>, client: &mut Client, facts: &HostFact
 
 /// Builds what a partition lacks of its indexes, each in a transaction of its own, and brings its statistics up to date.
 /// Returns why it stopped, if there was no time for that.
-async fn index_partition(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<Option<StopReason>> {
+async fn index_partition(slice: &Slice<'_>, client: &mut Connection, month: Month) -> Result<Option<StopReason>> {
     let mut failures = 0;
     loop {
         let started = Instant::now();
@@ -266,7 +267,7 @@ async fn index_partition(slice: &Slice<'_>, client: &mut Client, month: Month) -
 }
 
 /// Brings a partition's statistics up to date. All rows are where they belong: it may fail.
-pub(super) async fn analyze(slice: &Slice<'_>, client: &mut Client, month: Month) -> Result<()> {
+pub(super) async fn analyze(slice: &Slice<'_>, client: &mut Connection, month: Month) -> Result<()> {
     let analyze = async {
         let transaction = session::begin(client, &slice.long_limits()).await?;
         partitions::analyze_partition(&transaction, month).await?;
@@ -305,8 +306,8 @@ impl Batch {
 
 /// Records the ids that all streams have now, where one is under legal hold: one that was given another id since the snapshots is
 /// held all the same.
-async fn record_held_ids(slice: &Slice<'_>, client: &mut Client) -> Result<()> {
-    if session::read(&*client, &slice.settings.limits(), holds::list_holds(&*client)).await?.is_empty() {
+async fn record_held_ids(slice: &Slice<'_>, client: &mut Connection) -> Result<()> {
+    if session::read(&*client, &slice.settings.limits(), holds::list_holds(&**client)).await?.is_empty() {
         return Ok(());
     }
     let record = async {
@@ -437,12 +438,12 @@ impl Archiving<'_> {
     }
 
     /// The next month with due rows, which no other worker gets.
-    async fn take_month(&self, client: &Client) -> Result<Option<Month>> {
+    async fn take_month(&self, client: &Connection) -> Result<Option<Month>> {
         let mut after = self.next_month.lock().await;
         let limits = self.slice.settings.limits();
-        let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
+        let columns = session::read(client, &limits, MirroredColumns::load(&**client)).await?;
         loop {
-            let find = event_log::find_next_due(client, &columns, self.due, &after);
+            let find = event_log::find_next_due(&**client, &columns, self.due, &after);
             let Some(created_at) = session::read(client, &limits, find).await? else { return Ok(None) };
             let month = Month::of(created_at.and_utc());
             *after = Position::before(month.end());
@@ -454,7 +455,7 @@ impl Archiving<'_> {
 
     /// Moves the due rows of `month`, oldest first, to its partition. One that is made for it gets its indexes when it is
     /// loaded: until then nothing but this looks for single rows in it.
-    async fn archive_month(&self, client: &mut Client, month: Month) -> Result<Option<StopReason>> {
+    async fn archive_month(&self, client: &mut Connection, month: Month) -> Result<Option<StopReason>> {
         let slice = self.slice;
         let is_new = match self.make_partition(client, month).await? {
             Ok(is_new) => is_new,
@@ -507,10 +508,14 @@ impl Archiving<'_> {
     }
 
     /// Makes the partition of `month` unless it is there. Returns whether it did, or why to stop.
-    async fn make_partition(&self, client: &mut Client, month: Month) -> Result<std::result::Result<bool, StopReason>> {
+    async fn make_partition(
+        &self,
+        client: &mut Connection,
+        month: Month,
+    ) -> Result<std::result::Result<bool, StopReason>> {
         let (slice, limits) = (self.slice, self.slice.settings.limits());
         // One that was there has its indexes: they were looked after before.
-        if session::read(client, &limits, partitions::has_partition(client, month)).await? {
+        if session::read(client, &limits, partitions::has_partition(&**client, month)).await? {
             return Ok(Ok(false));
         }
         let mut size = slice.batch_size();
@@ -524,7 +529,7 @@ impl Archiving<'_> {
             };
             match make.await {
                 // A table of that name may be there and be no partition: rows in it would be lost to readers.
-                Ok(()) if session::read(client, &limits, partitions::has_partition(client, month)).await? => {
+                Ok(()) if session::read(client, &limits, partitions::has_partition(&**client, month)).await? => {
                     return Ok(Ok(true));
                 }
                 Ok(()) => return Err(Error::PartitionDetached { month }),
@@ -566,7 +571,7 @@ impl Archiving<'_> {
     }
 
     /// Moves one batch, and settles what the archive has of it already, as one transaction.
-    async fn archive_batch(&self, client: &mut Client, request: &BatchRequest<'_>) -> Result<MovedBatch> {
+    async fn archive_batch(&self, client: &mut Connection, request: &BatchRequest<'_>) -> Result<MovedBatch> {
         let transaction = session::begin(client, &self.slice.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: what the host changes between two batches is not overlooked.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
+use crate::database::Pool;
 use tokio_postgres::IsolationLevel;
 
 use super::{Deadline, Plan, Settings};

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::{Client, GenericClient, IsolationLevel};
+use tokio_postgres::{GenericClient, IsolationLevel};
 use tracing::{debug, info, warn};
 
 use super::archive::{analyze, prepare_partitions};
@@ -16,6 +16,7 @@ use crate::store::host;
 use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
 use crate::store::row_form::RowForm;
+use crate::store::session::Connection;
 use crate::store::session::{self, Limits};
 
 /// Before all places of a table.
@@ -73,7 +74,7 @@ pub(super) async fn restore(slice: &Slice<'_>) -> Result<Option<StopReason>> {
 /// Counts the rows month by month, and refuses to move the first of them when one could not go back whole.
 async fn check(
     slice: &Slice<'_>,
-    client: &Client,
+    client: &Connection,
     target: &RestoreTarget,
     months: &[Month],
 ) -> Result<Option<StopReason>> {
@@ -91,9 +92,9 @@ async fn check(
         {
             return Ok(Some(stop));
         }
-        let columns = session::read(client, &limits, MirroredColumns::load(client)).await?;
-        let form = session::read(client, &limits, RowForm::load(client)).await?;
-        let count = restore::check_month(client, &columns, &form, target, *month);
+        let columns = session::read(client, &limits, MirroredColumns::load(&**client)).await?;
+        let form = session::read(client, &limits, RowForm::load(&**client)).await?;
+        let count = restore::check_month(&**client, &columns, &form, target, *month);
         let checked = slice.keep_lease_while(session::read(client, &limits, count)).await?;
         let progress = MonthProgress { checked: Some(checked), ..MonthProgress::default() };
         slice.record(&Progress { month: Some((*month, progress)), ..Progress::default() }).await?;
@@ -104,8 +105,8 @@ async fn check(
 }
 
 /// Refuses to go on with a rollback that has left rows in the archive.
-async fn check_rollback(slice: &Slice<'_>, client: &Client) -> Result<()> {
-    let find = maintenance_runs::find_run(client, slice.run.id);
+async fn check_rollback(slice: &Slice<'_>, client: &Connection) -> Result<()> {
+    let find = maintenance_runs::find_run(&**client, slice.run.id);
     let run = session::read(client, &slice.settings.limits(), find).await?;
     let run = run.ok_or(Error::LeaseLost { run: slice.run.id })?;
     if run.conflicts > 0 {
@@ -133,7 +134,7 @@ async fn check_rollback(slice: &Slice<'_>, client: &Client) -> Result<()> {
 impl Restoring<'_> {
     /// Moves the rows of `month`. Begins again at its start until nothing is left to move: an operator may have rewritten the
     /// partition, and the rows are in other places.
-    async fn restore_month(&mut self, client: &mut Client, month: Month) -> Result<Option<StopReason>> {
+    async fn restore_month(&mut self, client: &mut Connection, month: Month) -> Result<Option<StopReason>> {
         let slice = self.slice;
         let mut progress = slice.state.months.get(&month).cloned().unwrap_or_default();
         if slice.run.scope == Scope::Rollback && progress.on_hold + progress.conflicts > 0 {
@@ -173,7 +174,7 @@ impl Restoring<'_> {
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
     async fn restore_batch(
         &mut self,
-        client: &mut Client,
+        client: &mut Connection,
         month: Month,
         progress: &mut MonthProgress,
         limit: u32,

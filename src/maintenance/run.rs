@@ -1,5 +1,5 @@
+use crate::database::Pool;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use tokio::time::Instant;
 use tokio_postgres::GenericClient;
 use tracing::{info, warn};

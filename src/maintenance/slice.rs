@@ -2,8 +2,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::database::Pool;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
 use tracing::{info, warn};

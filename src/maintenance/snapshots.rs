@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Transaction;
 use tracing::{debug, info, warn};
 
 use super::batch_size::BatchSize;
@@ -12,6 +12,7 @@ use crate::error::{Error, Result, Retry, chain};
 use crate::host::{HostFacts, HostFinding, HostLimits, findings};
 use crate::model::{MaintenanceRun, Phase, Scope, StopReason};
 use crate::store::maintenance_runs::{LastStream, Progress, estimate_streams};
+use crate::store::session::Connection;
 use crate::store::snapshots::{
     SnapshotBatch, SnapshotRequest, StreamCounts, StreamForm, count_streams, find_stream_after, insert_snapshot_batch,
     may_be_complete, probe_column, wait_for_log,
@@ -116,8 +117,8 @@ struct Source {
 }
 
 impl Source {
-    async fn look(slice: &Slice<'_>, client: &Client) -> Result<Self> {
-        let facts = session::read(client, &slice.settings.limits(), host::look(client)).await?;
+    async fn look(slice: &Slice<'_>, client: &Connection) -> Result<Self> {
+        let facts = session::read(client, &slice.settings.limits(), host::look(&**client)).await?;
         let form = Mutex::new(read_form(slice, &facts)?);
         let reads_log =
             facts.log.as_ref().is_some_and(|log| {
@@ -130,8 +131,8 @@ impl Source {
     }
 
     /// Looks at the columns of `Stream` again. Returns whether they are others than `form` has.
-    async fn has_changed(&self, slice: &Slice<'_>, client: &Client, form: &StreamForm) -> Result<bool> {
-        let facts = session::read(client, &slice.settings.limits(), host::look(client)).await?;
+    async fn has_changed(&self, slice: &Slice<'_>, client: &Connection, form: &StreamForm) -> Result<bool> {
+        let facts = session::read(client, &slice.settings.limits(), host::look(&**client)).await?;
         let now = read_form(slice, &facts)?;
         let has_changed = now != *form;
         *self.form.lock().unwrap_or_else(PoisonError::into_inner) = now;
@@ -194,7 +195,7 @@ struct Taken {
 async fn divide<'s>(
     slice: &Slice<'_>,
     source: &Source,
-    client: &Client,
+    client: &Connection,
     mut after: Option<String>,
     sizes: &'s mut [BatchSize],
 ) -> Result<Vec<PageOfStreams<'s>>> {
@@ -203,7 +204,7 @@ async fn divide<'s>(
     let mut pages = Vec::with_capacity(workers);
     for (worker, size) in sizes.iter_mut().enumerate() {
         let upto = if worker + 1 < workers {
-            let find = find_stream_after(client, &form, after.as_deref(), size.rows());
+            let find = find_stream_after(&**client, &form, after.as_deref(), size.rows());
             session::read(client, &slice.settings.limits(), find).await?
         } else {
             None
@@ -306,7 +307,7 @@ async fn take_batch(
     slice: &Slice<'_>,
     source: &Source,
     form: &StreamForm,
-    client: &mut Client,
+    client: &mut Connection,
     stretch: &Stretch<'_>,
 ) -> Result<SnapshotBatch> {
     if !source.reads_log() {
@@ -344,7 +345,7 @@ async fn take_batch(
 async fn commit_batch(
     slice: &Slice<'_>,
     form: &StreamForm,
-    client: &mut Client,
+    client: &mut Connection,
     stretch: &Stretch<'_>,
 ) -> Result<SnapshotBatch> {
     let transaction = session::begin(client, &slice.settings.limits()).await?;
@@ -389,17 +390,17 @@ async fn commit(slice: &Slice<'_>, transaction: Transaction<'_>, batch: Snapshot
 async fn take_what_can_be_had(
     slice: &Slice<'_>,
     source: &Source,
-    client: &mut Client,
+    client: &mut Connection,
     stretch: &Stretch<'_>,
     error: Error,
 ) -> Result<SnapshotBatch> {
     let limits = slice.settings.limits();
     let form = source.form();
-    let find = find_stream_after(&*client, &form, stretch.after, 1);
+    let find = find_stream_after(&**client, &form, stretch.after, 1);
     let Some(stream) = session::read(&*client, &limits, find).await? else { return Err(error) };
     let mut left_out = Vec::new();
     for name in form.list_columns() {
-        match session::read(&*client, &limits, probe_column(&*client, &form, name, &stream)).await {
+        match session::read(&*client, &limits, probe_column(&**client, &form, name, &stream)).await {
             Err(error) if is_of_data(&error) => left_out.push(name.to_owned()),
             probed => probed?,
         }
@@ -433,11 +434,11 @@ enum Completeness {
 
 /// Counts the streams without snapshot. When there is none, the phase ends with the number of streams. That ids are not recorded
 /// as they are begins it again once: two rows of one id can never both be.
-async fn is_complete(slice: &Slice<'_>, client: &Client, is_again: bool) -> Result<Completeness> {
+async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> Result<Completeness> {
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.
-    let count = count_streams(client, run.snapshot_month, since);
+    let count = count_streams(&**client, run.snapshot_month, since);
     let counts = match slice.keep_lease_while(session::read(client, &slice.long_limits(), count)).await {
         Err(error) if error.retry().is_some() => {
             return slice.deadline.has_come().map(Completeness::Unknown).ok_or(error);

@@ -2,8 +2,8 @@
 //! archived by several functions at a time. The execution has the lease; its slices follow each other, but for those of
 //! months, which share it. Its last step is an ordinary slice, which does what the others may have left.
 
+use crate::database::Pool;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use tokio_postgres::Client;
 use tracing::info;
 
 use super::Settings;
@@ -10,19 +9,20 @@ use crate::model::StopReason;
 use crate::store::maintenance_runs::Progress;
 use crate::store::server::{ServerLoad, get_server_load};
 use crate::store::session;
+use crate::store::session::Connection;
 
 /// How long a pause lasts before the load is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits between two batches while the server or its replicas are busier than the settings allow. Returns why to stop, if
 /// that comes first.
-pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Client) -> Result<Option<StopReason>> {
+pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection) -> Result<Option<StopReason>> {
     if slice.settings.max_replica_lag.is_none() && slice.settings.max_active_sessions.is_none() {
         return Ok(None);
     }
     let mut waited = false;
     loop {
-        let load = session::read(client, &slice.settings.limits(), get_server_load(client)).await?;
+        let load = session::read(client, &slice.settings.limits(), get_server_load(&**client)).await?;
         let Some(reason) = excess(slice.settings, &load) else { break };
         if !waited {
             info!(run = %slice.run.id, reason, "snapshot maintenance: waiting");

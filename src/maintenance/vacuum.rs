@@ -28,7 +28,7 @@ pub(super) async fn vacuum(slice: &Slice<'_>) -> Result<()> {
         None => {
             info!(run = %slice.run.id, "snapshot maintenance: VACUUM takes longer than there is time, and goes on by itself");
             // The server ends it; the connection is of no use until then.
-            drop(deadpool_postgres::Object::take(client));
+            drop(deadpool::managed::Object::take(client));
         }
     }
     Ok(())

@@ -2,8 +2,8 @@ use std::cmp::Ordering;
 use std::sync::atomic::{self, AtomicU64};
 use std::time::Duration;
 
+use crate::database::Pool;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 use tokio_postgres::IsolationLevel;

@@ -203,7 +203,9 @@ impl MirroredColumn {
     /// SQL for its value in `EventLog` as text.
     fn text(&self, prefix: &str) -> String {
         let value = format!("{prefix}{}", self.quoted);
-        if self.is_foreign { write_out(&value) } else { format!("{value}::text") }
+        if self.is_instant() {
+            format!("{value}::timestamp::text")
+        } else if self.is_foreign { write_out(&value) } else { format!("{value}::text") }
     }
 
     /// SQL for its value in `EventLog` as the archive has it.
@@ -211,8 +213,14 @@ impl MirroredColumn {
         match self.wanted.as_str() {
             "text" if self.is_foreign => self.text(prefix),
             "text[]" if self.is_foreign => format!("({})::text[]", self.text(prefix)),
+            _ if self.is_instant() => format!("{prefix}{}::timestamp", self.quoted),
             _ => format!("{prefix}{}", self.quoted),
         }
+    }
+
+    /// Whether `EventLog` has it as something else than the archive's time in UTC, which the session's time zone is, too.
+    fn is_instant(&self) -> bool {
+        self.name == "createdAt" && self.hot != self.wanted
     }
 
     fn difference(&self) -> Option<String> {
@@ -313,7 +321,8 @@ pub(crate) async fn align(client: &impl GenericClient) -> Result<Vec<String>> {
         let MirroredColumn { quoted, wanted, .. } = &column;
         let wanted = column.collation.as_ref().map_or(wanted.clone(), |name| format!("{wanted} COLLATE {name}"));
         if column.archived.is_none() {
-            client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {quoted} {wanted}"#)).await?;
+            let is_key = if column.name == "id" { " NOT NULL" } else { "" };
+            client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {quoted} {wanted}{is_key}"#)).await?;
         } else {
             convert(client, &column).await?;
         }

@@ -48,8 +48,8 @@ fn is_raised_by(error: &tokio_postgres::Error, routine: &str) -> bool {
     error.as_db_error().and_then(tokio_postgres::error::DbError::routine) == Some(routine)
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
+impl From<deadpool::managed::PoolError<Error>> for Error {
+    fn from(error: deadpool::managed::PoolError<Error>) -> Self {
         Self::Unavailable(error.into())
     }
 }

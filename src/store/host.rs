@@ -1,17 +1,20 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
-use super::statement::condense;
+use super::session::SERVICE_SCHEMA;
+use super::statement::Statement;
 use super::{archive_columns, installation};
 use crate::error::{Error, Result};
 use crate::host::{FindingEffect, HostFacts, HostFinding};
 
-const LOOK_AT_HOST: &str = include_str!("sql/look_at_host.sql");
-
 /// What the catalogue says of the host right now, in one round trip. Holds for a transaction that has locked the tables.
 pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
     let own = installation::list_tables();
-    let row = client.query_typed_one(&condense(LOOK_AT_HOST), &[(&own, Type::TEXT_ARRAY)]).await?;
+    let row = Statement::new(include_str!("sql/look_at_host.sql"))
+        .fragment("service_schema", SERVICE_SCHEMA)
+        .bind("own_tables", &own, Type::TEXT_ARRAY)
+        .query_one(client)
+        .await?;
     serde_json::from_value(row.try_get("facts")?).map_err(Error::Serialize)
 }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
-use crate::error::Result;
+use super::session::SERVICE_SCHEMA;
+use super::statement::Statement;
+use crate::error::{Error, Result};
+use crate::host::HostFinding;
 use crate::model::Month;
 
 /// All that the migrations make, by name: a rollback drops it, so it is listed there.
@@ -34,6 +37,29 @@ impl Missing {
     }
 }
 
+/// Makes the schema of our own, unless it is there.
+///
+/// # Errors
+///
+/// [`Error::HostRefuses`] when this role may not make one.
+pub(crate) async fn create_schema(client: &impl GenericClient) -> Result<()> {
+    let row = Statement::new(
+        "SELECT :service_schema IS NOT NULL AS there, has_database_privilege(current_database(), 'CREATE') AS may_create,
+                substring(current_setting('search_path') FROM '^(?:\"(?:[^\"]|\"\")*\"|[^,]*)') AS name, quote_ident(current_user) AS role",
+    )
+    .fragment("service_schema", SERVICE_SCHEMA)
+    .query_one(client)
+    .await?;
+    let (name, role): (&str, &str) = (row.try_get("name")?, row.try_get("role")?);
+    if row.try_get("there")? {
+        return Ok(());
+    }
+    if !row.try_get::<_, bool>("may_create")? {
+        return Err(Error::HostRefuses { finding: Box::new(HostFinding::no_schema(name, role)) });
+    }
+    Ok(client.batch_execute(&format!("CREATE SCHEMA {name}")).await?)
+}
+
 /// Names in the statement of [`DROPPED`] that begins with `command`, one on a line.
 fn names(command: &str) -> Vec<&'static str> {
     let statement = DROPPED.split(';').find_map(|statement| statement.split_once(command));
@@ -51,11 +77,11 @@ pub(crate) async fn list_missing(client: &impl GenericClient) -> Result<Missing>
     let (tables, mut functions) = (list_tables(), names("DROP FUNCTION"));
     // The one beneath the view is made after the migrations, by each `migrate`.
     functions.retain(|name| *name != "stream_history");
-    let row = client
-        .query_typed_one(
-            include_str!("sql/list_missing.sql"),
-            &[(&tables, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)],
-        )
+    let row = Statement::new(include_str!("sql/list_missing.sql"))
+        .fragment("service_schema", SERVICE_SCHEMA)
+        .bind("tables", &tables, Type::TEXT_ARRAY)
+        .bind("functions", &functions, Type::TEXT_ARRAY)
+        .query_one(client)
         .await?;
     let set = |name| -> Result<BTreeSet<String>> { Ok(row.try_get::<_, Vec<String>>(name)?.into_iter().collect()) };
     Ok(Missing { is_installed: row.try_get("is_installed")?, tables: set("tables")?, functions: set("functions")? })

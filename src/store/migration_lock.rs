@@ -5,32 +5,32 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
+use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, GenericClient};
 use tracing::info;
 
-use super::session::MigrationTransaction;
+use super::session::{Connection, MigrationTransaction};
 use crate::error::{Error, Result};
 
 /// How long to wait for another migration: longer than one takes, unless it adopts or seals much.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The lock's key as SQL: each schema is migrated by itself.
-const KEY: &str = "hashtextextended('snapshot-service migrate ' || current_schema(), 0)";
+const KEY: &str = "hashtextextended('snapshot-service migrate ' || current_setting('search_path'), 0)";
 
 /// Begins a transaction that alone migrates this schema until it ends.
 ///
 /// # Errors
 ///
 /// [`Error::MigrationUnderWay`] when another migration takes longer than we wait.
-pub(crate) async fn begin(client: &mut Client) -> Result<MigrationTransaction<'_>> {
-    let client: &Client = client;
+pub(crate) async fn begin(client: &mut Connection) -> Result<MigrationTransaction<'_>> {
+    let client: &Connection = client;
     let began = Instant::now();
     let mut told = None;
     loop {
         // Each time a transaction of its own: one that waits for long would keep a pooler's connection.
         let transaction = MigrationTransaction::begin(client).await?;
-        if acquire(client).await? {
+        if acquire(&**client).await? {
             return Ok(transaction);
         }
         drop(transaction);
@@ -57,7 +57,7 @@ async fn acquire(client: &impl GenericClient) -> Result<bool> {
 }
 
 /// Who migrates, in words: as much of it as this role may know.
-async fn find_holder(client: &Client) -> Result<String> {
+async fn find_holder(client: &Connection) -> Result<String> {
     let transaction = MigrationTransaction::begin(client).await?;
     let sql = format!(
         "SELECT l.pid, NULLIF(a.application_name, '') AS name, a.xact_start AS since

@@ -1,6 +1,7 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::statement::Statement;
 use crate::error::Result;
 
 /// The roles that operators grant to logins: one for what only reads, one for what maintains. Nobody logs in as one of
@@ -53,8 +54,10 @@ pub(crate) async fn revoke_from_host(client: &impl GenericClient) -> Result<Vec<
 
 /// Grants, or revokes, what is to be by `sql/list_grants.sql`. Returns what this session's role may not.
 async fn change_grants(client: &impl GenericClient, is_wanted: bool, grant: bool) -> Result<Vec<String>> {
+    let list_grants =
+        Statement::new(include_str!("sql/list_grants.sql")).bind("is_wanted", &is_wanted, Type::BOOL);
     let mut left = Vec::new();
-    for row in client.query_typed(include_str!("sql/list_grants.sql"), &[(&is_wanted, Type::BOOL)]).await? {
+    for row in list_grants.query(client).await? {
         let (is_grant, is_possible): (bool, bool) = (row.try_get("is_grant")?, row.try_get("is_possible")?);
         let statement: &str = row.try_get("statement")?;
         if is_grant != grant {

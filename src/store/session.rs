@@ -1,9 +1,47 @@
 use std::time::Duration;
 
+use std::ops::{Deref, DerefMut};
+
 use futures_util::{FutureExt, join};
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::error::{Error, Result};
+
+/// SQL for the schema of our own, NULL where it is not there. `current_schema` would be the host's then.
+pub(super) const SERVICE_SCHEMA: &str =
+    r#"to_regnamespace(substring(current_setting('search_path') FROM '^(?:"(?:[^"]|"")*"|[^,]*)'))"#;
+
+/// A connection to a host's database.
+#[derive(Debug)]
+pub struct Connection {
+    client: Client,
+    /// Sets where the transactions of this connection look for tables and functions: in the schema of our own, then in the host's. What
+    /// the role or the database sets does not matter.
+    set_search_path: String,
+}
+
+impl Connection {
+    /// A `client`'s, of a database where the host's tables are in `host_schema` and ours in `service_schema`.
+    pub(crate) fn new(client: Client, host_schema: &str, service_schema: &str) -> Self {
+        let [service, host] = [service_schema, host_schema].map(|name| name.replace('"', "\"\""));
+        // Temporary tables last, where PostgreSQL would look first.
+        Self { client, set_search_path: format!(r#"SET LOCAL search_path = "{service}", "{host}", pg_temp"#) }
+    }
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
 
 /// How long a transaction's statements may take.
 #[derive(Debug, Clone, Copy)]
@@ -48,30 +86,37 @@ fn milliseconds(time: Duration) -> u128 {
 }
 
 /// Starts a transaction with `limits`.
-pub(crate) async fn begin<'a>(client: &'a mut Client, limits: &Limits) -> Result<Transaction<'a>> {
+pub(crate) async fn begin<'a>(client: &'a mut Connection, limits: &Limits) -> Result<Transaction<'a>> {
     // Said, because the role may have another default: a row that somebody else has changed is to be passed over, not an
     // error.
-    let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
-    transaction.batch_execute(&limits.set_local()).await?;
-    Ok(transaction)
+    start(client, IsolationLevel::ReadCommitted, false, &limits.set_local()).await
 }
 
 /// Starts a transaction with `limits` whose commit does not wait for the disk. A crash of the server may undo it, though
 /// nothing that was committed after it: for what may be repeated.
-pub(crate) async fn begin_volatile<'a>(client: &'a mut Client, limits: &Limits) -> Result<Transaction<'a>> {
-    let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
-    transaction.batch_execute(&format!("{}; SET LOCAL synchronous_commit = off", limits.set_local())).await?;
-    Ok(transaction)
+pub(crate) async fn begin_volatile<'a>(client: &'a mut Connection, limits: &Limits) -> Result<Transaction<'a>> {
+    let settings = format!("{}; SET LOCAL synchronous_commit = off", limits.set_local());
+    start(client, IsolationLevel::ReadCommitted, false, &settings).await
 }
 
 /// Starts a read-only transaction of several statements with `limits`.
 pub(crate) async fn begin_read<'a>(
-    client: &'a mut Client,
+    client: &'a mut Connection,
     limits: &Limits,
     isolation: IsolationLevel,
 ) -> Result<Transaction<'a>> {
-    let transaction = client.build_transaction().isolation_level(isolation).read_only(true).start().await?;
-    transaction.batch_execute(&limits.set_local()).await?;
+    start(client, isolation, true, &limits.set_local()).await
+}
+
+async fn start<'a>(
+    connection: &'a mut Connection,
+    isolation: IsolationLevel,
+    read_only: bool,
+    settings: &str,
+) -> Result<Transaction<'a>> {
+    let Connection { client, set_search_path } = connection;
+    let transaction = client.build_transaction().isolation_level(isolation).read_only(read_only).start().await?;
+    transaction.batch_execute(&format!("{set_search_path}; {settings}")).await?;
     Ok(transaction)
 }
 
@@ -82,8 +127,9 @@ pub(crate) async fn begin_read<'a>(
 ///
 /// All of it is on its way before the first answer is awaited, so it costs one round trip; a reader that gives up leaves
 /// no open transaction behind.
-pub(crate) async fn read<T>(client: &Client, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
-    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", limits.set_local_for_read());
+pub(crate) async fn read<T>(client: &Connection, limits: &Limits, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let (path, limits) = (&client.set_search_path, limits.set_local_for_read());
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {path}; {limits}");
     // futures_util's join, unlike tokio's, polls in the order written.
     let (opened, read, closed) = join!(client.batch_execute(&begin), read, client.batch_execute("COMMIT"));
     opened?;
@@ -102,16 +148,19 @@ const SET_LOCAL_FOR_MIGRATION: &str = "SET LOCAL statement_timeout = 0; SET LOCA
 /// that is idle between BEGIN and its own limits. It is rolled back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct MigrationTransaction<'a> {
-    client: &'a Client,
+    client: &'a Connection,
     is_open: bool,
 }
 
 impl<'a> MigrationTransaction<'a> {
     /// Starts one on a client that nobody else uses.
-    pub(crate) async fn begin(client: &'a Client) -> Result<Self> {
+    pub(crate) async fn begin(client: &'a Connection) -> Result<Self> {
         // Before the first answer: whoever gives up waiting for it leaves no open transaction behind either.
         let transaction = Self { client, is_open: true };
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {ONE_TEXT}; {SET_LOCAL_FOR_MIGRATION}");
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {}; {ONE_TEXT}; {SET_LOCAL_FOR_MIGRATION}",
+            client.set_search_path
+        );
         transaction.client.batch_execute(&begin).await?;
         Ok(transaction)
     }

@@ -28,4 +28,12 @@ DROP TABLE
     "ArchiveVerification",
     "RestoredLog",
     "LegalHold",
-    snapshot_service_migrations
+    snapshot_service_migrations;
+DO $$
+BEGIN
+    -- One that somebody else made for us stays.
+    IF pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = current_schema), 'USAGE') THEN
+        EXECUTE format('DROP SCHEMA %I', current_schema);
+    END IF;
+END
+$$

@@ -21,4 +21,4 @@ SELECT format(
 )
 FROM pg_namespace n
 CROSS JOIN LATERAL aclexplode(n.nspacl) g
-WHERE n.nspname = current_schema AND g.grantee = 0 AND g.privilege_type = 'CREATE'
+WHERE (n.nspname = current_schema OR n.oid = (SELECT relnamespace FROM pg_class WHERE oid = '"EventLog"'::regclass)) AND g.grantee = 0 AND g.privilege_type = 'CREATE'

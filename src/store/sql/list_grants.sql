@@ -1,7 +1,8 @@
 -- What is to be granted to the service's roles and revoked from them, so that each has what it needs and nothing else.
 -- Looks at the service's own objects and at what the service uses of the host's: never at others, nor at other roles.
--- $1 whether the roles are to have anything; if not, only the host's objects are looked at: the service's are dropped.
+-- :is_wanted says whether the roles are to have anything; if not, only the host's objects are looked at: the service's are dropped.
 -- Columns: is_grant, statement, object (as SQL writes it), owner, is_possible (for the role of this session). In order.
+-- \set is_wanted true
 WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
     -- list, get, report. Of "Stream" what says which stream a row is.
     ('snapshot_service_read', 'SELECT', '{
@@ -58,10 +59,12 @@ reference AS MATERIALIZED (
 ),
 relation AS MATERIALIZED (
     -- The tables and the view.
-    SELECT c.*, c.relname IN ('Stream', 'EventLog') AS is_host, false AS is_partition, false AS is_reference
+    SELECT c.*, false AS is_host, false AS is_partition, false AS is_reference
     FROM pg_class c
     WHERE c.relnamespace = quote_ident(current_schema)::regnamespace
       AND c.relname IN (SELECT unnest(tables) FROM wanted_of_table)
+    UNION ALL
+    SELECT c.*, true, false, false FROM pg_class c WHERE c.oid IN ('"Stream"'::regclass, '"EventLog"'::regclass)
     UNION ALL
     -- Partitions: who names the archive needs nothing of them, but the engine names them.
     SELECT c.*, false, true, false
@@ -92,61 +95,64 @@ object AS MATERIALIZED (
     WHERE pronamespace = quote_ident(current_schema)::regnamespace
       AND proname IN (SELECT unnest(functions) FROM wanted_of_function)
     UNION ALL
-    SELECT 'SCHEMA', oid, nspname, nspowner, nspacl, true, false, nspname <> current_schema, false, quote_ident(nspname)
-    FROM pg_namespace
-    WHERE nspname = current_schema OR oid IN (SELECT relnamespace FROM relation WHERE is_reference)
+    SELECT
+        'SCHEMA', n.oid, n.nspname, n.nspowner, n.nspacl, n.nspname <> current_schema, false,
+        n.nspname <> current_schema AND n.oid <> host.relnamespace, false, quote_ident(n.nspname)
+    FROM pg_namespace n
+    JOIN pg_class host ON host.oid = '"EventLog"'::regclass
+    WHERE n.nspname = current_schema OR n.oid IN (SELECT relnamespace FROM relation WHERE is_host OR is_reference)
 ),
 wanted AS MATERIALIZED (
     SELECT r.oid AS role, r.name AS role_name, o.kind, o.oid, w.privilege, NULL::name AS "column"
     FROM wanted_of_table w
     JOIN service_role r ON r.rolname = w.role_name
     JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition AND NOT o.is_reference
-    WHERE w.columns IS NULL AND $1
+    WHERE w.columns IS NULL AND :is_wanted
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, w.privilege, a.attname
     FROM wanted_of_table w
     JOIN service_role r ON r.rolname = w.role_name
     JOIN object o ON o.kind = 'TABLE' AND o.name = ANY (w.tables) AND NOT o.is_partition AND NOT o.is_reference
     JOIN pg_attribute a ON a.attrelid = o.oid AND a.attname = ANY (w.columns) AND NOT a.attisdropped
-    WHERE $1
+    WHERE :is_wanted
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, w.privilege, NULL
     FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) w (privilege)
     JOIN service_role r ON r.rolname = 'snapshot_service_maintain'
     JOIN object o ON o.is_partition
-    WHERE $1
+    WHERE :is_wanted
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, 'EXECUTE', NULL
     FROM wanted_of_function w
     JOIN service_role r ON r.rolname = w.role_name
     JOIN object o ON o.kind = 'FUNCTION' AND o.name = ANY (w.functions)
-    WHERE $1
+    WHERE :is_wanted
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, 'USAGE', NULL
     FROM service_role r
     JOIN object o
         ON (o.kind = 'SCHEMA' AND NOT o.is_reference)
         OR (o.kind IN ('SCHEMA', 'SEQUENCE') AND r.rolname = 'snapshot_service_maintain')
-    WHERE $1
+    WHERE :is_wanted
     UNION ALL
     SELECT r.oid, r.name, o.kind, o.oid, 'SELECT', a.attname
     FROM reference k
     JOIN service_role r ON r.rolname = 'snapshot_service_maintain'
     JOIN object o ON o.kind = 'TABLE' AND o.is_reference AND o.oid = k.oid
     JOIN pg_attribute a ON a.attrelid = k.oid AND a.attnum = k.attnum
-    WHERE $1
+    WHERE :is_wanted
 ),
 granted AS MATERIALIZED (
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type AS privilege, NULL::name AS "column", o.is_definer
     FROM object o CROSS JOIN aclexplode(o.acl) g
     -- What else the host grants of a table that references the log is the host's affair.
-    WHERE (o.is_host OR $1) AND NOT o.is_reference
+    WHERE (o.is_host OR :is_wanted) AND NOT o.is_reference
     UNION ALL
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type, a.attname, false
     FROM object o
     JOIN pg_attribute a ON a.attrelid = o.oid AND o.kind = 'TABLE' AND NOT a.attisdropped
     CROSS JOIN aclexplode(a.attacl) g
-    WHERE (o.is_host OR $1)
+    WHERE (o.is_host OR :is_wanted)
       AND (NOT o.is_reference OR (g.privilege_type = 'SELECT' AND g.grantee = to_regrole('snapshot_service_maintain')))
 ),
 missing AS (

@@ -1,6 +1,9 @@
 -- What the catalogue says of the host's two tables and of this session's role: all that decides what maintenance may do.
 -- Reads the catalogue alone, in one statement. Names are as SQL writes them, unless a field is called `name`.
--- $1 names of the service's own tables. One row: facts, a JSON document of the form that host::HostFacts has.
+-- :own_tables are the names of the service's own, :service_schema the schema that they are in. One row: facts, a JSON document of the
+-- form that host::HostFacts has.
+-- \set own_tables '''{StreamArchive}''::text[]'
+-- \set service_schema '''snapshot_service''::regnamespace'
 WITH RECURSIVE host AS MATERIALIZED (
     SELECT to_regclass('"Stream"')::oid AS streams, to_regclass('"EventLog"')::oid AS log
 ),
@@ -36,7 +39,7 @@ reference AS MATERIALIZED (
 ),
 -- The service's own tables, with the partitions of the archive.
 own AS MATERIALIZED (
-    SELECT c.* FROM pg_class c WHERE c.relname = ANY ($1) AND c.relnamespace = quote_ident(current_schema)::regnamespace
+    SELECT c.* FROM pg_class c WHERE c.relname = ANY (:own_tables) AND c.relnamespace = :service_schema
     UNION ALL
     SELECT c.* FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('"StreamArchive"')
 ),
@@ -299,7 +302,7 @@ SELECT json_build_object(
         SELECT FROM own c WHERE c.relname = 'MaintenanceRun' AND NOT has_table_privilege(c.oid, 'INSERT')
     ) AND NOT EXISTS (
         SELECT FROM pg_proc p
-        WHERE p.proname = 'stream_archive_create_partition' AND p.pronamespace = quote_ident(current_schema)::regnamespace
+        WHERE p.proname = 'stream_archive_create_partition' AND p.pronamespace = :service_schema
           AND NOT has_function_privilege(p.oid, 'EXECUTE')
     ),
     'seesStatistics', pg_has_role('pg_read_all_stats', 'USAGE'),
@@ -307,8 +310,8 @@ SELECT json_build_object(
         SELECT s.slot_name FROM pg_replication_slots s WHERE s.slot_type = 'physical' AND NOT s.active ORDER BY s.slot_name
     ),
     'openSchema', (
-        SELECT quote_ident(n.nspname) FROM pg_namespace n
-        WHERE n.nspname = current_schema
+        SELECT min(quote_ident(n.nspname)) FROM pg_namespace n
+        WHERE n.oid IN (:service_schema, (SELECT relnamespace FROM member WHERE oid = host.log))
           AND EXISTS (SELECT FROM aclexplode(n.nspacl) g WHERE g.grantee = 0 AND g.privilege_type = 'CREATE')
     ),
     'eventTriggers', ARRAY(

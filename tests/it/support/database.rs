@@ -19,7 +19,10 @@ static NEXT_DATABASE: AtomicU32 = AtomicU32::new(1);
 /// A database of one test's own, dropped after it.
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
+    /// Its sessions know no schema but the host's: what the service needs it sets itself.
     pub(crate) pool: Pool,
+    /// For the tests' own statements, which find the service's tables as well as the host's.
+    direct: Pool,
     /// Of the tests' own server; it is dropped with this.
     name: Option<String>,
 }
@@ -45,12 +48,18 @@ impl TestDatabase {
         let name = format!("test_{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
         execute(&server.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = server.url(&name);
-        Self { pool: pool(&url).await, url, name: Some(name) }
+        Self::of(url, Some(name)).await
     }
 
     /// One on another server, which the test looks after.
     pub(crate) async fn adopt(url: String) -> Self {
-        Self { pool: pool(&url).await, url, name: None }
+        Self::of(url, None).await
+    }
+
+    async fn of(url: String, name: Option<String>) -> Self {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let direct = format!("{url}{separator}options=-c%20search_path%3Dpublic%2Csnapshot_service");
+        Self { pool: pool(&url).await, direct: pool(&direct).await, url, name }
     }
 
     /// The same, with the host's tables, which are made.
@@ -87,7 +96,7 @@ impl TestDatabase {
         &self,
     ) -> impl std::ops::DerefMut<Target = impl std::ops::Deref<Target = tokio_postgres::Client>> {
         loop {
-            let client = self.pool.get().await.unwrap();
+            let client = self.direct.get().await.unwrap();
             if client.simple_query("").await.is_ok() {
                 return client;
             }

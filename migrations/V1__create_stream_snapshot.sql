@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS "StreamSnapshot" (
     state             JSON,                -- the whole "Stream" row as it is served; not JSONB, which cannot hold everything that
                                            -- JSON can; NULL in copies of the former service's, and where it cannot be written
     "snapshotMonth"   TEXT NOT NULL CHECK ("snapshotMonth" ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
-    "createdAt"       TIMESTAMP(3) NOT NULL,
+    "createdAt"       TIMESTAMP(3) NOT NULL DEFAULT (now() AT TIME ZONE 'UTC'),
     "eventIds"        TEXT[],              -- of events from 80 minutes before to 20 minutes after "createdAt", those that the state
                                            -- has; NULL where "EventLog" was not read
     UNIQUE ("streamId", "snapshotMonth")

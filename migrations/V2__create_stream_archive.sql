@@ -1,11 +1,8 @@
 -- "StreamArchive": events that left "EventLog", partitioned by month on "createdAt", and the narrow route to its partitions.
 -- Each `migrate` gives it every column of "EventLog", by name. Types that are PostgreSQL's own are the same; others are the host's to
 -- alter and drop, so that such a column is text, or an array of text. "createdAt" is UTC without a zone, whatever the host's is: what
--- partitions a table can never be altered. Only the key columns are NOT NULL: "EventLog" guards the contents.
-CREATE TABLE IF NOT EXISTS "StreamArchive" (
-    "createdAt"  TIMESTAMP NOT NULL,
-    "archivedAt" TIMESTAMP(3) NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')
-) PARTITION BY RANGE ("createdAt");
+-- partitions a table can never be altered. Only the key columns are NOT NULL: "EventLog" guards the contents. `migrate` makes
+-- the table itself (store/archive_columns.rs), because its columns are the host's.
 
 -- The narrow route for a role that owns no table: three functions that run as their owner, who migrates, and can do nothing
 -- but make, index and analyse the partition of a month. Who may call them is granted by each `migrate`.

@@ -6,6 +6,8 @@
 //! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it; `PGSSLMODE` is `verify-full` with one of the next two |
 //! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape: the user and the password, and the place that the above leave open. Fetched again, once, when the database refuses it |
 //! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS, which the AWS identity signs. Needs a host, a user and `verify-full` |
+//! | `HOST_SCHEMA` | `public` | where the host's two tables are; or `schema=` in `DATABASE_URL`, as Prisma has it |
+//! | `SERVICE_SCHEMA` | `snapshot_service` | where the service keeps its own tables, which `migrate` makes |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
 //! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |

@@ -24,6 +24,7 @@ const REWRITE: &str = r#"VACUUM (FULL, ANALYZE) "EventLog""#;
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
+    client.batch_execute("SET search_path = public, snapshot_service").await?;
     Ok(client)
 }
 

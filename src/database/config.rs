@@ -28,6 +28,37 @@ pub(super) struct Schemas {
     pub(super) service: String,
 }
 
+impl Schemas {
+    /// `of_url` is the URL's `schema`, as the host's ORM has it.
+    fn from_lookup(of_url: Option<String>, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let variable = lookup("HOST_SCHEMA");
+        if let (Some(url), Some(variable)) = (&of_url, &variable)
+            && url != variable
+        {
+            let problem = format!("is {variable:?}, and DATABASE_URL says schema={url}: leave out one of them");
+            return Err(ConfigError::new("HOST_SCHEMA", problem));
+        }
+        let host_variable = if of_url.is_some() { "DATABASE_URL" } else { "HOST_SCHEMA" };
+        let host = of_url.or(variable).unwrap_or_else(|| "public".into());
+        let service = lookup("SERVICE_SCHEMA").unwrap_or_else(|| "snapshot_service".into());
+        for (name, schema) in [(host_variable, &host), ("SERVICE_SCHEMA", &service)] {
+            // As PostgreSQL has it: it would cut a longer one.
+            let is_name = (1..=63).contains(&schema.len()) && !schema.contains('\0');
+            let is_reserved = schema.starts_with("pg_") || schema == "information_schema";
+            if !is_name || is_reserved {
+                let wanted = "is no schema of yours: give the name of one, of at most 63 bytes";
+                return Err(ConfigError::new(name, format!("{schema:?} {wanted}")));
+            }
+        }
+        if host == service {
+            let problem =
+                format!("is {service:?}, where the host's tables are: the service's need a schema of their own");
+            return Err(ConfigError::new("SERVICE_SCHEMA", problem));
+        }
+        Ok(Self { host, service })
+    }
+}
+
 /// How connections are encrypted, as libpq's `sslmode` and `sslrootcert`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TlsConfig {
@@ -60,9 +91,28 @@ impl FromStr for DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// The schema of the host's two tables.
+    pub fn host_schema(&self) -> &str {
+        &self.schemas.host
+    }
+
+    /// The schema of the service's own tables.
+    pub fn service_schema(&self) -> &str {
+        &self.schemas.service
+    }
+
     pub(crate) fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let bad_url = |problem: String| ConfigError::new("DATABASE_URL", problem);
-        let (text, own) = take_own_parameters(&lookup("DATABASE_URL").unwrap_or_default());
+        let url = lookup("DATABASE_URL").unwrap_or_default();
+        if !(url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            // Not as it is: it may have a password.
+            return Err(bad_url("is no URL: write postgres://user:password@host:port/database".into()));
+        }
+        let (text, mut own) = take_own_parameters(&url);
+        let (sslmode, sslrootcert) = own.tls();
+        if !own.refused.is_empty() {
+            return Err(bad_url(format!("has parameters that cannot be: {}", own.refused.join(", "))));
+        }
         let mut postgres = text.parse::<tokio_postgres::Config>().map_err(|error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             bad_url(format!("not a PostgreSQL connection text: {cause}"))
@@ -110,7 +160,8 @@ impl DatabaseConfig {
             (_, Some(other)) => return Err(bad_iam(format!("{other:?} is neither true nor false"))),
         };
 
-        let mode = match own.sslmode {
+        let schemas = Schemas::from_lookup(own.schema, &lookup)?;
+        let mode = match sslmode {
             Some(mode) => mode.parse().map_err(bad_url)?,
             None => match lookup("PGSSLMODE") {
                 Some(mode) => mode.parse().map_err(|problem: String| ConfigError::new("PGSSLMODE", problem))?,
@@ -122,16 +173,13 @@ impl DatabaseConfig {
         if matches!(credentials, CredentialsConfig::Iam { .. }) && mode != TlsMode::VerifyFull {
             return Err(bad_iam("a token goes to a server that is verified only: set sslmode to verify-full"));
         }
-        let root_cert = own.sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
+        let root_cert = sslrootcert.or_else(|| lookup("PGSSLROOTCERT")).map(PathBuf::from);
         postgres.ssl_mode(mode.into());
         Ok(Self {
             postgres,
             tls: TlsConfig { mode, root_cert },
             credentials,
-            schemas: Schemas {
-                host: own.schema.or_else(|| lookup("HOST_SCHEMA")).unwrap_or_else(|| "public".into()),
-                service: lookup("SERVICE_SCHEMA").unwrap_or_else(|| "snapshot_service".into()),
-            },
+            schemas,
             aws: AwsConfig::from_lookup(lookup),
         })
     }
@@ -152,58 +200,102 @@ fn iam(postgres: &tokio_postgres::Config) -> Result<CredentialsConfig, ConfigErr
     }
 }
 
-/// Connection parameters that tokio_postgres does not know: TLS in libpq's words, and those of the host's ORM.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// Parameters of a URL that tokio_postgres does not know: TLS in libpq's words or in Prisma's, and the schema.
+#[derive(Debug, Default)]
 struct OwnParameters {
     sslmode: Option<String>,
     sslrootcert: Option<String>,
+    /// Prisma's word for the authorities' file, libpq's for a client's certificate.
+    sslcert: Option<String>,
+    /// Prisma's: whether certificates are checked.
+    sslaccept: Option<String>,
     schema: Option<String>,
+    /// What cannot be, each with what to do.
+    refused: Vec<String>,
 }
 
+/// Parameters that tokio_postgres reads.
+const PASSED_ON: [&str; 18] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "sslnegotiation",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
+
+/// Prisma's own, about its pool and its statements: ours have limits of their own.
+const OF_PRISMAS_POOL: [&str; 8] = [
+    "connection_limit",
+    "pool_timeout",
+    "pgbouncer",
+    "statement_cache_size",
+    "socket_timeout",
+    "single_use_connections",
+    "max_connection_lifetime",
+    "max_idle_connection_lifetime",
+];
+
 impl OwnParameters {
-    /// Takes the parameter if it is one of these.
-    fn take(&mut self, name: &str, value: &str) -> bool {
-        let value = value.to_owned();
+    /// Takes the parameter, unless tokio_postgres reads it.
+    fn take(&mut self, name: &str, value: String) -> bool {
         match name {
             "sslmode" => self.sslmode = Some(value),
             "sslrootcert" => self.sslrootcert = Some(value),
+            "sslcert" => self.sslcert = Some(value),
+            "sslaccept" if ["strict", "accept_invalid_certs"].contains(&value.as_str()) => self.sslaccept = Some(value),
+            "sslaccept" => self.refused.push(format!("sslaccept={value} (give strict or accept_invalid_certs)")),
             "schema" => self.schema = Some(value),
-            // Prisma's own pool settings, which say nothing about the database.
-            "connection_limit" | "pool_timeout" | "pgbouncer" => {}
-            _ => return false,
+            "sslidentity" | "sslpassword" | "sslkey" => {
+                self.refused
+                    .push(format!("{name} (client certificates are not supported: log in with a password or by IAM)"));
+            }
+            name if OF_PRISMAS_POOL.contains(&name) => {}
+            name if PASSED_ON.contains(&name) => return false,
+            name => self.refused.push(format!("{name} (leave it out)")),
         }
         true
     }
+
+    /// The mode, and the file of the authorities to trust.
+    fn tls(&mut self) -> (Option<String>, Option<String>) {
+        let prismas = self.sslcert.take();
+        if let (Some(_), Some(_)) = (&prismas, &self.sslrootcert) {
+            self.refused
+                .push("sslcert beside sslrootcert (a client's certificate is not supported: leave it out)".into());
+        }
+        let is_strict = self.sslaccept.as_deref() == Some("strict") && self.sslmode.as_deref() != Some("disable");
+        let mode = if is_strict { Some("verify-full".into()) } else { self.sslmode.take() };
+        (mode, self.sslrootcert.take().or(prismas))
+    }
 }
 
-/// Splits a connection text in the part that tokio_postgres reads and the parameters that it refuses.
-fn take_own_parameters(text: &str) -> (String, OwnParameters) {
+/// Splits a URL in the part that tokio_postgres reads and the parameters that it does not.
+fn take_own_parameters(url: &str) -> (String, OwnParameters) {
     let mut own = OwnParameters::default();
-    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    if is_url {
-        let (base, query) = text.split_once('?').unwrap_or((text, ""));
-        let rest: Vec<&str> = query
-            .split('&')
-            .filter(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                !pair.is_empty() && !own.take(name, &percent_decode_str(value).decode_utf8_lossy())
-            })
-            .collect();
-        let separator = if rest.is_empty() { "" } else { "?" };
-        return (format!("{base}{separator}{}", rest.join("&")), own);
-    }
-    let mut quoted = false;
-    let words = text.split(|character: char| {
-        quoted ^= character == '\'';
-        !quoted && character.is_whitespace()
-    });
-    let rest: Vec<&str> = words
-        .filter(|word| {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            !own.take(name, value.trim_matches('\''))
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let rest: Vec<&str> = query
+        .split('&')
+        .filter(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            !pair.is_empty() && !own.take(&decode(name), decode(value))
         })
         .collect();
-    (rest.join(" "), own)
+    let separator = if rest.is_empty() { "" } else { "?" };
+    (format!("{base}{separator}{}", rest.join("&")), own)
 }
 
 #[cfg(test)]
@@ -215,29 +307,82 @@ mod tests {
     }
 
     #[test]
-    fn libpqs_tls_parameters_are_read_from_both_forms() {
-        for text in [
+    fn libpqs_tls_parameters_are_read() {
+        let config = parse(
             "postgres://u:p@db.example:5433/app?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem&connect_timeout=3",
-            "host=db.example port=5433 user=u password='p' dbname=app sslmode=verify-full sslrootcert=/etc/ca.pem",
-        ] {
-            let config = parse(text);
-            assert_eq!(config.tls.mode, TlsMode::VerifyFull);
-            assert_eq!(config.tls.root_cert, Some("/etc/ca.pem".into()));
-            assert_eq!(config.postgres.get_ports(), [5433]);
-            assert_eq!(config.postgres.get_password(), Some(b"p".as_slice()));
-        }
+        );
+        assert_eq!(config.tls.mode, TlsMode::VerifyFull);
+        assert_eq!(config.tls.root_cert, Some("/etc/ca.pem".into()));
+        assert_eq!(config.postgres.get_ports(), [5433]);
+        assert_eq!(config.postgres.get_password(), Some(b"p".as_slice()));
     }
 
     #[test]
     fn the_hosts_own_orm_url_is_understood() {
-        let config = parse("postgresql://u:p@db/app?schema=public&connection_limit=5&pgbouncer=true");
-        assert_eq!(config.postgres.get_dbname(), Some("app"));
+        let config = parse(
+            "postgresql://u:p@db/app?schema=app&connection_limit=5&pgbouncer=true&pool_timeout=0&statement_cache_size=0\
+             &socket_timeout=3&connect_timeout=9&application_name=host&options=-c%20work_mem%3D1MB",
+        );
+        assert_eq!((config.postgres.get_dbname(), config.host_schema()), (Some("app"), "app"));
+        assert_eq!(config.tls, TlsConfig { mode: TlsMode::Prefer, root_cert: None });
+    }
+
+    #[test]
+    fn prismas_words_for_tls_are_mapped() {
+        let tls = |query: &str| parse(&format!("postgres://u@db/app?{query}")).tls;
+        let of = |mode, file: Option<&str>| TlsConfig { mode, root_cert: file.map(PathBuf::from) };
+        assert_eq!(tls("sslmode=require&sslaccept=strict&sslcert=ca.pem"), of(TlsMode::VerifyFull, Some("ca.pem")));
+        assert_eq!(tls("sslaccept=strict"), of(TlsMode::VerifyFull, None));
+        assert_eq!(tls("sslmode=disable&sslaccept=strict"), of(TlsMode::Disable, None));
+        assert_eq!(tls("sslmode=require&sslaccept=accept_invalid_certs"), of(TlsMode::Require, None));
+        assert_eq!(tls("%73slmode=require"), of(TlsMode::Require, None), "names may be encoded, too");
+    }
+
+    #[test]
+    fn what_cannot_be_is_named_all_at_once() {
+        let error = "postgres://u:secret@db/app?sslidentity=me.p12&sslpassword=x&sslaccept=Strict&ssl=true&SCHEMA=app"
+            .parse::<DatabaseConfig>()
+            .expect_err("five");
+        for name in ["sslidentity", "sslpassword", "sslaccept=Strict (give strict", "ssl (leave", "SCHEMA"] {
+            assert!(error.to_string().contains(name), "{name}: {error}");
+        }
+        assert!(!error.to_string().contains("secret"), "{error}");
+        let error = "postgres://u@db/app?sslrootcert=a&sslcert=b".parse::<DatabaseConfig>().expect_err("a client's");
+        assert!(error.to_string().contains("sslcert beside sslrootcert"), "{error}");
+        let error = "host=db password=secret".parse::<DatabaseConfig>().expect_err("no URL");
+        assert!(error.to_string().contains("postgres://user") && !error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn schemas_are_named_once_and_apart() {
+        let schemas = |url: &str, variables: &[(&str, &str)]| {
+            read(&[&[("DATABASE_URL", url)], variables].concat()).map(|config| config.schemas)
+        };
+        let of = |host: &str, service: &str| Ok(Schemas { host: host.into(), service: service.into() });
+        let url = "postgres://u@db/app";
+        assert_eq!(schemas(url, &[]), of("public", "snapshot_service"));
+        assert_eq!(schemas(url, &[("HOST_SCHEMA", "My \"Host\""), ("SERVICE_SCHEMA", "s")]), of("My \"Host\"", "s"));
+        assert_eq!(
+            schemas("postgres://u@db/app?schema=a%20b", &[("HOST_SCHEMA", "a b")]),
+            of("a b", "snapshot_service")
+        );
+        let long = "x".repeat(64);
+        for (url, variables, named) in [
+            ("postgres://u@db/app?schema=a", [("HOST_SCHEMA", "b")], "HOST_SCHEMA"),
+            ("postgres://u@db/app?schema=", [("HOST_SCHEMA", "")], "DATABASE_URL"),
+            (url, [("HOST_SCHEMA", "pg_catalog")], "HOST_SCHEMA"),
+            (url, [("SERVICE_SCHEMA", long.as_str())], "SERVICE_SCHEMA"),
+            (url, [("SERVICE_SCHEMA", "public")], "SERVICE_SCHEMA"),
+        ] {
+            let error = schemas(url, &variables).expect_err(named).to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]
     fn what_the_connection_text_leaves_open_comes_from_libpqs_variables() {
         let variables = [
-            ("DATABASE_URL", "host=db.example"),
+            ("DATABASE_URL", "postgres:///?host=db.example"),
             ("PGHOST", "ignored.example"),
             ("PGPORT", "6000"),
             ("PGUSER", "u"),

@@ -101,6 +101,7 @@ async fn apply(client: &mut Connection) -> Result<(Vec<String>, Vec<String>)> {
         }
     }
     let report = runner.run_async(&mut InTransaction(client)).await.map_err(Error::Migration)?;
+    archive_columns::create_archive(client).await?;
     for month in &lost_months {
         partitions::create_partition(client, month.month).await?;
     }

@@ -205,7 +205,11 @@ impl MirroredColumn {
         let value = format!("{prefix}{}", self.quoted);
         if self.is_instant() {
             format!("{value}::timestamp::text")
-        } else if self.is_foreign { write_out(&value) } else { format!("{value}::text") }
+        } else if self.is_foreign {
+            write_out(&value)
+        } else {
+            format!("{value}::text")
+        }
     }
 
     /// SQL for its value in `EventLog` as the archive has it.
@@ -216,6 +220,14 @@ impl MirroredColumn {
             _ if self.is_instant() => format!("{prefix}{}::timestamp", self.quoted),
             _ => format!("{prefix}{}", self.quoted),
         }
+    }
+
+    /// The column of the archive, as SQL defines it.
+    fn definition(&self) -> String {
+        let Self { name, quoted, wanted, collation, .. } = self;
+        let collation = collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        let is_key = if ["id", "createdAt"].contains(&name.as_str()) { " NOT NULL" } else { "" };
+        format!("{quoted} {wanted}{collation}{is_key}")
     }
 
     /// Whether `EventLog` has it as something else than the archive's time in UTC, which the session's time zone is, too.
@@ -308,6 +320,21 @@ pub(crate) async fn list_differences(client: &impl GenericClient) -> Result<Vec<
     Ok(list_columns(client).await?.iter().filter_map(MirroredColumn::difference).collect())
 }
 
+/// Makes the archive with the columns of `EventLog`, unless it is there.
+pub(crate) async fn create_archive(client: &impl GenericClient) -> Result<()> {
+    let columns = list_columns(client).await?;
+    // A column of the host's of that name is refused before anything is archived.
+    let columns = columns.iter().filter(|column| !column.is_taken).map(MirroredColumn::definition);
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let create = format!(
+        r#"CREATE TABLE IF NOT EXISTS "StreamArchive" (
+            {columns},
+            "archivedAt" TIMESTAMP(3) NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')
+        ) PARTITION BY RANGE ("createdAt")"#
+    );
+    Ok(client.batch_execute(&create).await?)
+}
+
 /// Gives the archive each column of `EventLog` that it lacks, and each type that it has otherwise, as long as no archived
 /// value's text changes with it. Returns what changed.
 ///
@@ -318,11 +345,8 @@ pub(crate) async fn align(client: &impl GenericClient) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     for column in list_columns(client).await? {
         let Some(difference) = column.difference() else { continue };
-        let MirroredColumn { quoted, wanted, .. } = &column;
-        let wanted = column.collation.as_ref().map_or(wanted.clone(), |name| format!("{wanted} COLLATE {name}"));
         if column.archived.is_none() {
-            let is_key = if column.name == "id" { " NOT NULL" } else { "" };
-            client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {quoted} {wanted}{is_key}"#)).await?;
+            client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" ADD {}"#, column.definition())).await?;
         } else {
             convert(client, &column).await?;
         }

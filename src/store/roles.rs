@@ -54,8 +54,7 @@ pub(crate) async fn revoke_from_host(client: &impl GenericClient) -> Result<Vec<
 
 /// Grants, or revokes, what is to be by `sql/list_grants.sql`. Returns what this session's role may not.
 async fn change_grants(client: &impl GenericClient, is_wanted: bool, grant: bool) -> Result<Vec<String>> {
-    let list_grants =
-        Statement::new(include_str!("sql/list_grants.sql")).bind("is_wanted", &is_wanted, Type::BOOL);
+    let list_grants = Statement::new(include_str!("sql/list_grants.sql")).bind("is_wanted", &is_wanted, Type::BOOL);
     let mut left = Vec::new();
     for row in list_grants.query(client).await? {
         let (is_grant, is_possible): (bool, bool) = (row.try_get("is_grant")?, row.try_get("is_possible")?);

@@ -25,7 +25,10 @@ impl Connection {
     pub(crate) fn new(client: Client, host_schema: &str, service_schema: &str) -> Self {
         let [service, host] = [service_schema, host_schema].map(|name| name.replace('"', "\"\""));
         // Temporary tables last, where PostgreSQL would look first.
-        Self { client, set_search_path: format!(r#"SET LOCAL search_path = "{service}", "{host}", pg_temp"#) }
+        let path = format!(r#"SET LOCAL search_path = "{service}", "{host}", pg_temp"#);
+        // PostgreSQL passes over a schema that the role may not use, and says that its tables are not there. A name in it is refused.
+        let look = format!(r#"SELECT to_regclass('"{}".any')"#, service.replace('\'', "''"));
+        Self { client, set_search_path: format!("{path}; {look}") }
     }
 }
 

@@ -217,7 +217,7 @@ async fn a_row_inserted_while_archiving_is_not_lost() {
 async fn a_row_updated_while_archiving_is_archived_as_updated() {
     let database = TestDatabase::migrated().await;
     database.insert_events(200, "2026-01-01 00:00:00").await;
-    let mut connection = database.pool.get().await.unwrap();
+    let mut connection = database.client().await;
     let update = connection.transaction().await.unwrap();
     update.batch_execute(r#"UPDATE "EventLog" SET metadata = 'updated' WHERE id = 'e000100'"#).await.unwrap();
 
@@ -408,7 +408,7 @@ async fn a_row_that_becomes_the_chains_head_while_archiving_stays() {
 async fn a_table_locked_by_somebody_else_is_not_waited_for_without_end() {
     let database = TestDatabase::migrated().await;
     database.insert_events(5, "2026-01-01 00:00:00").await;
-    let mut connection = database.pool.get().await.unwrap();
+    let mut connection = database.client().await;
     let lock = connection.transaction().await.unwrap();
     lock.batch_execute(r#"LOCK TABLE "EventLog" IN SHARE MODE"#).await.unwrap();
     let settings = Settings { batch_rows: 8, lock_timeout: Duration::from_millis(50), ..Settings::default() };

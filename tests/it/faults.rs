@@ -213,7 +213,7 @@ async fn a_writer_that_inserts_old_and_new_rows_and_updates_others_during_the_ru
     database.execute("ALTER TABLE remembered ADD PRIMARY KEY (id)").await;
     let done = CancellationToken::new();
     let write = async |first: u32| {
-        let mut client = database.pool.get().await.unwrap();
+        let mut client = database.client().await;
         let (mut writes, mut updated) = (0, 0);
         while !done.is_cancelled() {
             // What the host writes, and what is remembered of it, as one transaction.
@@ -263,7 +263,7 @@ async fn a_row_lock_held_throughout_is_passed_over_counted_and_left_for_later() 
     let database = TestDatabase::migrated().await;
     insert_events_over_months(&database, 2_000).await;
     database.remember_events().await;
-    let mut holder = database.pool.get().await.unwrap();
+    let mut holder = database.client().await;
     let lock = holder.transaction().await.unwrap();
     lock.batch_execute(r#"SELECT FROM "EventLog" WHERE ledger % 500 = 0 FOR UPDATE"#).await.unwrap();
     let service = database.service_with_batches_of(100);
@@ -302,7 +302,7 @@ async fn a_table_lock_that_is_short_is_outlasted() {
     let database = TestDatabase::migrated().await;
     database.insert_events(64, "2026-01-01 00:00:00").await;
     database.remember_events().await;
-    let mut holder = database.pool.get().await.unwrap();
+    let mut holder = database.client().await;
     let lock = holder.transaction().await.unwrap();
     lock.batch_execute(r#"LOCK TABLE "EventLog" IN SHARE MODE"#).await.unwrap();
     let service = database.service_with(Settings { lock_timeout: Duration::from_millis(50), ..Settings::default() });

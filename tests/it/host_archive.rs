@@ -131,7 +131,7 @@ async fn a_reference_that_is_inserted_while_batches_run_is_kept_or_refused_and_n
     let done = AtomicBool::new(false);
     let (mut kept, mut refused) = (0, 0);
     let write = async {
-        let client = database.pool.get().await.unwrap();
+        let client = database.client().await;
         while !done.load(Ordering::Relaxed) {
             let id = format!("e{:05}", fastrand::u32(1..=1900));
             match client.execute(r#"INSERT INTO "Notification" ("eventId") VALUES ($1)"#, &[&id]).await {
@@ -896,7 +896,7 @@ async fn writers_of_references_ids_and_rows_lose_nothing_while_eight_runs_start_
     let done = AtomicBool::new(false);
     let event = || format!("e{:05}", fastrand::u32(1..=4000));
     let reference = async {
-        let client = database.pool.get().await.unwrap();
+        let client = database.client().await;
         let mut kept = 0;
         while !done.load(Ordering::Relaxed) {
             match client.execute(r#"INSERT INTO "Notification" ("eventId") VALUES ($1)"#, &[&event()]).await {
@@ -908,7 +908,7 @@ async fn writers_of_references_ids_and_rows_lose_nothing_while_eight_runs_start_
     };
     // What the host writes, and what is remembered of it, as one transaction.
     let write = async {
-        let mut client = database.pool.get().await.unwrap();
+        let mut client = database.client().await;
         let mut written = 0;
         while !done.load(Ordering::Relaxed) {
             let transaction = client.transaction().await.unwrap();

@@ -70,7 +70,7 @@ async fn a_line_of_a_connections_task_has_the_ids_of_the_event_that_is_being_han
     function.set_timeout(Duration::from_mins(15)).await;
     // Both workers' connections are opened under the first trace. Under the second, one waits, and the other is cut.
     assert!(!function.invoke("{}").await.failed);
-    let mut holder = database.pool.get().await.unwrap();
+    let mut holder = database.client().await;
     let lock = holder.transaction().await.unwrap();
     lock.batch_execute(r#"LOCK TABLE "MaintenanceRun""#).await.unwrap();
     function.set_trace_id(TRACE).await;

@@ -299,7 +299,7 @@ async fn the_state_misses_no_event_of_an_open_transaction_and_repeats_none_whate
         database.insert_event(id, "1", &format!("2026-03-15 {created_at}")).await;
         database.insert_event(&format!("{id}-of-another"), "2", &format!("2026-03-15 {created_at}")).await;
     }
-    let mut client = database.pool.get().await.unwrap();
+    let mut client = database.client().await;
     let open = client.transaction().await.unwrap();
     let insert = |id: &str, created_at: &str| {
         format!(
@@ -484,7 +484,7 @@ async fn nothing_about_the_log_keeps_a_snapshot_from_being_taken() {
     ] {
         let database = with_streams(10).await;
         database.insert_event("e1", "1", "2026-03-15 11:59:00").await;
-        let mut client = database.pool.get().await.unwrap();
+        let mut client = database.client().await;
         let transaction = client.transaction().await.unwrap();
         transaction.batch_execute(trouble).await.unwrap();
         let is_lock = trouble.starts_with("LOCK");

@@ -4,7 +4,7 @@ use chrono::Utc;
 use local_postgres::{Options, Server};
 use snapshot_service::database::migrate;
 use snapshot_service::{
-    ArchiveFilter, Deadline, MaintenanceRequest, PageRequest, Phase, ReleaseRequest, RestoreRequest, RunStatus,
+    ArchiveFilter, Deadline, Error, MaintenanceRequest, PageRequest, Phase, ReleaseRequest, RestoreRequest, RunStatus,
     Trigger, VerificationRequest,
 };
 use tokio_postgres::error::SqlState;
@@ -63,7 +63,7 @@ async fn list_tables(database: &TestDatabase) -> Vec<(String, String)> {
             r"SELECT array_agg(oid::regclass || ' ' || (
                   SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
                   ORDER BY attnum DESC LIMIT 1
-              )) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')",
+              )) FROM pg_class c WHERE relnamespace IN ('public'::regnamespace, 'snapshot_service'::regnamespace) AND relkind IN ('r', 'p')",
         )
         .await;
     tables
@@ -358,7 +358,7 @@ async fn the_route_to_partitions_leads_nowhere_else() {
         .batch_execute(
             r#"CREATE TEMP TABLE "StreamArchive" ("createdAt" TIMESTAMP, mine TEXT) PARTITION BY RANGE ("createdAt");
                CREATE TEMP TABLE pg_inherits (inhparent oid, inhrelid oid);
-               SET search_path = pg_temp, public;
+               SET search_path = pg_temp, snapshot_service;
                SELECT stream_archive_create_partition('1999-03-31 12:00:00'), stream_archive_create_partition('9999-12-31');
                SELECT stream_archive_index_partition('1999-03-01'), stream_archive_analyze_partition('1999-03-01')"#,
         )
@@ -367,7 +367,7 @@ async fn the_route_to_partitions_leads_nowhere_else() {
     let made: Vec<String> = database
         .value(
             r#"SELECT array_agg(inhrelid::regclass || ' ' || pg_get_expr(relpartbound, c.oid) ORDER BY 1)
-               FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'public."StreamArchive"'::regclass"#,
+               FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'snapshot_service."StreamArchive"'::regclass"#,
         )
         .await;
     let bounds = "FOR VALUES FROM ('1999-03-01 00:00:00') TO ('1999-04-01 00:00:00')";
@@ -455,13 +455,13 @@ async fn grants(database: &TestDatabase) -> String {
                   SELECT name || ' ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END || ' ' || privilege_type AS line
                   FROM (
                       SELECT oid::regclass::text AS name, relacl AS acl, relowner AS owner FROM pg_class
-                      WHERE relnamespace = 'public'::regnamespace
+                      WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
                       UNION ALL
                       SELECT oid::regprocedure::text, COALESCE(proacl, acldefault('f', proowner)), proowner FROM pg_proc
-                      WHERE pronamespace = 'public'::regnamespace
+                      WHERE pronamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
                       UNION ALL
                       SELECT attrelid::regclass || '.' || attname, attacl, 0 FROM pg_attribute WHERE NOT attisdropped
-                      UNION ALL SELECT 'schema', nspacl, nspowner FROM pg_namespace WHERE nspname = 'public'
+                      UNION ALL SELECT 'schema ' || nspname, nspacl, nspowner FROM pg_namespace WHERE nspname IN ('public', 'snapshot_service')
                   ) object CROSS JOIN aclexplode(acl)
                   WHERE grantee <> owner
               ) lines",
@@ -483,8 +483,9 @@ async fn each_migration_grants_what_is_missing_and_revokes_what_is_too_much() {
 
     database
         .execute(
-            r#"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM snapshot_service_read, snapshot_service_maintain;
-               REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM snapshot_service_read, snapshot_service_maintain;
+            r#"REVOKE ALL ON ALL TABLES IN SCHEMA public, snapshot_service FROM snapshot_service_read, snapshot_service_maintain;
+               REVOKE ALL ON SCHEMA snapshot_service FROM snapshot_service_read;
+               REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, snapshot_service FROM snapshot_service_read, snapshot_service_maintain;
                GRANT ALL ON "Other" TO snapshot_service_read, snapshot_service_maintain;
                GRANT INSERT, UPDATE ON "Stream" TO snapshot_service_maintain WITH GRANT OPTION;
                GRANT SELECT, UPDATE (sender) ON "Stream" TO snapshot_service_read;
@@ -587,6 +588,10 @@ async fn what_is_not_the_migrating_logins_to_do_is_named_with_its_sql() {
     let before = grants(&host).await;
 
     let migrator = TestDatabase::adopt(url_of(&server.url("app"), "migrator")).await;
+    let Err(Error::HostRefuses { finding }) = migrate(&migrator.pool).await else { panic!("there is no schema") };
+    assert_eq!(finding.code, "no_schema");
+    let superuser = TestDatabase::adopt(server.url("app")).await;
+    superuser.execute(finding.cure.unwrap().split_once(": ").unwrap().1).await;
     let report = migrate(&migrator.pool).await.unwrap();
     assert_eq!((report.applied.len(), report.role_warnings.len()), (7, 1), "{report:?}");
     let sql = |warning: &str| warning.split_once(": ").unwrap().1.to_owned();

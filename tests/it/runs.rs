@@ -680,7 +680,7 @@ async fn what_stayed_is_counted_once_over_all_slices_and_the_retry() {
                FROM generate_series(1, 60) i"#,
         )
         .await;
-    let mut holder = database.pool.get().await.unwrap();
+    let mut holder = database.client().await;
     let lock = holder.transaction().await.unwrap();
     lock.batch_execute(r#"SELECT FROM "EventLog" WHERE id IN ('n5', 'n50') FOR UPDATE"#).await.unwrap();
     let service = database.service_with(small());

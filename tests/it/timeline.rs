@@ -271,7 +271,7 @@ async fn read_while_archiving(database: &TestDatabase, wanted: usize, done: &Ato
         assert_eq!(events.len(), wanted);
         assert_unique(&ids(&events));
 
-        let mut client = database.pool.get().await.unwrap();
+        let mut client = database.client().await;
         let transaction =
             client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start().await.unwrap();
         let counts: String = transaction.query_one(view, &[]).await.unwrap().get(0);
@@ -348,7 +348,7 @@ async fn one_streams_history_is_read_through_the_indexes_of_both_tables() {
         (format!(r#"{all} ORDER BY "createdAt" DESC, id DESC LIMIT 20"#), 3),
         (format!("{all} AND tier = 'hot'"), 1),
     ] {
-        let client = database.pool.get().await.unwrap();
+        let client = database.client().await;
         let rows = client.query(&format!("EXPLAIN {query}"), &[]).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let of_the_stream = |line: &&String| line.contains("Index Cond: (") && line.contains(r#""streamId" = '42'"#);
@@ -362,7 +362,7 @@ async fn the_view_lets_the_host_change_its_columns_and_follows_when_migrated() {
     let database = over_both_tables().await;
     database
         .execute(
-            r#"CREATE ROLE auditor; GRANT SELECT ON "StreamHistory", "EventLog", "StreamArchive" TO auditor;
+            r#"CREATE ROLE auditor; GRANT USAGE ON SCHEMA snapshot_service TO auditor; GRANT SELECT ON "StreamHistory", "EventLog", "StreamArchive" TO auditor;
                CREATE VIEW of_the_auditor AS SELECT id, tier FROM "StreamHistory""#,
         )
         .await;
@@ -379,7 +379,7 @@ async fn the_view_lets_the_host_change_its_columns_and_follows_when_migrated() {
     assert_eq!(database.count("of_the_auditor").await, 102);
 
     database.execute(r#"ALTER TABLE "EventLog" DROP note; UPDATE "StreamArchive" SET note = 'kept'"#).await;
-    let client = database.pool.get().await.unwrap();
+    let client = database.client().await;
     assert!(client.query_one(r#"SELECT count(*) FROM "StreamHistory""#, &[]).await.is_err());
     assert_eq!(read_all(&database, 1000).await.len(), 100, "the endpoint goes on");
     migrate(&database.pool).await.unwrap();

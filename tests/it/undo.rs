@@ -508,19 +508,19 @@ async fn catalog(database: &TestDatabase) -> String {
             r"SELECT string_agg(thing, E'\n' ORDER BY thing) FROM (
                    SELECT 'relation ' || relname || ' ' || relkind::text || ' ' || COALESCE(pg_get_indexdef(CASE WHEN relkind IN ('i', 'I') THEN oid END), '')
                        AS thing
-                   FROM pg_class WHERE relnamespace = 'public'::regnamespace
+                   FROM pg_class WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
                    UNION ALL
                    SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
-                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
-                   UNION ALL SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'public'::regnamespace
-                   UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
-                   UNION ALL SELECT 'constraint ' || conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service')))
+                   UNION ALL SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
+                   UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
+                   UNION ALL SELECT 'constraint ' || conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))
                    UNION ALL
                    SELECT 'grant ' || relname || ' ' || grantee::regrole || ' ' || privilege_type FROM pg_class CROSS JOIN aclexplode(relacl)
-                   WHERE relnamespace = 'public'::regnamespace AND grantee <> relowner
+                   WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service')) AND grantee <> relowner
                    UNION ALL
                    SELECT 'grant ' || attrelid::regclass || ' ' || attname || ' ' || attacl::text FROM pg_attribute
-                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace) AND attacl IS NOT NULL AND NOT attisdropped
+                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))) AND attacl IS NOT NULL AND NOT attisdropped
                    UNION ALL SELECT 'grant ' || nspname || ' ' || nspacl::text FROM pg_namespace
                    UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger
                    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_(temp|toast)'

@@ -78,7 +78,9 @@ class Database:
     def run(self, *arguments, **options):
         programs = os.pathsep.join([os.environ["PATH"], os.environ.get("PG_BIN", "")])
         psql = shutil.which("psql", path=programs) or "psql"
-        return output(psql, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url, *arguments, **options)
+        environment = {**os.environ, "PGOPTIONS": "-c search_path=public,snapshot_service"}
+        command = [psql, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url, *arguments]
+        return output(*command, env=environment, **options)
 
     def value(self, sql):
         """What `sql` selects, as JSON."""

@@ -45,7 +45,7 @@ LEFT JOIN pg_collation c
     ON c.oid = e.attcollation AND c.oid <> t.typcollation AND c.collnamespace = 'pg_catalog'::regnamespace
     AND t.typnamespace = 'pg_catalog'::regnamespace
 LEFT JOIN pg_attribute a
-    ON a.attrelid = '"StreamArchive"'::regclass AND a.attname = e.attname AND NOT a.attisdropped
+    ON a.attrelid = to_regclass('"StreamArchive"') AND a.attname = e.attname AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = e.attrelid AND d.adnum = e.attnum
 WHERE e.attrelid = '"EventLog"'::regclass AND e.attnum > 0 AND NOT e.attisdropped
 ORDER BY e.attnum

@@ -94,7 +94,7 @@ impl TestDatabase {
     /// A connection that is alive: tests cut them.
     pub(crate) async fn client(
         &self,
-    ) -> impl std::ops::DerefMut<Target = impl std::ops::Deref<Target = tokio_postgres::Client>> {
+    ) -> impl std::ops::DerefMut<Target = impl std::ops::DerefMut<Target = tokio_postgres::Client>> {
         loop {
             let client = self.direct.get().await.unwrap();
             if client.simple_query("").await.is_ok() {

@@ -6,6 +6,7 @@ use chrono::{DateTime, Duration, NaiveDateTime, SecondsFormat, Utc};
 use futures_util::SinkExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
+use snapshot_service::database::DatabaseConfig;
 use tokio_postgres::{CopyInSink, Transaction};
 
 use crate::Result;
@@ -26,7 +27,7 @@ const EVENT_COLUMNS: &str = r#"id, "eventType", "streamId", "txHash", "eventInde
 /// Gives a private database that has no host tables the tables and demo data.
 pub(crate) async fn fill_new(database: &Database) -> Result<()> {
     let mut client = database.pool.get().await?;
-    let transaction = begin(&mut client).await?;
+    let transaction = begin(&mut client, &database.config.database).await?;
     if has_host_tables(&transaction).await? {
         return Ok(());
     }
@@ -35,7 +36,8 @@ pub(crate) async fn fill_new(database: &Database) -> Result<()> {
 
 /// Contract-level id of a stream, of the first ones if possible one with archived events or with old ones.
 pub(crate) async fn find_stream_with_history(database: &Database) -> Result<Option<String>> {
-    let client = database.pool.get().await?;
+    let mut client = database.pool.get().await?;
+    let transaction = begin(&mut client, &database.config.database).await?;
     let found = r#"
         SELECT s."streamId"
         FROM (SELECT "streamId" FROM "Stream" WHERE "streamId" IS NOT NULL ORDER BY id LIMIT 50) s
@@ -46,14 +48,14 @@ pub(crate) async fn find_stream_with_history(database: &Database) -> Result<Opti
                 WHERE e."streamId" = s."streamId" AND e."createdAt" < now() AT TIME ZONE 'UTC' - interval '3 months'
             ) DESC
         LIMIT 1"#;
-    Ok(client.query_opt(found, &[]).await?.map(|row| row.get(0)))
+    Ok(transaction.query_opt(found, &[]).await?.map(|row| row.get(0)))
 }
 
 /// Adds `streams` streams and `events` events over the last twelve months, all or nothing: to a private database, or to
 /// empty tables of another one.
 pub(crate) async fn add(database: &Database, streams: u32, events: u32) -> Result<()> {
     let mut client = database.pool.get().await?;
-    let transaction = begin(&mut client).await?;
+    let transaction = begin(&mut client, &database.config.database).await?;
     if database.private.is_none() {
         if !has_host_tables(&transaction).await? {
             return Err("DATABASE_URL's database lacks the host's tables: run the host's own migrations first".into());
@@ -67,8 +69,10 @@ pub(crate) async fn add(database: &Database, streams: u32, events: u32) -> Resul
 }
 
 /// Begins a transaction that adds demo data; a second one waits.
-async fn begin(client: &mut tokio_postgres::Client) -> Result<Transaction<'_>> {
+async fn begin<'a>(client: &'a mut tokio_postgres::Client, config: &DatabaseConfig) -> Result<Transaction<'a>> {
     let transaction = client.transaction().await?;
+    let [host, service] = [config.host_schema(), config.service_schema()].map(|name| name.replace('"', "\"\""));
+    transaction.batch_execute(&format!(r#"SET LOCAL search_path = "{host}", "{service}""#)).await?;
     transaction.batch_execute("SELECT pg_advisory_xact_lock(hashtext('demo data'))").await?;
     Ok(transaction)
 }

@@ -123,7 +123,7 @@ impl Host {
     }
 
     fn query(&self, database: &str, sql: &str) -> Option<String> {
-        let url = self.server.url(database);
+        let url = format!("{}?options=-c%20search_path%3Dpublic%2Csnapshot_service", self.server.url(database));
         let sql = sql.to_owned();
         tokio::runtime::Runtime::new().unwrap().block_on(async move {
             let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
@@ -268,7 +268,11 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
         let message = failed(&snapshots(&folder, Some(&empty)).args(command).output().unwrap());
         assert!(message.contains("missing") || message.contains("snapshots migrate"), "{message}");
     }
-    assert_eq!(host.query("empty", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").unwrap(), "0");
+    assert_eq!(
+        host.query("empty", "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'snapshot_service')")
+            .unwrap(),
+        "0"
+    );
 
     let url = host.database("host", HOST_SCHEMA);
     let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
@@ -711,8 +715,7 @@ fn killed_at_ten_random_moments_of_a_restore_nothing_is_lost_or_doubled() {
 fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
     const HOT: &str =
         r#"SELECT md5(string_agg(row_to_json(e)::text, E'\n' ORDER BY id)) || ' ' || count(*) FROM "EventLog" e"#;
-    const TABLES: &str =
-        "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    const TABLES: &str = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('snapshot_service'))";
     let host = Host::start();
     let folder = folder("kill-rollback");
     host.database("plain", HOST_SCHEMA);

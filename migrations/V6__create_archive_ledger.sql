@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS "ArchiveMonth" (
 CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
     month            TEXT NOT NULL,
     sequence         INTEGER NOT NULL,          -- from 1, without gaps
-    kind             TEXT NOT NULL CHECK (kind IN ('archived', 'adopted', 'completed', 'restored')),
-    "runId"          UUID,                      -- NULL: rows that were there before there was a ledger
+    kind             TEXT NOT NULL CHECK (kind IN ('archived', 'adopted', 'restored')),
+    "runId"          UUID,                      -- NULL: rows copied from the former service's archive
     rows             BIGINT NOT NULL,
     "firstCreatedAt" TIMESTAMP NOT NULL,
     "firstId"        TEXT NOT NULL,
@@ -57,7 +57,7 @@ ALTER TABLE "ArchiveSeal"
     ADD CONSTRAINT "ArchiveSeal_month_fkey" FOREIGN KEY (month) REFERENCES "ArchiveMonth";
 
 -- "ArchiveRemoval": the digests of rows that left a sealed batch, so that its seal still verifies. By the entry of kind
--- restored, or completed (an adopted row that got what the former service dropped), that took them.
+-- restored that took them.
 CREATE TABLE IF NOT EXISTS "ArchiveRemoval" (
     month        TEXT NOT NULL,
     "archivedAt" TIMESTAMP(3) NOT NULL,
@@ -126,6 +126,12 @@ CREATE TABLE IF NOT EXISTS "ArchiveVerification" (
     "finishedAt"  TIMESTAMP(3)
 );
 CREATE INDEX IF NOT EXISTS "ArchiveVerification_startedAt_idx" ON "ArchiveVerification" ("startedAt" DESC);
+
+-- "FormerTable": the tables that the former service left, and how many rows each had when `migrate` copied them.
+CREATE TABLE IF NOT EXISTS "FormerTable" (
+    name TEXT PRIMARY KEY,                      -- as SQL writes it, with its schema
+    rows BIGINT NOT NULL
+);
 
 -- "RestoredLog": rows that were moved back into "EventLog" and stay there until they are released.
 CREATE TABLE IF NOT EXISTS "RestoredLog" (

@@ -115,7 +115,7 @@ impl DatabaseConfig {
         }
         let mut postgres = text.parse::<tokio_postgres::Config>().map_err(|error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            bad_url(format!("not a PostgreSQL connection text: {cause}"))
+            bad_url(format!("not a PostgreSQL URL: {cause}"))
         })?;
 
         let secret_id = lookup("DATABASE_SECRET_ID");
@@ -423,13 +423,13 @@ mod tests {
     #[test]
     fn a_token_is_for_one_host_and_user() {
         let iam = ("DATABASE_IAM_AUTH", "true");
-        let config = read(&[iam, ("DATABASE_URL", "host=db.example port=6000 user=reader")]).expect("whole");
+        let config = read(&[iam, ("DATABASE_URL", "postgres://reader@db.example:6000")]).expect("whole");
         let (host, user) = ("db.example".into(), "reader".into());
         assert_eq!(config.credentials, CredentialsConfig::Iam { host, port: 6000, user });
         for variables in [
             [iam, ("PGHOST", "db.example")].as_slice(),
-            &[iam, ("DATABASE_URL", "host=a,b user=reader")],
-            &[iam, ("DATABASE_URL", "host=/run user=reader")],
+            &[iam, ("DATABASE_URL", "postgres://reader@a,b")],
+            &[iam, ("DATABASE_URL", "postgres://reader@%2Frun")],
             &[("DATABASE_IAM_AUTH", "yes"), ("PGHOST", "db.example")],
             &[iam, ("DATABASE_SECRET_ID", "db")],
         ] {
@@ -450,6 +450,6 @@ mod tests {
     fn a_password_is_never_printed() {
         assert!(!format!("{:?}", parse("postgres://u:hunter2@db/app")).contains("hunter2"));
         let error = "postgres://u:hunter2@db/app?nonsense=1".parse::<DatabaseConfig>().expect_err("unknown");
-        assert_eq!(error.to_string(), "DATABASE_URL: not a PostgreSQL connection text: unknown option `nonsense`");
+        assert_eq!(error.to_string(), "DATABASE_URL: has parameters that cannot be: nonsense (leave it out)");
     }
 }

@@ -9,12 +9,12 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
+use crate::model::Month;
+use crate::store::former::{self, Comparison};
 use crate::store::installation::{self, MIGRATION_TABLE};
 use crate::store::session::Connection;
 use crate::store::session::MigrationTransaction;
-use crate::store::{
-    archive_columns, host, ledger, migration_lock, partitions, roles, server, stream_history, stream_identity,
-};
+use crate::store::{archive_columns, host, migration_lock, partitions, roles, server, stream_history, stream_identity};
 
 embed_migrations!("migrations");
 
@@ -29,8 +29,10 @@ pub struct MigrationReport {
     pub lost: Vec<String>,
     /// Columns of `EventLog` that the archive was given, or given the type of.
     pub archive_columns_changed: Vec<String>,
-    /// Logs that were archived before there was a ledger, and have an entry in it now.
+    /// Logs that were copied from the former service's archive, and sealed.
     pub logs_sealed: u64,
+    /// The tables that the former service left in the host's schema, and what became of their rows.
+    pub former_tables: Vec<FormerTableReport>,
     /// What somebody else must do so that logins with the service's roles can do their work, each with the SQL: a role
     /// or a table of the host that is not this login's.
     pub role_warnings: Vec<String>,
@@ -59,10 +61,7 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     let transaction = migration_lock::begin(client).await?;
     let archive_columns_changed = archive_columns::align(transaction.client()).await?;
     transaction.commit().await?;
-    let mut logs_sealed = 0;
-    while let Some(sealed) = seal_next_month(client).await? {
-        logs_sealed += sealed;
-    }
+    let (former_tables, logs_sealed) = adopt(client).await?;
     // In a transaction of its own: whoever reads the view locks it before the tables, not after.
     let transaction = migration_lock::begin(client).await?;
     stream_history::refresh(transaction.client()).await?;
@@ -76,8 +75,9 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
         warn!(warning, "database roles are not complete");
     }
     transaction.commit().await?;
-    let findings = look_at_host(client).await?;
-    Ok(MigrationReport { applied, lost, archive_columns_changed, logs_sealed, role_warnings, findings })
+    let mut findings = look_at_host(client).await?;
+    findings.extend(former_tables.iter().flat_map(FormerTableReport::findings).inspect(|finding| finding.log(None)));
+    Ok(MigrationReport { applied, lost, archive_columns_changed, logs_sealed, former_tables, role_warnings, findings })
 }
 
 /// Applies the migrations that are not, in one transaction. Returns which, and what is lost for good.
@@ -127,17 +127,109 @@ async fn look_at_host(client: &mut Connection) -> Result<Vec<HostFinding>> {
     Ok(found)
 }
 
-/// Seals the oldest month that has rows from before there was a ledger. Returns how many rows it has, or none when there
-/// is no such month.
-async fn seal_next_month(client: &mut Connection) -> Result<Option<u64>> {
+/// A table that the former service left. It stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerTableReport {
+    /// As SQL writes it, with its schema.
+    pub table: String,
+    /// Rows that it has.
+    pub rows: u64,
+    /// Rows that this `migrate` has copied.
+    pub copied: u64,
+    /// Ids of some whose copy, or whose row in `EventLog`, is not as it is.
+    pub differing: Vec<String>,
+    /// Ids of some that are not copied, because their month or their time cannot be.
+    pub left_out: Vec<String>,
+    /// All that it has is elsewhere: it may be dropped when nothing reads it.
+    pub may_be_dropped: bool,
+}
+
+impl FormerTableReport {
+    fn new(table: &str, copied: u64, comparison: Comparison) -> Self {
+        let Comparison { rows, equal, differing, left_out } = comparison;
+        Self { table: table.into(), rows, copied, differing, left_out, may_be_dropped: rows == equal }
+    }
+
+    fn findings(&self) -> impl Iterator<Item = HostFinding> {
+        HostFinding::former_copies_differ(&self.table, &self.differing)
+            .into_iter()
+            .chain(HostFinding::former_rows_left_out(&self.table, &self.left_out))
+    }
+}
+
+/// Copies what the former service's tables have, each batch as a transaction, and compares: what was copied before is not copied again.
+/// Returns how many logs were copied, too.
+async fn adopt(client: &mut Connection) -> Result<(Vec<FormerTableReport>, u64)> {
     let transaction = migration_lock::begin(client).await?;
-    let month = ledger::list_unsealed_months(transaction.client()).await?.into_iter().next();
-    let sealed = match month {
-        Some(month) => Some(ledger::seal_adopted(transaction.client(), month).await?),
-        None => None,
-    };
-    transaction.commit().await?;
-    Ok(sealed)
+    let snapshots = former::find_snapshots(transaction.client()).await?;
+    let archive = former::find_archive(transaction.client()).await?;
+    drop(transaction);
+    let mut reports = Vec::new();
+    let mut logs_copied = 0;
+    if let Some(table) = snapshots {
+        let (mut copied, mut after) = (0, None);
+        loop {
+            let transaction = migration_lock::begin(client).await?;
+            let (last, new) = former::copy_snapshots(transaction.client(), &table, after.as_deref()).await?;
+            transaction.commit().await?;
+            copied += new;
+            if last.is_none() {
+                break;
+            }
+            after = last;
+            info!(table, copied, "migration: snapshots of the former service are copied");
+        }
+        let transaction = migration_lock::begin(client).await?;
+        let comparison = former::compare_snapshots(transaction.client(), &table).await?;
+        former::note_rows(transaction.client(), &table, comparison.rows).await?;
+        transaction.commit().await?;
+        reports.push(FormerTableReport::new(&table, copied, comparison));
+    }
+    if let Some(former) = archive {
+        let transaction = migration_lock::begin(client).await?;
+        let months = former::list_months(transaction.client(), &former).await?;
+        drop(transaction);
+        for month in months {
+            loop {
+                let transaction = migration_lock::begin(client).await?;
+                let new = former::copy_logs(transaction.client(), &former, month).await?;
+                transaction.commit().await?;
+                logs_copied += new;
+                if new == 0 {
+                    break;
+                }
+                info!(table = former.name, %month, copied = logs_copied, "migration: logs of the former service are copied");
+            }
+            index(client, month).await?;
+        }
+        let transaction = migration_lock::begin(client).await?;
+        let comparison = former::compare_logs(transaction.client(), &former).await?;
+        former::note_rows(transaction.client(), &former.name, comparison.rows).await?;
+        transaction.commit().await?;
+        reports.push(FormerTableReport::new(&former.name, logs_copied, comparison));
+    }
+    for FormerTableReport { table, rows, copied, may_be_dropped, .. } in &reports {
+        info!(table, rows, copied, may_be_dropped, "migration: the former service's table is copied and compared");
+    }
+    Ok((reports, logs_copied))
+}
+
+/// Builds what the partition of `month` lacks of its indexes, and brings its statistics up to date.
+async fn index(client: &mut Connection, month: Month) -> Result<()> {
+    let mut is_built = false;
+    loop {
+        let transaction = migration_lock::begin(client).await?;
+        let has_built = partitions::build_next_index(transaction.client(), month).await?;
+        if !has_built && is_built {
+            partitions::analyze_partition(transaction.client(), month).await?;
+        }
+        transaction.commit().await?;
+        if !has_built {
+            return Ok(());
+        }
+        is_built = true;
+    }
 }
 
 /// Runs refinery's statements in the transaction that the client has open. Its own driver commits each migration by itself,

@@ -74,16 +74,32 @@ impl HostFinding {
         Self::new("no_schema", FindingEffect::RefusesBoth, name, message, Some(cure))
     }
 
+    /// Rows of the former service's table whose copies, or whose rows in the log, are not as they are.
+    pub(crate) fn former_copies_differ(table: &str, ids: &[String]) -> Option<Self> {
+        let message = format!("{table} has rows that are elsewhere with other contents, such as {}", ids.join(", "));
+        let cure =
+            "compare them, and keep the table as long as it is needed: due logs of the kind stay in \"EventLog\""
+                .into();
+        (!ids.is_empty()).then(|| Self::new("former_copies_differ", FindingEffect::Warns, table, message, Some(cure)))
+    }
+
+    /// Rows of the former service's table whose month or time cannot be.
+    pub(crate) fn former_rows_left_out(table: &str, ids: &[String]) -> Option<Self> {
+        let message =
+            format!("{table} has rows whose time or month cannot be, such as {}: they are not copied", ids.join(", "));
+        let cure = "give them times that can be, and migrate again".into();
+        (!ids.is_empty()).then(|| Self::new("time_out_of_range", FindingEffect::Warns, table, message, Some(cure)))
+    }
+
+    /// The former service, or somebody else, goes on filling its table.
+    pub(crate) fn former_table_grew(table: &str, rows: u64) -> Self {
+        let message = format!("{table} has {rows} rows that the last `migrate` has not seen: they are not copied yet");
+        let cure = "turn off the former service, then run `snapshots migrate`".into();
+        Self::new("former_table_grew", FindingEffect::Warns, table, message, Some(cure))
+    }
+
     /// A table that looks like a second archive of the log.
     pub(crate) fn second_archive(table: &str) -> Self {
-        if table.ends_with("\"StreamArchive_adopted\"") {
-            let message =
-                format!("{table} has logs of the former service whose time cannot be: they are no part of the archive");
-            let cure = Some(format!(
-                "give them times that can be and insert them into \"EventLog\", then DROP TABLE {table};"
-            ));
-            return Self::new("time_out_of_range", FindingEffect::Warns, table, message, cure);
-        }
         let message = format!(
             "{table} has the log's columns and holds rows: a job that moves logs there takes them from this archive"
         );

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::NaiveDateTime;
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::host::{HostFacts, HostFinding, HostLimits, findings};
 use crate::model::{HeldBack, Month, Phase, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
+use crate::store::former::{self, FormerArchive};
 use crate::store::ledger::{self, LedgerRange};
 use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
@@ -35,12 +37,12 @@ struct Archiving<'a> {
     due: Due,
     /// The host as it was last looked at, and the version of its definition then.
     host: Mutex<KnownHost>,
-    /// Partitions that hold rows adopted from the former service.
-    adopted: Vec<String>,
+    /// The former service's archive, if it is there.
+    former: Option<FormerArchive>,
     /// What may hold an event that the host has ingested again since.
     archived_before: Vec<LedgerRange>,
     /// Where the next month is looked for; a worker that finds one moves it on.
-    next_month: tokio::sync::Mutex<Position>,
+    next_month: tokio::sync::Mutex<NaiveDateTime>,
     tally: Mutex<Tally>,
 }
 
@@ -155,15 +157,8 @@ async fn prepare(slice: &Slice<'_>, facts: &HostFacts) -> Result<Option<StopReas
     prepare_partitions(slice, &mut client).await
 }
 
-/// Seals and indexes what is there, unless that was done. Returns why it stopped, if that was before its end.
+/// Indexes what is there, unless that was done. Returns why it stopped, if that was before its end.
 pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Connection) -> Result<Option<StopReason>> {
-    let list = ledger::list_unsealed_months(&**client);
-    for month in session::read(client, &slice.settings.limits(), list).await? {
-        seal_adopted(slice, client, month).await?;
-        if let Some(stop) = slice.stop() {
-            return Ok(Some(stop));
-        }
-    }
     let list = partitions::list_unindexed_partitions(&**client);
     let mut unindexed = session::read(client, &slice.settings.limits(), list).await?;
     if slice.run.scope == Scope::Restore && !unindexed.is_empty() {
@@ -182,19 +177,6 @@ pub(super) async fn prepare_partitions(slice: &Slice<'_>, client: &mut Connectio
         }
     }
     Ok(None)
-}
-
-/// Seals the rows that a month had before there was a ledger, unless the migration did.
-async fn seal_adopted(slice: &Slice<'_>, client: &mut Connection, month: Month) -> Result<()> {
-    let seal = async {
-        let transaction = session::begin(client, &slice.long_limits()).await?;
-        let rows = ledger::seal_adopted(&transaction, month).await?;
-        slice.commit(transaction, &Progress::default()).await?;
-        Ok(rows)
-    };
-    let rows = slice.keep_lease_while(seal).await?;
-    info!(run = %slice.run.id, %month, rows, "snapshot maintenance: a month is sealed as it was");
-    Ok(())
 }
 
 /// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
@@ -222,11 +204,11 @@ async fn guard_rows(slice: &Slice<'_>, client: &mut Connection, facts: &HostFact
 async fn count_due_rows(slice: &Slice<'_>, client: &mut Connection, facts: &HostFacts) -> Result<u64> {
     let transaction = session::begin_read(client, &slice.long_limits(), IsolationLevel::RepeatableRead).await?;
     let columns = MirroredColumns::load(&transaction).await?;
-    let adopted = partitions::list_adopted_partitions(&transaction).await?;
+    let former = former::find_archive(&transaction).await?;
     let cutoff = slice.run.cutoff.naive_utc();
     let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
     let due = Due { cutoff, has_hashes };
-    let rules = Rules { due, kept_types: &slice.settings.keep_event_types, adopted: &adopted };
+    let rules = Rules { due, kept_types: &slice.settings.keep_event_types, former: former.as_ref() };
     let counted = remainder::count_due_rows(&transaction, facts, &columns, &rules).await?;
     Ok(counted.months.iter().map(|month| month.rows).sum())
 }
@@ -285,22 +267,13 @@ pub(super) async fn analyze(slice: &Slice<'_>, client: &mut Connection, month: M
 /// What a batch has done.
 struct Batch {
     moved: MovedBatch,
-    twins: Settled,
     duplicates: Settled,
 }
 
 impl Batch {
     /// Rows dealt with.
     fn rows(&self) -> u64 {
-        self.moved.moved + self.twins.dropped + self.duplicates.dropped
-    }
-
-    fn conflicts(&self) -> impl Iterator<Item = &String> {
-        self.twins.conflicts.iter().chain(&self.duplicates.conflicts)
-    }
-
-    fn hash_mismatches(&self) -> u64 {
-        self.moved.mismatches.count + self.twins.mismatches.count
+        self.moved.moved + self.duplicates.dropped
     }
 }
 
@@ -328,7 +301,7 @@ impl<'a> Archiving<'a> {
         // Looks at all rows where none has a hash.
         let look = event_log::has_due_hashes(&**client, &columns, cutoff);
         let has_hashes = slice.keep_lease_while(session::read(&client, &slice.long_limits(), look)).await?;
-        let adopted = session::read(&client, &limits, partitions::list_adopted_partitions(&**client)).await?;
+        let former = session::read(&client, &limits, former::find_archive(&**client)).await?;
         let before = ledger::list_archived_before(&**client, slice.run.id);
         let archived_before = session::read(&client, &limits, before).await?;
         let months = slice.state.months.clone();
@@ -339,9 +312,9 @@ impl<'a> Archiving<'a> {
             slice,
             due: Due { cutoff, has_hashes },
             host: Mutex::new(host),
-            adopted,
+            former,
             archived_before,
-            next_month: tokio::sync::Mutex::new(next.map_or_else(Position::first, Position::before)),
+            next_month: tokio::sync::Mutex::new(next.unwrap_or_else(event_log::first_instant)),
             tally: Mutex::new(Tally { started: Instant::now(), rows: 0, months }),
         })
     }
@@ -386,7 +359,7 @@ impl Archiving<'_> {
             }
         }
         let Some(first) = first else { return false };
-        *self.next_month.lock().await = Position::before(first.start());
+        *self.next_month.lock().await = first.start();
         true
     }
 
@@ -394,7 +367,7 @@ impl Archiving<'_> {
     async fn count_remainder(&self) -> Result<Remainder> {
         let (slice, facts) = (self.slice, self.facts());
         let mut client = slice.pool.get().await?;
-        let rules = Rules { due: self.due, kept_types: &slice.settings.keep_event_types, adopted: &self.adopted };
+        let rules = Rules { due: self.due, kept_types: &slice.settings.keep_event_types, former: self.former.as_ref() };
         let count = async {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
@@ -443,10 +416,10 @@ impl Archiving<'_> {
         let limits = self.slice.settings.limits();
         let columns = session::read(client, &limits, MirroredColumns::load(&**client)).await?;
         loop {
-            let find = event_log::find_next_due(&**client, &columns, self.due, &after);
+            let find = event_log::find_next_due(&**client, &columns, self.due, *after);
             let Some(created_at) = session::read(client, &limits, find).await? else { return Ok(None) };
             let month = Month::of(created_at.and_utc());
-            *after = Position::before(month.end());
+            *after = month.end();
             if !self.month(month).done {
                 return Ok(Some(month));
             }
@@ -461,11 +434,6 @@ impl Archiving<'_> {
             Ok(is_new) => is_new,
             Err(stop) => return Ok(Some(stop)),
         };
-        let mut twin_partitions = self.adopted.clone();
-        // In a new partition there is no copy to find: rows are taken in order, so none comes twice.
-        if !is_new && !twin_partitions.contains(&partitions::partition_name(month)) {
-            twin_partitions.push(partitions::partition_name(month));
-        }
         let mut size = slice.batch_size();
         let mut moved = 0;
         while !self.month(month).done {
@@ -478,7 +446,7 @@ impl Archiving<'_> {
                 let request = BatchRequest {
                     rules: self.rules(),
                     month,
-                    twin_partitions: &twin_partitions,
+                    is_new,
                     after: &after,
                     limit: attempt.rows(),
                     name_mismatches: slice.has_room_for_findings(),
@@ -576,12 +544,11 @@ impl Archiving<'_> {
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: what the host changes between two batches is not overlooked.
         let (facts, columns, form) = self.look(&transaction).await?;
-        let log = LockedLog { facts: &facts, columns, form };
+        let log = LockedLog { facts: &facts, columns, form, former: self.former.as_ref() };
         let moved = moving::move_due_batch(&transaction, &log, request).await?;
-        let twins = moving::settle_twins(&transaction, &log, request, &moved).await?;
         let duplicates = moving::settle_duplicates(&transaction, &log, request, &moved).await?;
         moving::check_holds(&transaction, &moved).await?;
-        let mut batch = Batch { moved, twins, duplicates };
+        let mut batch = Batch { moved, duplicates };
         let month = self.month_after(request, &batch);
         let progress = self.progress(request.month, &month, &mut batch);
         self.slice.commit(transaction, &progress).await?;
@@ -605,14 +572,12 @@ impl Archiving<'_> {
         let tally = self.tally();
         let rows = tally.rows + batch.rows();
         let rate = rows as f64 / tally.started.elapsed().as_secs_f64().max(0.001);
-        let mut mismatches = std::mem::take(&mut batch.moved.mismatches.named);
-        mismatches.append(&mut batch.twins.mismatches.named);
         Progress {
             logs_archived: batch.moved.moved,
-            already_archived: batch.twins.dropped,
-            duplicates_dropped: batch.duplicates.dropped,
-            hash_mismatches: batch.hash_mismatches(),
-            mismatches,
+            already_archived: batch.duplicates.already_archived,
+            duplicates_dropped: batch.duplicates.dropped - batch.duplicates.already_archived,
+            hash_mismatches: batch.moved.mismatches.count,
+            mismatches: std::mem::take(&mut batch.moved.mismatches.named),
             month: Some((name, month.clone())),
             current_month: Some(name),
             rows_per_second: (rows > 0).then_some(rate),
@@ -623,14 +588,14 @@ impl Archiving<'_> {
     /// Counts a batch that is committed.
     fn count(&self, name: Month, month: MonthProgress, batch: &Batch) {
         let run = &self.slice.run.id;
-        let (rows, dropped, duplicates) = (batch.moved.moved, batch.twins.dropped, batch.duplicates.dropped);
-        debug!(%run, month = %name, rows, dropped, duplicates, "snapshot maintenance: archive batch");
-        let conflicts = batch.conflicts().count();
+        let (rows, dropped) = (batch.moved.moved, batch.duplicates.dropped);
+        debug!(%run, month = %name, rows, dropped, "snapshot maintenance: archive batch");
+        let conflicts = batch.duplicates.conflicts.len();
         if conflicts > 0 && self.slice.may_log() {
-            let such_as = batch.conflicts().take(10).collect::<Vec<_>>();
+            let such_as = batch.duplicates.conflicts.iter().take(10).collect::<Vec<_>>();
             warn!(%run, conflicts, ?such_as, "snapshot maintenance: logs whose archived copy differs stay in EventLog");
         }
-        let mismatches = batch.hash_mismatches();
+        let mismatches = batch.moved.mismatches.count;
         if mismatches > 0 && self.slice.may_log() {
             warn!(%run, month = %name, mismatches, "snapshot maintenance: entry hashes are not those of their rows");
         }

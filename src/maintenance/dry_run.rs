@@ -10,7 +10,7 @@ use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due};
 use crate::store::remainder::{self, DueRows, Rules};
 use crate::store::session::Limits;
-use crate::store::{host, maintenance_runs, partitions, restore, session, snapshots};
+use crate::store::{former, host, maintenance_runs, restore, session, snapshots};
 
 /// Rows per second to expect before any run has been measured: what a small machine does.
 const CAUTIOUS_RATE: f64 = 20_000.0;
@@ -81,9 +81,9 @@ async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> 
     let cutoff = plan.cutoff.naive_utc();
     let has_hashes = event_log::has_due_hashes(&transaction, &columns, cutoff).await?;
     let facts = host::look(&transaction).await?;
-    let adopted = partitions::list_adopted_partitions(&transaction).await?;
+    let former = former::find_archive(&transaction).await?;
     let due = Due { cutoff, has_hashes };
-    let rules = Rules { due, kept_types: &settings.keep_event_types, adopted: &adopted };
+    let rules = Rules { due, kept_types: &settings.keep_event_types, former: former.as_ref() };
     let DueRows { months, held_back } = remainder::count_due_rows(&transaction, &facts, &columns, &rules).await?;
     let rate = maintenance_runs::find_last_rate(&transaction).await?.unwrap_or(CAUTIOUS_RATE);
     transaction.commit().await?;

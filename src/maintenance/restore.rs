@@ -12,12 +12,12 @@ use crate::host::HostFinding;
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Position};
-use crate::store::host;
 use crate::store::maintenance_runs::{self, MonthProgress, Progress};
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
 use crate::store::row_form::RowForm;
 use crate::store::session::Connection;
 use crate::store::session::{self, Limits};
+use crate::store::{former, host};
 
 /// Before all places of a table.
 const FIRST_PLACE: &str = "(0,0)";
@@ -191,9 +191,11 @@ impl Restoring<'_> {
             month,
             after: &progress.after.clone().unwrap_or_else(|| Position::before(month.start())),
             after_place: progress.place.as_deref().unwrap_or(FIRST_PLACE),
-            limit,
+            limit: limit.into(),
             run: run.id,
             hold: run.scope == Scope::Restore,
+            // A rollback leaves to it what it still has.
+            former: if run.scope == Scope::Rollback { former::find_archive(&transaction).await? } else { None },
         };
         let batch = restore::restore_batch(&transaction, &columns, &form, &request).await?;
         let next = after(progress, &batch);

@@ -1,7 +1,7 @@
 use crate::database::Pool;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
-use tokio_postgres::GenericClient;
+use tokio_postgres::{GenericClient, IsolationLevel};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -12,8 +12,9 @@ use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, findings};
 use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::maintenance_runs::{self, NewRun, SliceEnd, Taken};
+use crate::store::session::Connection;
 use crate::store::snapshots::count_streams;
-use crate::store::{host, maintenance_pause, server, session};
+use crate::store::{former, host, maintenance_pause, server, session};
 
 /// Works on maintenance until `deadline`: on the run that is open, if one is, then on one that starts at `now` and does
 /// what is asked for. Returns the last of them as it then is. Restores are apart from other runs: neither waits for the other.
@@ -157,6 +158,7 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Opt
         return Ok(None);
     }
     let mut client = pool.get().await?;
+    let grown = list_grown(&mut client, settings).await;
     let lease_seconds = settings.lease.as_secs_f64();
     let transaction = session::begin(&mut client, &settings.limits()).await?;
     let force = wanted.request.force;
@@ -173,11 +175,32 @@ async fn begin(pool: &Pool, settings: &Settings, wanted: &NewRun, execution: Opt
     }
     let Some(lease) = taken else { return Ok(None) };
     meet_host(&transaction, settings, lease.run_id).await?;
+    maintenance_runs::add_host_findings(&transaction, lease.run_id, &grown).await?;
     let begun = load(&transaction, lease).await?;
     check_rollback(&begun.run, wanted)?;
     transaction.commit().await?;
     begun.log();
     Ok(Some(begun))
+}
+
+/// Tells of tables of the former service that have grown. That it cannot be told keeps no run from its work.
+async fn list_grown(client: &mut Connection, settings: &Settings) -> Vec<HostFinding> {
+    let list = async {
+        let transaction = session::begin_read(client, &settings.limits(), IsolationLevel::RepeatableRead).await?;
+        former::list_grown(&transaction).await
+    };
+    let grown = list.await.unwrap_or_else(|error| {
+        warn!(
+            error = chain(&error),
+            "snapshot maintenance: whether the former service's tables have grown is not known"
+        );
+        Vec::new()
+    });
+    let findings: Vec<_> = grown.iter().map(|(table, rows)| HostFinding::former_table_grew(table, *rows)).collect();
+    for finding in &findings {
+        finding.log(None);
+    }
+    findings
 }
 
 /// Looks at what the host has in its database, logs what of it refuses, holds or warns, and notes it in the run.

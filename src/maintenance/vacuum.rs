@@ -12,12 +12,13 @@ pub(super) async fn vacuum(slice: &Slice<'_>) -> Result<()> {
     if run.is_none_or(|run| run.rows() == 0) || slice.deadline.has_come().is_some() {
         return Ok(());
     }
-    if !session::read(&client, &slice.settings.limits(), event_log::may_vacuum(&**client)).await? {
+    let find = event_log::find_vacuumable(&**client);
+    let Some(table) = session::read(&client, &slice.settings.limits(), find).await? else {
         info!(run = %slice.run.id, "snapshot maintenance: EventLog is left to autovacuum, since it is another role's");
         return Ok(());
-    }
+    };
     let vacuumed = tokio::select! {
-        vacuumed = slice.keep_lease_while(event_log::vacuum(&**client)) => Some(vacuumed),
+        vacuumed = slice.keep_lease_while(event_log::vacuum(&**client, &table)) => Some(vacuumed),
         () = slice.deadline.come() => None,
     };
     match vacuumed {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::{
     Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
 };
-use crate::store::event_log::{Position, estimate_log_rows};
+use crate::store::event_log::{Position, estimate_log_rows, first_instant};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
 
@@ -275,7 +275,7 @@ impl Verifying<'_> {
         };
         let mut after = match &begun.after {
             Some(Piece::Logs(position)) => position.clone(),
-            _ => Position::first(),
+            _ => Position::before(first_instant()),
         };
         loop {
             let mut client = self.pool.get().await?;

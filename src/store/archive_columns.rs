@@ -1,6 +1,7 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::former::FormerArchive;
 use super::row_form::RowForm;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
@@ -177,25 +178,65 @@ impl MirroredColumns {
         conditions.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// SQL assignments that fill in what the archived copy `a` never got from `e`.
-    pub(super) fn fill(&self) -> String {
-        let fill = |column: &MirroredColumn| {
-            let MirroredColumn { quoted, wanted, .. } = column;
-            format!("{quoted} = COALESCE(a.{quoted}, ({})::{wanted})", column.archived_value("e."))
-        };
-        self.join_not_carried(fill, ", ").unwrap_or_else(|| "id = a.id".into())
-    }
-
-    /// SQL that is true when there is something to fill in.
+    /// SQL that is true when `e` has something that its archived copy `a` has not.
     pub(super) fn gap(&self) -> String {
         let gap =
             |MirroredColumn { quoted, .. }: &MirroredColumn| format!("(a.{quoted} IS NULL AND e.{quoted} IS NOT NULL)");
-        self.join_not_carried(gap, " OR ").unwrap_or_else(|| "false".into())
+        let gaps = self.0.iter().filter(|column| !CARRIED_OVER.contains(&column.name.as_str())).map(gap);
+        gaps.reduce(|sql, next| format!("{sql} OR {next}")).unwrap_or_else(|| "false".into())
     }
 
-    fn join_not_carried(&self, sql: impl Fn(&MirroredColumn) -> String, separator: &str) -> Option<String> {
-        let not_carried = self.0.iter().filter(|column| !CARRIED_OVER.contains(&column.name.as_str()));
-        not_carried.map(sql).reduce(|sql, next| sql + separator + &next)
+    /// SQL that is true when `former` has a copy of the row `e` that differs; for each row a look-up of its own.
+    pub(super) fn differ_from(&self, former: &FormerArchive) -> String {
+        let (name, same) = (&former.name, self.is_former(former));
+        format!("(SELECT bool_or(NOT ({same})) FROM {name} f WHERE f.id = e.id::text) IS TRUE")
+    }
+
+    /// SQL that is true when the row `e` of `EventLog` has all that the row `f` of `former` has.
+    pub(super) fn is_former(&self, former: &FormerArchive) -> String {
+        self.equal_former(former, |column| column.text("e."))
+    }
+
+    /// The same for the archived row `a`.
+    pub(super) fn is_adopted(&self, former: &FormerArchive) -> String {
+        self.equal_former(former, |column| format!("a.{}::text", column.quoted))
+    }
+
+    fn equal_former(&self, former: &FormerArchive, text: impl Fn(&MirroredColumn) -> String) -> String {
+        let is_carried = |column: &&MirroredColumn| {
+            CARRIED_OVER.contains(&column.name.as_str()) && former.columns.contains(&column.name)
+        };
+        let carried = self.0.iter().filter(is_carried);
+        let same = carried.map(|column| format!("{} IS NOT DISTINCT FROM f.{}::text", text(column), column.quoted));
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The type of the ids of `EventLog`, as SQL writes it.
+    pub(super) fn id_type(&self) -> &str {
+        self.0.iter().find(|column| column.name == "id").map_or("text", |column| &column.hot)
+    }
+
+    /// The type of the ids of the archive.
+    pub(super) fn archived_id_type(&self) -> &str {
+        self.0.iter().find(|column| column.name == "id").map_or("text", |column| &column.wanted)
+    }
+
+    /// SQL for a row `f` of `former` as the archive has it, column by column.
+    pub(super) fn adopted_values(&self, former: &FormerArchive) -> String {
+        let value = |column: &MirroredColumn| {
+            let MirroredColumn { name, quoted, wanted, .. } = column;
+            if former.columns.contains(name) {
+                format!("f.{quoted}::text::{wanted}")
+            } else {
+                format!("NULL::{wanted}")
+            }
+        };
+        self.0.iter().map(value).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Names of the columns of `former` that the archive has no place for.
+    pub(super) fn list_missing_of(&self, former: &FormerArchive) -> Vec<String> {
+        former.columns.iter().filter(|name| *name != "archivedAt" && !self.has(name)).cloned().collect()
     }
 }
 

@@ -5,10 +5,11 @@ use tokio_postgres::types::Type;
 
 use super::archive_columns::MirroredColumns;
 use super::holds::HELD_STREAMS;
+use super::statement::Statement;
 use crate::error::Result;
 
 /// SQL that is true when the row `e` was not restored, or was released since.
-pub(super) const IS_NOT_RESTORED: &str = r#"NOT EXISTS (SELECT FROM "RestoredLog" r WHERE r.id = e.id)"#;
+pub(super) const IS_NOT_RESTORED: &str = r#"NOT EXISTS (SELECT FROM "RestoredLog" r WHERE r.id = e.id::text)"#;
 
 /// What is due: fixed when a run starts.
 #[derive(Debug, Clone, Copy)]
@@ -28,15 +29,15 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Before all rows: the year 1 is older than anything that a host's clock has ever said.
-    pub(crate) fn first() -> Self {
-        Self::before(NaiveDate::from_ymd_opt(1, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN))
-    }
-
     /// Before all rows created at or after `created_at`.
     pub(crate) fn before(created_at: NaiveDateTime) -> Self {
         Self { created_at, id: None }
     }
+}
+
+/// Before all rows: the year 1 is older than anything that a host's clock has ever said.
+pub(crate) fn first_instant() -> NaiveDateTime {
+    NaiveDate::from_ymd_opt(1, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN)
 }
 
 /// Keeps the definition of `EventLog` as it is until the transaction ends; rows can still be written. What a deferred constraint
@@ -66,24 +67,19 @@ pub(crate) async fn has_due_hashes(
     Ok(row.try_get("has_hashes")?)
 }
 
-/// When the oldest due row after `after` was created, without the one that stays as the chain's head.
+/// When the oldest due row from `after` on was created, without the one that stays as the chain's head.
 pub(crate) async fn find_next_due(
     client: &impl GenericClient,
     columns: &MirroredColumns,
     due: Due,
-    after: &Position,
+    after: NaiveDateTime,
 ) -> Result<Option<NaiveDateTime>> {
-    let statement = include_str!("sql/find_next_due.sql").replace("{chain_head}", chain_head(columns));
-    let row = client
-        .query_typed_one(
-            &statement,
-            &[
-                (&due.cutoff, Type::TIMESTAMP),
-                (&due.has_hashes, Type::BOOL),
-                (&after.created_at, Type::TIMESTAMP),
-                (&after.id, Type::TEXT),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/find_next_due.sql"))
+        .fragment("chain_head", chain_head(columns))
+        .bind("cutoff", &due.cutoff, Type::TIMESTAMP)
+        .bind("has_hashes", &due.has_hashes, Type::BOOL)
+        .bind("after", &after, Type::TIMESTAMP)
+        .query_one(client)
         .await?;
     Ok(row.try_get("created_at")?)
 }
@@ -115,7 +111,7 @@ pub(crate) async fn are_more_due_than(
     let sql = format!(
         r#"SELECT count(*) > $2 AS more FROM (
                SELECT FROM "EventLog" e
-               WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < $1 AND (e."streamId" IN ({HELD_STREAMS})) IS NOT TRUE
+               WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < $1 AND (e."streamId"::text IN ({HELD_STREAMS})) IS NOT TRUE
                  AND (e."eventType"::text = ANY ($3)) IS NOT TRUE AND {IS_NOT_RESTORED}
                LIMIT $2 + 1
            ) due"#
@@ -127,22 +123,20 @@ pub(crate) async fn are_more_due_than(
     Ok(row.try_get("more")?)
 }
 
-/// Whether this session's role may [`vacuum`]. Else PostgreSQL would pass over the table with a warning that nobody
-/// sees.
-pub(crate) async fn may_vacuum(client: &impl GenericClient) -> Result<bool> {
-    let row = client.query_typed_one(include_str!("sql/may_vacuum.sql"), &[]).await?;
-    Ok(row.try_get("may_vacuum")?)
+/// `EventLog` as SQL writes it, if this session's role may [`vacuum`] it. Else PostgreSQL would pass over the table with a warning
+/// that nobody sees.
+pub(crate) async fn find_vacuumable(client: &impl GenericClient) -> Result<Option<String>> {
+    let row = client.query_typed_opt(include_str!("sql/find_vacuumable.sql"), &[]).await?;
+    row.map(|row| Ok(row.try_get("name")?)).transpose()
 }
 
-/// Frees the place of moved rows for new ones and brings the statistics up to date, unless somebody else does so now.
-pub(crate) async fn vacuum(client: &impl GenericClient) -> Result<()> {
-    client.batch_execute(r#"VACUUM (ANALYZE, SKIP_LOCKED) "EventLog""#).await?;
-    Ok(())
+/// Frees the place of rows that `table` had and brings the statistics up to date, unless somebody else does so now.
+pub(crate) async fn vacuum(client: &impl GenericClient, table: &str) -> Result<()> {
+    Ok(client.batch_execute(&format!("VACUUM (ANALYZE, SKIP_LOCKED) {table}")).await?)
 }
 
 /// The look-up of the chain's head; a host without hashes has none.
 pub(super) fn chain_head(columns: &MirroredColumns) -> &'static str {
-    // Both parameters are named so that their types are known.
-    const NONE: &str = "SELECT NULL::text AS id WHERE $1 IS NULL AND $2";
+    const NONE: &str = r#"SELECT id FROM "EventLog" WHERE false"#;
     if columns.have_hashes() { include_str!("sql/chain_head.sql") } else { NONE }
 }

@@ -112,12 +112,11 @@ pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Miss
     }
     let rows = client
         .query_typed(
-            // Rows of kind completed were adopted before, and are counted there.
-            r#"SELECT month, sum(CASE kind WHEN 'restored' THEN -rows WHEN 'completed' THEN 0 ELSE rows END)::bigint AS rows
+            r#"SELECT month, sum(CASE kind WHEN 'restored' THEN -rows ELSE rows END)::bigint AS rows
                FROM "ArchiveSeal"
                WHERE to_regclass(quote_ident('StreamArchive_' || replace(month, '-', '_'))) IS NULL
                GROUP BY month
-               HAVING sum(CASE kind WHEN 'restored' THEN -rows WHEN 'completed' THEN 0 ELSE rows END) > 0
+               HAVING sum(CASE kind WHEN 'restored' THEN -rows ELSE rows END) > 0
                ORDER BY month"#,
             &[],
         )
@@ -159,7 +158,7 @@ pub(crate) async fn describe_losses(
                 (format!(" with {rows} snapshots at most, by the runs' counts"), "restore them from a backup")
             }
             "ArchiveRemoval" if missing.has("ArchiveSeal") => {
-                let sql = r#"SELECT sum(rows)::bigint FROM "ArchiveSeal" WHERE kind IN ('restored', 'completed')"#;
+                let sql = r#"SELECT sum(rows)::bigint FROM "ArchiveSeal" WHERE kind = 'restored'"#;
                 let rows = count(client, sql).await?;
                 (format!(" with {rows} digests, by the ledger"), "batches that rows left cannot be verified any more")
             }

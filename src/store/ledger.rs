@@ -1,10 +1,10 @@
 use chrono::{NaiveDateTime, TimeDelta};
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::partitions::partition_name;
 use super::row_form::RowForm;
+use super::statement::Statement;
 use crate::error::Result;
 use crate::model::Month;
 
@@ -45,32 +45,22 @@ pub(crate) async fn lock_head(client: &impl GenericClient, month: Month) -> Resu
     })
 }
 
-/// Why a batch has an entry in the ledger.
+/// Why a batch has a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SealKind {
     /// Rows came from `EventLog`.
     Archived,
-    /// Adopted rows got what the former service had dropped.
-    Completed,
+    /// Rows were copied from the former service's archive.
+    Adopted,
     /// Rows went back to `EventLog`.
     Restored,
 }
 
-impl SealKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Archived => "archived",
-            Self::Completed => "completed",
-            Self::Restored => "restored",
-        }
-    }
-}
-
-/// The entry that a batch adds to a ledger.
+/// The seal that a batch adds to its month's chain.
 #[derive(Debug)]
 pub(crate) struct Seal<'a> {
     kind: SealKind,
-    run: Uuid,
+    run: Option<Uuid>,
     head: &'a LedgerHead,
     month: String,
     /// Of the batch's rows; `None` for rows that leave.
@@ -80,81 +70,73 @@ pub(crate) struct Seal<'a> {
 }
 
 impl<'a> Seal<'a> {
-    /// The entry of a batch of rows that are archived at `archived_at`, in the form `form`.
-    pub(crate) fn of_archived(
-        kind: SealKind,
-        head: &'a LedgerHead,
-        run: Uuid,
-        archived_at: NaiveDateTime,
-        form: &'a RowForm,
-    ) -> Self {
-        let (archived_after, archived_at) = (head.archived_after, Some(archived_at));
-        Self { kind, run, head, month: head.month.to_string(), archived_after, archived_at, columns: form.columns() }
+    /// The seal of a batch of rows that are archived at `archived_at`, in the form `form`.
+    pub(crate) fn of_archived(head: &'a LedgerHead, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
+        let archived_at = Some(archived_at);
+        Self {
+            archived_at,
+            archived_after: head.archived_after,
+            ..Self::new(SealKind::Archived, head, Some(run), form)
+        }
     }
 
-    /// The entry of a batch of rows that leave.
+    /// The seal of a batch of rows that are copied, which have times of their own: [`Seal::put_into`]'s statement says up to which.
+    pub(crate) fn of_adopted(head: &'a LedgerHead, form: &'a RowForm) -> Self {
+        Self { archived_after: head.archived_after, ..Self::new(SealKind::Adopted, head, None, form) }
+    }
+
+    /// The seal of a batch of rows that leave.
     pub(crate) fn of_restored(head: &'a LedgerHead, run: Uuid, form: &'a RowForm) -> Self {
-        let (kind, month) = (SealKind::Restored, head.month.to_string());
-        Self { kind, run, head, month, archived_after: None, archived_at: None, columns: form.columns() }
+        Self::new(SealKind::Restored, head, Some(run), form)
     }
 
-    /// Common table expressions that compute and add the entry, of a batch whose expression `source` returns
-    /// [`RowForm::hashed_columns`]; of rows that leave, [`SealedForms::proof_columns`]. Their parameters are numbered from `first` on.
-    pub(crate) fn sql(&self, source: &str, first: usize) -> String {
-        let names = ["{month}", "{sequence}", "{run}", "{previous}", "{archived_after}", "{archived_at}", "{columns}"]
-            .into_iter();
-        let (digest, is_wrong) = match self.kind {
-            SealKind::Archived | SealKind::Completed => {
-                ("sha256(convert_to(content_hash || rest, 'UTF8'))", "entry_hash <> content_hash")
-            }
+    fn new(kind: SealKind, head: &'a LedgerHead, run: Option<Uuid>, form: &'a RowForm) -> Self {
+        let (month, columns) = (head.month.to_string(), form.columns());
+        Self { kind, run, head, month, archived_after: None, archived_at: None, columns }
+    }
+
+    /// Puts the common table expressions that compute and add the seal in the place of `:proof` of a statement that writes a batch.
+    /// Its expression `source` returns [`RowForm::hashed_columns`]; of rows that leave, [`SealedForms::proof_columns`].
+    pub(super) fn put_into<'b>(&'b self, statement: Statement<'b>, source: &'static str) -> Statement<'b> {
+        let (kind, digest, is_wrong) = match self.kind {
+            SealKind::Archived => ("'archived'", ROW_DIGEST, "entry_hash <> content_hash"),
+            SealKind::Adopted => ("'adopted'", ROW_DIGEST, "false"),
             // Hashes were checked when the rows came.
-            SealKind::Restored => ("proof", "false"),
+            SealKind::Restored => ("'restored'", "proof", "false"),
         };
-        let sql = include_str!("sql/seal_batch.sql")
-            .replace("{source}", source)
-            .replace("{digest}", digest)
-            .replace("{is_wrong}", is_wrong)
-            .replace("{kind}", self.kind.as_str())
-            .replace("{removed}", &self.removed())
-            .replace("{also}", if self.kind == SealKind::Restored { r#", "archivedAt""# } else { "" });
-        names.enumerate().fold(sql, |sql, (index, name)| sql.replace(name, &format!("${}", first + index)))
-    }
-
-    /// SQL for what the entry hashes of the rows that left an earlier one for it.
-    fn removed(&self) -> String {
-        let rows = match self.kind {
-            SealKind::Archived => return String::new(),
-            // As they were.
-            SealKind::Completed => "old",
-            SealKind::Restored => "proof",
-        };
-        format!(" || ({})", digest_removals(rows))
-    }
-
-    /// The parameters of [`sql`](Self::sql).
-    pub(crate) fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 7] {
-        [
-            (&self.month, Type::TEXT),
-            (&self.head.sequence, Type::INT4),
-            (&self.run, Type::UUID),
-            (&self.head.digest, Type::BYTEA),
-            (&self.archived_after, Type::TIMESTAMP),
-            (&self.archived_at, Type::TIMESTAMP),
-            (&self.columns, Type::TEXT_ARRAY),
-        ]
+        let is_restored = self.kind == SealKind::Restored;
+        let removed = if is_restored { format!("({})", digest_removals("proof")) } else { "''".into() };
+        statement
+            .fragment("proof", include_str!("sql/seal_batch.sql"))
+            .fragment("source", source)
+            .fragment("kind", kind)
+            .fragment("digest", digest)
+            .fragment("is_wrong", is_wrong)
+            .fragment("removed", removed)
+            .fragment("also", if is_restored { r#", "archivedAt""# } else { "" })
+            .bind("month", &self.month, Type::TEXT)
+            .bind("sequence", &self.head.sequence, Type::INT4)
+            .bind("run", &self.run, Type::UUID)
+            .bind("previous", &self.head.digest, Type::BYTEA)
+            .bind("archived_after", &self.archived_after, Type::TIMESTAMP)
+            .bind("archived_at", &self.archived_at, Type::TIMESTAMP)
+            .bind("columns", &self.columns, Type::TEXT_ARRAY)
     }
 }
+
+/// SQL for the digest of a row of [`RowForm::hashed_columns`].
+const ROW_DIGEST: &str = "sha256(convert_to(content_hash || rest, 'UTF8'))";
 
 /// SQL that digests `rows`, which have createdAt, id, ledger and digest.
 pub(super) fn digest_rows(rows: &str) -> String {
-    include_str!("sql/digest_rows.sql").replace("{rows}", rows)
+    Statement::new(include_str!("sql/digest_rows.sql")).fragment("rows", rows).text()
 }
 
-/// SQL that digests `rows` that left an entry, which have archivedAt, id, createdAt and digest.
+/// SQL that digests `rows` that left a seal, which have archivedAt, id, createdAt and digest.
 pub(super) fn digest_removals(rows: &str) -> String {
     format!(
-        r#"SELECT sha256(string_agg(archive_removal_digest("archivedAt", id, "createdAt", digest), ''
-               ORDER BY "archivedAt", id COLLATE "C")) FROM {rows}"#
+        r#"SELECT sha256(string_agg(archive_removal_digest("archivedAt", id::text, "createdAt", digest), ''
+               ORDER BY "archivedAt", id::text COLLATE "C")) FROM {rows}"#
     )
 }
 
@@ -238,44 +220,4 @@ pub(crate) async fn list_archived_before(client: &impl GenericClient, run: Uuid)
         })
     };
     rows.iter().map(parse).collect()
-}
-
-/// Months whose partition has rows from before there was a ledger, oldest first.
-pub(crate) async fn list_unsealed_months(client: &impl GenericClient) -> Result<Vec<Month>> {
-    let rows = client
-        .query_typed(
-            r#"SELECT month
-               FROM (
-                   SELECT replace(right(p.relname, 7), '_', '-') AS month
-                   FROM pg_inherits i
-                   JOIN pg_class p ON p.oid = i.inhrelid
-                   WHERE i.inhparent = '"StreamArchive"'::regclass AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$'
-               ) partition
-               WHERE NOT EXISTS (SELECT FROM "ArchiveMonth" m WHERE m.month = partition.month)
-               ORDER BY month"#,
-            &[],
-        )
-        .await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
-}
-
-/// Seals all rows of `month`, which were there before there was a ledger, as one entry. Returns how many they are.
-pub(crate) async fn seal_adopted(client: &impl GenericClient, month: Month) -> Result<u64> {
-    let head = lock_head(client, month).await?;
-    if head.sequence > 1 {
-        // Somebody else did just now.
-        return Ok(0);
-    }
-    let form = RowForm::load(client).await?;
-    let statement = include_str!("sql/seal_adopted.sql")
-        .replace("{partition}", &partition_name(month))
-        .replace("{digest}", &form.digest(""))
-        .replace("{digest_rows}", &digest_rows("sealed"));
-    let row = client
-        .query_typed_one(
-            &statement,
-            &[(&month.to_string(), Type::TEXT), (&head.digest, Type::BYTEA), (&form.columns(), Type::TEXT_ARRAY)],
-        )
-        .await?;
-    Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }

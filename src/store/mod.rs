@@ -6,6 +6,7 @@ pub(crate) mod backlog;
 mod error;
 pub(crate) mod event_log;
 pub(crate) mod events;
+pub(crate) mod former;
 pub(crate) mod holds;
 pub(crate) mod host;
 pub(crate) mod installation;

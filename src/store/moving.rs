@@ -1,20 +1,19 @@
-use std::collections::BTreeMap;
-
 use chrono::NaiveDateTime;
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote};
 use super::event_log::{Due, IS_NOT_RESTORED, Position, chain_head};
+use super::former::FormerArchive;
 use super::holds::{self, Held};
-use super::ledger::{self, LedgerRange, Seal, SealKind};
-use super::partitions::{partition_month, partition_name};
+use super::ledger::{self, LedgerRange, Seal};
+use super::partitions::partition_name;
 use super::row_form::RowForm;
-use super::statement::fill;
+use super::statement::Statement;
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
 use crate::model::Month;
@@ -29,9 +28,6 @@ pub(crate) const MAX_KEPT_FINDINGS: i64 = 1_000;
 /// Rows are found by their keys, one by one, whatever the statistics say.
 const ONE_BY_ONE: &str =
     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
-
-/// SQL for the next due rows of a month, locked.
-const DUE_ROWS: &str = include_str!("sql/due_rows.sql");
 
 /// SQL that is true when the row `e` is locked by this very transaction.
 const IS_LOCKED: &str = "e.xmax = pg_current_xact_id()::xid";
@@ -56,44 +52,51 @@ pub(crate) struct BatchRules<'a> {
 pub(crate) struct BatchRequest<'a> {
     pub(crate) rules: BatchRules<'a>,
     pub(crate) month: Month,
-    /// Partitions, as SQL writes them, that may hold copies of the month's rows. Each has its indexes.
-    pub(crate) twin_partitions: &'a [String],
+    /// The month's partition is made for this run, and loaded in order: it has no copy of a row, and no index to look for one.
+    pub(crate) is_new: bool,
     pub(crate) after: &'a Position,
     pub(crate) limit: u32,
     /// Whether the run has room for more details of hashes that are not their rows'.
     pub(crate) name_mismatches: bool,
 }
 
-/// The parameters of [`DUE_ROWS`].
-struct Bounds<'a> {
-    rules: BatchRules<'a>,
+/// What due_rows.sql is told of a batch.
+struct Bounds {
     start: NaiveDateTime,
     end: NaiveDateTime,
-    after: &'a Position,
     limit: i64,
-    held: &'a Held,
-}
-
-impl Bounds<'_> {
-    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 9] {
-        [
-            (&self.rules.due.cutoff, Type::TIMESTAMP),
-            (&self.rules.due.has_hashes, Type::BOOL),
-            (&self.start, Type::TIMESTAMP),
-            (&self.end, Type::TIMESTAMP),
-            (&self.after.created_at, Type::TIMESTAMP),
-            (&self.after.id, Type::TEXT),
-            (&self.limit, Type::INT8),
-            (&self.held.streams, Type::TEXT_ARRAY),
-            (&self.rules.kept_types, Type::TEXT_ARRAY),
-        ]
-    }
+    held: Held,
 }
 
 impl BatchRequest<'_> {
-    fn bounds<'a>(&'a self, held: &'a Held) -> Bounds<'a> {
-        let (start, end, limit) = (self.month.start(), self.end(), i64::from(self.limit));
-        Bounds { rules: self.rules, start, end, after: self.after, limit, held }
+    fn bounds(&self, held: Held) -> Bounds {
+        Bounds { start: self.month.start(), end: self.end(), limit: i64::from(self.limit), held }
+    }
+
+    /// Sets the names of due_rows.sql, but `:is_free`.
+    fn bind<'s>(&'s self, statement: Statement<'s>, log: &'s LockedLog<'_>, bounds: &'s Bounds) -> Statement<'s> {
+        statement
+            .fragment("chain_head", chain_head(&log.columns))
+            .fragment("due_rows", include_str!("sql/due_rows.sql"))
+            .fragment("id_type", log.columns.id_type())
+            .bind("cutoff", &self.rules.due.cutoff, Type::TIMESTAMP)
+            .bind("has_hashes", &self.rules.due.has_hashes, Type::BOOL)
+            .bind("month_start", &bounds.start, Type::TIMESTAMP)
+            .bind("month_end", &bounds.end, Type::TIMESTAMP)
+            .bind("after_created_at", &self.after.created_at, Type::TIMESTAMP)
+            .bind("after_id", &self.after.id, Type::TEXT)
+            .bind("limit", &bounds.limit, Type::INT8)
+            .bind("held", &bounds.held.streams, Type::TEXT_ARRAY)
+            .bind("kept_types", &self.rules.kept_types, Type::TEXT_ARRAY)
+    }
+
+    /// The month's own partition, and those of months that may hold the events under other ids: `SELECT columns` from each.
+    fn archived(&self, columns: &str) -> String {
+        let others = self.rules.archived_before.iter().map(|range| range.month).filter(|month| *month != self.month);
+        let own = (!self.is_new).then_some(self.month);
+        let selects =
+            own.into_iter().chain(others).map(|month| format!("SELECT {columns} FROM {}", partition_name(month)));
+        selects.reduce(|sql, select| format!("{sql} UNION ALL {select}")).unwrap_or_default()
     }
 
     fn end(&self) -> NaiveDateTime {
@@ -118,6 +121,8 @@ pub(crate) struct LockedLog<'a> {
     pub(crate) facts: &'a HostFacts,
     pub(crate) columns: MirroredColumns,
     pub(crate) form: RowForm,
+    /// The former service's archive, if it is there.
+    pub(crate) former: Option<&'a FormerArchive>,
 }
 
 impl LockedLog<'_> {
@@ -155,6 +160,12 @@ impl LockedLog<'_> {
         let address = ["e.id = d.id", r#"e."createdAt" = d."createdAt""#, "e.tableoid = d.tableoid", "e.ctid = d.ctid"];
         let conditions: Vec<_> = address.map(String::from).into_iter().chain(keys).collect();
         format!("USING leaving d WHERE {}", conditions.join(" AND "))
+    }
+
+    /// SQL that is true when the row `e` may leave: it is not restored, and the former service has no copy that differs.
+    fn is_free(&self, bounds: &Bounds) -> String {
+        let is_free = if bounds.held.has_restored_rows { IS_NOT_RESTORED } else { "true" };
+        self.former.map_or(is_free.into(), |former| format!("{is_free} AND NOT {}", self.columns.differ_from(former)))
     }
 
     /// Keys of other tables to the log.
@@ -233,12 +244,6 @@ pub(crate) struct LogKeys {
     pub(crate) times: Vec<NaiveDateTime>,
 }
 
-impl LogKeys {
-    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
-        [(&self.ids, Type::TEXT_ARRAY), (&self.times, Type::TIMESTAMP_ARRAY)]
-    }
-}
-
 /// Rows whose entry hash is not that of their contents.
 #[derive(Debug, Default)]
 pub(crate) struct Mismatches {
@@ -263,9 +268,7 @@ pub(crate) struct MovedBatch {
     pub(crate) seen: u64,
     /// Rows that are now in the archive.
     pub(crate) moved: u64,
-    /// Rows that the archive had already, still in `EventLog` and locked.
-    pub(crate) twins: LogKeys,
-    /// Rows whose event the archive has under another id, still in `EventLog` and locked.
+    /// Rows whose id or event the archive has already, still in `EventLog` and locked.
     pub(crate) duplicates: LogKeys,
     /// Rows whose entry hash is not that of their contents.
     pub(crate) mismatches: Mismatches,
@@ -285,78 +288,68 @@ pub(crate) async fn move_due_batch(
     log: &LockedLog<'_>,
     request: &BatchRequest<'_>,
 ) -> Result<MovedBatch> {
-    const NONE: &str = r#"SELECT NULL::text AS id, NULL::timestamp AS "createdAt" WHERE false"#;
+    const NONE: &str = r#"SELECT id, "createdAt" FROM due WHERE false"#;
     let BatchRules { started_at, run, prove, .. } = request.rules;
-    let held = holds::lock_holds(client).await?;
+    let bounds = request.bounds(holds::lock_holds(client).await?);
     let locks_first = log.locks_first();
-    let locked = if locks_first { Some(lock_due_rows(client, log, request, &held).await?) } else { None };
+    let locked = if locks_first { Some(lock_due_rows(client, log, request, &bounds).await?) } else { None };
     let referenced_ids = list_referenced(client, log, request, locked.as_ref()).await?;
-    let ledger_head = ledger::lock_head(client, request.month).await?;
-    let archived_at = ledger_head.next_archived_at(started_at);
-    let seal = Seal::of_archived(SealKind::Archived, &ledger_head, run, archived_at, &log.form);
-    let twins = match union_of("id", request.twin_partitions) {
-        // LIMIT keeps this a look-up per row: a join could be planned as a scan of whole partitions for every batch.
-        Some(archived) => format!(
-            r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (SELECT FROM ({archived}) a WHERE a.id = due.id LIMIT 1) a"#
-        ),
-        None => NONE.into(),
-    };
+    let head = ledger::lock_head(client, request.month).await?;
+    let archived_at = head.next_archived_at(started_at);
+    let seal = Seal::of_archived(&head, run, archived_at, &log.form);
+    let partition = partition_name(request.month);
+    // LIMIT keeps these look-ups per row: a join could be planned as a scan of whole partitions for every batch.
+    let of_id = (!request.is_new).then(|| {
+        format!(
+            r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (SELECT FROM {partition} a WHERE a.id = due.id LIMIT 1) a"#
+        )
+    });
     let candidates = if log.columns.have_event_index() { list_candidates(client, request).await? } else { Vec::new() };
     // One look-up per row and candidate, of which there are few.
-    let duplicates = candidates.iter().map(|LedgerRange { month, min, max }| {
+    let of_event = candidates.iter().map(|LedgerRange { month, min, max }| {
         format!(
             r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (
                    SELECT FROM {} a WHERE a."txHash" = due."txHash" AND a."eventIndex" = due."eventIndex" LIMIT 1
-               ) a WHERE due.ledger BETWEEN {min} AND {max} AND due.id NOT IN (SELECT id FROM twin)"#,
+               ) a WHERE due.ledger BETWEEN {min} AND {max}"#,
             partition_name(*month)
         )
     });
-    let duplicates = duplicates.reduce(|sql, select| format!("{sql} UNION {select}")).unwrap_or_else(|| NONE.into());
-    let (hashed_columns, proof) = if prove {
-        (log.form.hashed_columns(""), seal.sql("archived", 12))
-    } else {
-        ("1".into(), "mismatch AS (SELECT WHERE false)".into())
-    };
-    let is_free = is_free(&held);
-    let is_free = if locks_first {
-        format!("{is_free} AND {IS_LOCKED} AND e.id NOT IN (SELECT unnest($11))")
-    } else {
-        is_free.into()
-    };
+    let duplicates = of_id.into_iter().chain(of_event).reduce(|sql, select| format!("{sql} UNION {select}"));
+    let mut is_free = log.is_free(&bounds);
+    if locks_first {
+        is_free = format!("{is_free} AND {IS_LOCKED} AND e.id::text NOT IN (SELECT unnest(:referenced))");
+    }
     let carried: Vec<_> = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
     let digests = if log.has_archive_triggers() {
         format!("ARRAY(SELECT md5(ROW({})::text) FROM moved)", log.columns.archived_values())
     } else {
         "'{}'::text[]".into()
     };
-    let statement = fill(
-        include_str!("sql/move_due_batch.sql"),
-        &[
-            ("chain_head", chain_head(&log.columns)),
-            ("twins", &twins),
-            ("duplicates", &duplicates),
-            ("address", log.address()),
-            ("key", &carried.concat()),
-            ("due_rows", &fill(DUE_ROWS, &[("is_free", &is_free)])),
-            ("using", &log.using()),
-            ("partition", &partition_name(request.month)),
-            ("columns", &log.columns.list("")),
-            ("values", &log.columns.archived_values()),
-            ("returned", &log.columns.list("e.")),
-            ("proof_columns", &hashed_columns),
-            ("moved_ids", if log.has_triggers() { "ARRAY(SELECT id FROM moved)" } else { "'{}'::text[]" }),
-            ("moved_digests", &digests),
-            ("mismatches", &request.mismatches()),
-            ("proof", &proof),
-        ],
-    );
     if log.is_partitioned() {
         client.batch_execute(ONE_BY_ONE).await?;
     }
-    let bounds = request.bounds(&held);
-    let more: [(&(dyn ToSql + Sync), Type); 2] = [(&archived_at, Type::TIMESTAMP), (&referenced_ids, Type::TEXT_ARRAY)];
-    let parameters = [&bounds.parameters()[..], &more, &seal.parameters()].concat();
-    let row = client.query_typed_one(&statement, &parameters).await;
+    let statement = Statement::new(include_str!("sql/move_due_batch.sql"))
+        .fragment("is_free", is_free)
+        .fragment("duplicates", duplicates.unwrap_or_else(|| NONE.into()))
+        .fragment("address", log.address())
+        .fragment("key", carried.concat())
+        .fragment("using", log.using())
+        .fragment("partition", partition.as_str())
+        .fragment("column_names", log.columns.list(""))
+        .fragment("archived_values", log.columns.archived_values())
+        .fragment("returned", log.columns.list("e."))
+        .fragment("proof_columns", if prove { log.form.hashed_columns("") } else { "1".into() })
+        .fragment("moved_ids", if log.has_triggers() { "ARRAY(SELECT id::text FROM moved)" } else { "'{}'::text[]" })
+        .fragment("moved_digests", digests)
+        .fragment("mismatches", request.mismatches())
+        .bind("referenced", &referenced_ids, Type::TEXT_ARRAY);
+    let statement = if prove {
+        seal.put_into(statement, "archived")
+    } else {
+        let nothing = "mismatch AS (SELECT WHERE false)";
+        statement.fragment("proof", nothing).bind("archived_at", &archived_at, Type::TIMESTAMP)
+    };
+    let row = request.bind(statement, log, &bounds).query_one(client).await;
     let row = row.map_err(|error| log.refused(error))?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let (deleted, moved) = (number("deleted")?, number("moved")?);
@@ -364,7 +357,7 @@ pub(crate) async fn move_due_batch(
         log.check_deleted(number("leaving")?, deleted)?;
     }
     if moved != deleted {
-        let finding = HostFinding::archive_refuses(&partition_name(request.month), deleted.abs_diff(moved));
+        let finding = HostFinding::archive_refuses(&partition, deleted.abs_diff(moved));
         return Err(Error::HostRefuses { finding: Box::new(finding) });
     }
     let moved_ids: Vec<String> = row.try_get("moved_ids")?;
@@ -377,11 +370,10 @@ pub(crate) async fn move_due_batch(
     Ok(MovedBatch {
         seen,
         moved,
-        twins: LogKeys { ids: row.try_get("twin_ids")?, times: row.try_get("twin_times")? },
         duplicates: LogKeys { ids: row.try_get("duplicate_ids")?, times: row.try_get("duplicate_times")? },
         mismatches,
         last,
-        held,
+        held: bounds.held,
     })
 }
 
@@ -390,7 +382,7 @@ async fn check_gone(client: &impl GenericClient, log: &LockedLog<'_>, ids: &[Str
     if ids.is_empty() || !log.has_delete_triggers() {
         return Ok(());
     }
-    let count = r#"SELECT count(*) AS rows FROM unnest($1) gone (id) JOIN "EventLog" e ON e.id = gone.id"#;
+    let count = r#"SELECT count(*) AS rows FROM unnest($1) gone (id) JOIN "EventLog" e ON e.id::text = gone.id"#;
     let row = client.query_typed_one(count, &[(&ids, Type::TEXT_ARRAY)]).await?;
     log.check_deleted(0, row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
@@ -408,7 +400,7 @@ async fn check_unaltered(
     }
     let (partition, columns) = (partition_name(month), log.columns.list("a."));
     let count = format!(
-        "SELECT count(*) AS rows FROM unnest($1, $2) moved (id, digest) LEFT JOIN {partition} a ON a.id = moved.id \
+        "SELECT count(*) AS rows FROM unnest($1, $2) moved (id, digest) LEFT JOIN {partition} a ON a.id::text = moved.id \
          WHERE md5(ROW({columns})::text) IS DISTINCT FROM moved.digest"
     );
     let row = client.query_typed_one(&count, &[(ids, Type::TEXT_ARRAY), (digests, Type::TEXT_ARRAY)]).await?;
@@ -445,12 +437,10 @@ async fn lock_due_rows(
     client: &impl GenericClient,
     log: &LockedLog<'_>,
     request: &BatchRequest<'_>,
-    held: &Held,
+    bounds: &Bounds,
 ) -> Result<Locked> {
-    let due_rows = fill(DUE_ROWS, &[("is_free", is_free(held))]);
-    let parts = [("chain_head", chain_head(&log.columns)), ("due_rows", &due_rows)];
-    let statement = fill(include_str!("sql/lock_due_rows.sql"), &parts);
-    let row = client.query_typed_one(&statement, &request.bounds(held).parameters()).await?;
+    let statement = Statement::new(include_str!("sql/lock_due_rows.sql")).fragment("is_free", log.is_free(bounds));
+    let row = request.bind(statement, log, bounds).query_one(client).await?;
     Ok(Locked { seen: row.try_get::<_, i64>("seen")?.unsigned_abs(), last: position(&row)? })
 }
 
@@ -465,16 +455,14 @@ async fn list_referenced(
     if references.is_empty() {
         return Ok(Vec::new());
     }
-    let parts = [("is_locked", IS_LOCKED), ("is_referenced", &references.join(" OR "))];
-    let statement = fill(include_str!("sql/list_referenced.sql"), &parts);
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&request.after.created_at, Type::TIMESTAMP), (&last.created_at, Type::TIMESTAMP)];
-    Ok(client.query_typed_one(&statement, &parameters).await?.try_get("ids")?)
-}
-
-/// SQL that is true when the row `e` may leave as far as restored rows are concerned.
-fn is_free(held: &Held) -> &'static str {
-    if held.has_restored_rows { IS_NOT_RESTORED } else { "true" }
+    let row = Statement::new(include_str!("sql/list_referenced.sql"))
+        .fragment("is_locked", IS_LOCKED)
+        .fragment("is_referenced", references.join(" OR "))
+        .bind("first", &request.after.created_at, Type::TIMESTAMP)
+        .bind("last", &last.created_at, Type::TIMESTAMP)
+        .query_one(client)
+        .await?;
+    Ok(row.try_get("ids")?)
 }
 
 fn position(row: &tokio_postgres::Row) -> Result<Option<Position>> {
@@ -500,13 +488,12 @@ async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>
             r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max
                FROM (
                    SELECT ledger FROM "EventLog"
-                   WHERE "createdAt" >= $1 AND "createdAt" < $2 AND ($3 IS NULL OR ("createdAt", id) > ($1, $3))
-                   ORDER BY "createdAt", id LIMIT $4
+                   WHERE "createdAt" >= $1 AND "createdAt" < $2
+                   ORDER BY "createdAt", id LIMIT $3
                ) due"#,
             &[
                 (&request.after.created_at, Type::TIMESTAMP),
                 (&request.end(), Type::TIMESTAMP),
-                (&request.after.id, Type::TEXT),
                 // Some may be locked or held: then the batch goes further.
                 (&(2 * i64::from(request.limit)), Type::INT8),
             ],
@@ -518,102 +505,20 @@ async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>
     Ok(ranges.into_iter().filter(|range| range.min <= max && min <= range.max).collect())
 }
 
-/// `SELECT columns` from each of the partitions, as one list.
-pub(super) fn union_of(columns: &str, partitions: &[String]) -> Option<String> {
-    let selects = partitions.iter().map(|name| format!("SELECT {columns} FROM {name}"));
-    selects.reduce(|sql, select| format!("{sql} UNION ALL {select}"))
-}
-
-/// What [`settle_twins`] and [`settle_duplicates`] did.
+/// What [`settle_duplicates`] did.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
-    /// Rows dropped from `EventLog`, their archived copies being whole now.
+    /// Rows dropped from `EventLog` that the archive had.
     pub(crate) dropped: u64,
+    /// Of these, under the same id.
+    pub(crate) already_archived: u64,
     /// Rows whose copies differ; they stay.
     pub(crate) conflicts: Vec<String>,
-    /// Archived rows whose entry hash is not that of their contents, now that they have one.
-    pub(crate) mismatches: Mismatches,
 }
 
-/// Settles rows that the archive has already, `moved.twins`, locked by this transaction (domain rule 6): where the copies
-/// agree, what the archived one never got is filled in and the row is dropped; where they differ, it stays.
-pub(crate) async fn settle_twins(
-    client: &impl GenericClient,
-    log: &LockedLog<'_>,
-    request: &BatchRequest<'_>,
-    moved: &MovedBatch,
-) -> Result<Settled> {
-    let archived =
-        union_of(&format!("{}, tableoid::regclass::text AS tableoid", log.columns.list("")), request.twin_partitions);
-    let Some(archived) = archived.filter(|_| !moved.twins.ids.is_empty()) else { return Ok(Settled::default()) };
-    client.batch_execute(ONE_BY_ONE).await?;
-    let parts = [("agree", log.columns.agree()), ("gap", log.columns.gap()), ("twins", archived)];
-    let find = fill(include_str!("sql/find_twins.sql"), &parts.each_ref().map(|(name, text)| (*name, text.as_str())));
-    let mut settled = Settled::default();
-    let mut agreeing = LogKeys::default();
-    let mut with_gaps: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in client.query_typed(&find, &moved.twins.parameters()).await? {
-        let id: String = row.try_get("id")?;
-        if !row.try_get::<_, bool>("agrees")? {
-            if settled.conflicts.last() != Some(&id) {
-                settled.conflicts.push(id);
-            }
-            continue;
-        }
-        if row.try_get("has_gaps")? {
-            with_gaps.entry(row.try_get("partition")?).or_default().push(id.clone());
-        }
-        if agreeing.ids.last() != Some(&id) {
-            agreeing.ids.push(id);
-            agreeing.times.push(row.try_get("createdAt")?);
-        }
-    }
-    for (partition, ids) in with_gaps {
-        complete_rows(client, log, request, &partition, &ids, &mut settled.mismatches).await?;
-    }
-    let drop = r#"DELETE FROM "EventLog" e USING unnest($1, $2) twin (id, created_at)
-                  WHERE e.id = twin.id AND e."createdAt" = twin.created_at"#;
-    let dropped = client.execute_typed(drop, &agreeing.parameters()).await;
-    settled.dropped = dropped.map_err(|error| log.refused(error))?;
-    log.check_deleted(agreeing.ids.len() as u64, settled.dropped)?;
-    check_gone(client, log, &agreeing.ids).await?;
-    Ok(settled)
-}
-
-/// Fills in what adopted rows of `partition` never got, and seals them anew.
-async fn complete_rows(
-    client: &impl GenericClient,
-    log: &LockedLog<'_>,
-    request: &BatchRequest<'_>,
-    partition: &str,
-    ids: &[String],
-    mismatches: &mut Mismatches,
-) -> Result<()> {
-    let month = partition_month(partition)?;
-    let head = ledger::lock_head(client, month).await?;
-    let sealed = ledger::list_sealed_forms(client, month, &log.form).await?;
-    let archived_at = head.next_archived_at(request.rules.started_at);
-    let seal = Seal::of_archived(SealKind::Completed, &head, request.rules.run, archived_at, &log.form);
-    let statement = fill(
-        include_str!("sql/complete_rows.sql"),
-        &[
-            ("old_digest", &sealed.digest()),
-            ("partition", partition),
-            ("month", "$3"),
-            ("sequence", "$4"),
-            ("fill", &log.columns.fill()),
-            ("proof_columns", &log.form.hashed_columns("a.")),
-            ("mismatches", &request.mismatches()),
-            ("proof", &seal.sql("completed", 3)),
-        ],
-    );
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::TEXT_ARRAY), (&archived_at, Type::TIMESTAMP)];
-    let row = client.query_typed_one(&statement, &[&parameters[..], &seal.parameters()].concat()).await?;
-    mismatches.add(month, &row)
-}
-
-/// Settles rows whose event the archive has under another id, `moved.duplicates`, locked by this transaction: where the
-/// contents are the same the row is dropped and kept on record, where they differ it stays. Both are findings of the run.
+/// Settles rows that the archive has already, `moved.duplicates`, locked by this transaction (domain rule 6): where the contents are
+/// the same the row is dropped, where they differ it stays. What is under another id, or has more than the archived row, is a finding
+/// of the run.
 pub(crate) async fn settle_duplicates(
     client: &impl GenericClient,
     log: &LockedLog<'_>,
@@ -624,28 +529,35 @@ pub(crate) async fn settle_duplicates(
         return Ok(Settled::default());
     }
     client.batch_execute(ONE_BY_ONE).await?;
-    let before = request.rules.archived_before.iter();
-    let partitions: Vec<_> = before.map(|range| partition_name(range.month)).collect();
-    let archived = union_of(&log.columns.list(""), &partitions).unwrap_or_default();
-    let statement = fill(
-        include_str!("sql/settle_duplicates.sql"),
-        &[
-            ("same_contents", &log.columns.same_contents()),
-            ("entry_hash", &log.form.entry_hash("e.")),
-            ("archived", &archived),
-        ],
-    );
-    let (run, month) = (request.rules.run, request.month.to_string());
-    let more: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&run, Type::UUID), (&month, Type::TEXT), (&MAX_KEPT_FINDINGS, Type::INT8)];
-    let row = client.query_typed_one(&statement, &[&moved.duplicates.parameters()[..], &more].concat()).await;
-    let row = row.map_err(|error| log.refused(error))?;
-    let dropped = row.try_get::<_, i64>("dropped")?.unsigned_abs();
-    log.check_deleted(row.try_get::<_, i64>("same")?.unsigned_abs(), dropped)?;
+    let is_archived = if log.columns.have_event_index() {
+        r#"a.id = e.id OR (a."txHash" = e."txHash" AND a."eventIndex" = e."eventIndex")"#
+    } else {
+        "a.id = e.id"
+    };
+    let month = request.month.to_string();
+    let row = Statement::new(include_str!("sql/settle_duplicates.sql"))
+        .fragment("id_type", log.columns.id_type())
+        .fragment("entry_hash", log.form.entry_hash("e."))
+        .fragment("archived", request.archived(&log.columns.list("")))
+        .fragment("is_archived", is_archived)
+        .fragment("is_agreed", log.columns.agree())
+        .fragment("is_same_contents", log.columns.same_contents())
+        .fragment("has_gap", log.columns.gap())
+        .bind("ids", &moved.duplicates.ids, Type::TEXT_ARRAY)
+        .bind("times", &moved.duplicates.times, Type::TIMESTAMP_ARRAY)
+        .bind("run", &request.rules.run, Type::UUID)
+        .bind("month", &month, Type::TEXT)
+        .bind("most_kept", &MAX_KEPT_FINDINGS, Type::INT8)
+        .query_one(client)
+        .await
+        .map_err(|error| log.refused(error))?;
+    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
+    let (same, dropped) = (number("same")?, number("dropped")?);
+    log.check_deleted(same, dropped)?;
     let conflicts: Vec<String> = row.try_get("conflicts")?;
     if log.has_delete_triggers() {
         let gone = moved.duplicates.ids.iter().filter(|id| !conflicts.contains(id)).cloned();
         check_gone(client, log, &gone.collect::<Vec<_>>()).await?;
     }
-    Ok(Settled { dropped, conflicts, mismatches: Mismatches::default() })
+    Ok(Settled { dropped, already_archived: number("already_archived")?, conflicts })
 }

@@ -50,19 +50,6 @@ pub(crate) async fn list_unindexed_partitions(client: &impl GenericClient) -> Re
     rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
 }
 
-/// Names, as SQL writes them, of the partitions that hold rows adopted from the former service.
-pub(crate) async fn list_adopted_partitions(client: &impl GenericClient) -> Result<Vec<String>> {
-    let rows = client
-        .query_typed(
-            "SELECT inhrelid::regclass::text AS name FROM pg_inherits \
-             WHERE inhparent = '\"StreamArchive\"'::regclass \
-               AND obj_description(inhrelid, 'pg_class') = 'Holds rows adopted from the former service'",
-            &[],
-        )
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
-}
-
 /// Brings the statistics of the partition of `month` up to date.
 pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month) -> Result<()> {
     client.execute_typed("SELECT stream_archive_analyze_partition($1)", &[(&month.start(), Type::TIMESTAMP)]).await?;
@@ -72,10 +59,4 @@ pub(crate) async fn analyze_partition(client: &impl GenericClient, month: Month)
 /// The partition of `month`, as SQL writes it.
 pub(crate) fn partition_name(month: Month) -> String {
     format!(r#""StreamArchive_{}""#, month.to_string().replace('-', "_"))
-}
-
-/// The month of a partition's name.
-pub(super) fn partition_month(partition: &str) -> Result<Month> {
-    let digits = partition.trim_matches('"').trim_start_matches("StreamArchive_");
-    digits.replace('_', "-").parse()
 }

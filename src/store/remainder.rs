@@ -7,9 +7,10 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::MirroredColumns;
 use super::event_log::{Due, IS_NOT_RESTORED, chain_head};
+use super::former::FormerArchive;
 use super::holds;
-use super::moving::{is_referenced, union_of};
-use super::statement::fill;
+use super::moving::is_referenced;
+use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::host::HostFacts;
 use crate::model::{DueMonth, HeldBack, HeldBackReason, MAX_HELD_BACK_IDS, Month};
@@ -20,8 +21,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) due: Due,
     /// Types of events that stay.
     pub(crate) kept_types: &'a [String],
-    /// Partitions, as SQL writes them, in which a copy of a row may have another time.
-    pub(crate) adopted: &'a [String],
+    /// The former service's archive, if it is there: a row of which it has a copy that differs stays.
+    pub(crate) former: Option<&'a FormerArchive>,
 }
 
 /// The due rows that are left in `EventLog`.
@@ -124,44 +125,33 @@ async fn query(
         .collect();
     let referenced_by =
         if referenced_by.is_empty() { "NULL::text".into() } else { format!("(CASE {} END)", referenced_by.join(" ")) };
-    let statement = fill(
-        include_str!("sql/count_remainder.sql"),
-        &[
-            ("chain_head", chain_head(columns)),
-            ("is_restored", &format!("NOT ({IS_NOT_RESTORED})")),
-            ("referenced_by", &referenced_by),
-            ("is_conflict", &is_conflict(columns, rules.adopted)),
-            ("groups", groups),
-            ("group_by", group_by),
-        ],
-    );
     let most = i64::try_from(MAX_HELD_BACK_IDS).unwrap_or(i64::MAX);
-    let rows = client
-        .query_typed(
-            &statement,
-            &[
-                (&rules.due.cutoff, Type::TIMESTAMP),
-                (&rules.due.has_hashes, Type::BOOL),
-                (&held, Type::TEXT_ARRAY),
-                (&rules.kept_types, Type::TEXT_ARRAY),
-                (&most, Type::INT8),
-            ],
-        )
+    let rows = Statement::new(include_str!("sql/count_remainder.sql"))
+        .fragment("chain_head", chain_head(columns))
+        .fragment("is_restored", format!("NOT ({IS_NOT_RESTORED})"))
+        .fragment("referenced_by", referenced_by)
+        .fragment("is_conflict", is_conflict(columns, rules.former))
+        .fragment("groups", groups)
+        .fragment("group_by", group_by)
+        .bind("cutoff", &rules.due.cutoff, Type::TIMESTAMP)
+        .bind("has_hashes", &rules.due.has_hashes, Type::BOOL)
+        .bind("held", &held, Type::TEXT_ARRAY)
+        .bind("kept_types", &rules.kept_types, Type::TEXT_ARRAY)
+        .bind("most_ids", &most, Type::INT8)
+        .query(client)
         .await?;
     Ok(rows)
 }
 
 /// SQL that is true when the archive has the row `e`, or its event under another id, with other contents.
-fn is_conflict(columns: &MirroredColumns, adopted: &[String]) -> String {
+fn is_conflict(columns: &MirroredColumns, former: Option<&FormerArchive>) -> String {
     let differs = columns.agree();
     let mut copies = vec![format!(
         r#"(SELECT bool_or(NOT ({differs})) FROM "StreamArchive" a
-            WHERE a.id = e.id AND a."createdAt" >= date_trunc('month', e."createdAt")
-              AND a."createdAt" < date_trunc('month', e."createdAt") + interval '1 month')"#
+            WHERE a.id = e.id AND a."createdAt" >= date_trunc('month', e."createdAt"::timestamp)
+              AND a."createdAt" < date_trunc('month', e."createdAt"::timestamp) + interval '1 month')"#
     )];
-    if let Some(adopted) = union_of("*", adopted) {
-        copies.push(format!("(SELECT bool_or(NOT ({differs})) FROM ({adopted}) a WHERE a.id = e.id)"));
-    }
+    copies.extend(former.map(|former| columns.differ_from(former)));
     if columns.have_event_index() {
         let same = columns.same_contents();
         copies.push(format!(

@@ -1,37 +1,39 @@
 use std::collections::BTreeSet;
 
 use chrono::NaiveDateTime;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, Transaction};
 use tracing::debug;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote, quote_literal};
 use super::event_log::Position;
+use super::former::FormerArchive;
 use super::holds::{self, HELD_STREAMS};
-use super::ledger::{self, Seal};
+use super::ledger::{self, Seal, SealedForms};
 use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
+use super::statement::Statement;
 use super::stream_identity::has_contract_id;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
 
-/// SQL that is true when the archived row `a` matches what is restored: $1 contract ids, $2 from, $3 to, $4 run, each NULL for
-/// all; $5 the month. All rows of an entry of the ledger have its "archivedAt".
+/// SQL that is true when the archived row `a` matches what is restored, by the names that [`Matching`] binds. All rows of a seal have
+/// its "archivedAt".
 fn matches(target: &RestoreTarget) -> String {
     let of_stream = match target.contract_ids() {
-        Some(contract_ids) => has_contract_id("a", "$1", &contract_ids),
-        None => "$1::text[] IS NULL".into(),
+        Some(contract_ids) => has_contract_id("a", ":contract_ids", &contract_ids),
+        None => ":contract_ids::text[] IS NULL".into(),
     };
     format!("{of_stream} AND {MATCHES}")
 }
 
 /// The same without the contract ids.
-const MATCHES: &str = r#"($2 IS NULL OR a."createdAt" >= $2)
-    AND ($3 IS NULL OR a."createdAt" < $3)
-    AND ($4 IS NULL OR a."archivedAt" IN (
-        SELECT s."archivedAt" FROM "ArchiveSeal" s WHERE s.month = $5 AND s."runId" = $4 AND s.kind <> 'restored'))"#;
+const MATCHES: &str = r#"(:from IS NULL OR a."createdAt" >= :from)
+    AND (:to IS NULL OR a."createdAt" < :to)
+    AND (:of_run IS NULL OR a."archivedAt" IN (
+        SELECT s."archivedAt" FROM "ArchiveSeal" s WHERE s.month = :month AND s."runId" = :of_run AND s.kind <> 'restored'))"#;
 
 /// The look-up of a row of `EventLog` with the same event as the archived row `w`.
 const SAME_EVENT: &str = r#"SELECT true AS yes FROM "EventLog" e
@@ -66,14 +68,13 @@ impl Matching {
         }
     }
 
-    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 5] {
-        [
-            (&self.contract_ids, Type::TEXT_ARRAY),
-            (&self.from, Type::TIMESTAMP),
-            (&self.to, Type::TIMESTAMP),
-            (&self.run, Type::UUID),
-            (&self.month, Type::TEXT),
-        ]
+    fn bind<'a>(&'a self, statement: Statement<'a>) -> Statement<'a> {
+        statement
+            .bind("contract_ids", &self.contract_ids, Type::TEXT_ARRAY)
+            .bind("from", &self.from, Type::TIMESTAMP)
+            .bind("to", &self.to, Type::TIMESTAMP)
+            .bind("of_run", &self.run, Type::UUID)
+            .bind("month", &self.month, Type::TEXT)
     }
 }
 
@@ -109,7 +110,8 @@ pub(crate) async fn check_month(
         partition_name(month),
         matches(target)
     );
-    let row = client.query_typed_one(&statement, &Matching::new(target, month).parameters()).await?;
+    let matching = Matching::new(target, month);
+    let row = matching.bind(Statement::new(statement)).query_one(client).await?;
     let lost: Vec<String> = row.try_get("lost_columns")?;
     if !lost.is_empty() {
         return Err(lost_values(&lost));
@@ -144,7 +146,7 @@ pub(crate) async fn count_month(
         r#"SELECT count(*) AS rows, count(*) FILTER (WHERE w.on_hold) AS on_hold,
                   count(*) FILTER (WHERE NOT w.on_hold AND (same_id.yes IS NOT NULL OR same_event.yes IS NOT NULL)) AS in_the_way
            FROM (
-               SELECT a.id{key}, (a."streamId" IN ({HELD_STREAMS})) IS TRUE AS on_hold
+               SELECT a.id{key}, (a."streamId"::text IN ({HELD_STREAMS})) IS TRUE AS on_hold
                FROM {} a WHERE {}
            ) w
            LEFT JOIN LATERAL (SELECT true AS yes FROM "EventLog" e WHERE e.id = w.id LIMIT 1) same_id ON true
@@ -152,7 +154,8 @@ pub(crate) async fn count_month(
         partition_name(month),
         matches(target)
     );
-    let row = client.query_typed_one(&statement, &Matching::new(target, month).parameters()).await?;
+    let matching = Matching::new(target, month);
+    let row = matching.bind(Statement::new(statement)).query_one(client).await?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let (on_hold, in_the_way) = (number("on_hold")?, number("in_the_way")?);
     Ok(RestorableMonth { month, rows: number("rows")? - on_hold - in_the_way, on_hold, in_the_way })
@@ -167,10 +170,12 @@ pub(crate) struct RestoreBatch<'a> {
     pub(crate) after: &'a Position,
     /// Where the last row was that was looked at, else.
     pub(crate) after_place: &'a str,
-    pub(crate) limit: u32,
+    pub(crate) limit: i64,
     pub(crate) run: Uuid,
     /// Whether the rows are to stay in `EventLog` until they are released.
     pub(crate) hold: bool,
+    /// The former service's archive: rows that it still has leave the archive, and are not put into `EventLog`.
+    pub(crate) former: Option<FormerArchive>,
 }
 
 /// What [`restore_batch`] did.
@@ -217,30 +222,14 @@ pub(crate) async fn restore_batch(
     }
     let seal = Seal::of_restored(&head, request.run, form);
     let forms = ledger::list_sealed_forms(client, request.month, form).await?;
-    let matching = Matching::new(request.target, request.month);
-    let statement = Statement { columns, form, request };
-    let limit = i64::from(request.limit);
-    let looking: [(&(dyn ToSql + Sync), Type); 6] = [
-        (&request.after_place, Type::TEXT),
-        (&request.after.created_at, Type::TIMESTAMP),
-        (&request.after.id, Type::TEXT),
-        (&limit, Type::INT8),
-        (&on_hold, Type::TEXT_ARRAY),
-        (&request.run, Type::UUID),
-    ];
-    let looking = [&matching.parameters()[..], &looking].concat();
-    let restore = statement
-        .restore(!hooks.after.is_empty())
-        .replace("{proof_columns}", &forms.proof_columns())
-        .replace("{proof}", &seal.sql("leaving", 13));
+    let batch = Batch { columns, form, request, matching: Matching::new(request.target, request.month), on_hold };
     let mut refused: Vec<Refused> = Vec::new();
     let mut searches = 0;
     let row = loop {
         let places: Vec<&str> = refused.iter().map(|row| row.place.as_str()).collect();
-        let places: (&(dyn ToSql + Sync), Type) = (&places, Type::TEXT_ARRAY);
         client.batch_execute("SAVEPOINT batch").await?;
-        let parameters = [&looking[..], std::slice::from_ref(&places), &seal.parameters()].concat();
-        let error = match client.query_typed_one(&restore, &parameters).await {
+        let statement = seal.put_into(batch.restore(&places, &forms, !hooks.after.is_empty()), "leaving");
+        let error = match statement.query_one(client).await {
             Ok(row) => break row,
             Err(error) => error,
         };
@@ -252,7 +241,7 @@ pub(crate) async fn restore_batch(
         }
         searches += 1;
         client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
-        let found = find_refused(client, &statement, &[&looking[..], &[places]].concat()).await?;
+        let found = find_refused(client, &batch, &places).await?;
         debug!(month = %request.month, rows = found.len(), "restore: rows that EventLog does not take");
         if found.is_empty() && searches > 1 {
             // Each by itself is taken, and all at once are not.
@@ -265,11 +254,11 @@ pub(crate) async fn restore_batch(
     if !lost.is_empty() {
         return Err(lost_values(&lost));
     }
-    let batch = parse(&row, request, &refused)?;
+    let restored = parse(&row, request, &refused)?;
     let removed = row.try_get::<_, i64>("removed")?.unsigned_abs();
-    if batch.moved != removed {
+    if restored.moved != removed {
         let by = if hooks.before.is_empty() { hooks.after } else { hooks.before };
-        return Err(Error::RestoreRefused { rows: removed.abs_diff(batch.moved), by });
+        return Err(Error::RestoreRefused { rows: removed.abs_diff(restored.moved), by });
     }
     let kept = row.try_get::<_, i64>("kept")?.unsigned_abs();
     if kept != removed {
@@ -282,7 +271,7 @@ pub(crate) async fn restore_batch(
             return Err(Error::RestoreRefused { rows: altered, by: hooks.after });
         }
     }
-    Ok(batch)
+    Ok(restored)
 }
 
 /// What of the host's own acts on rows that are inserted into `EventLog`, each with its table.
@@ -311,16 +300,19 @@ impl InsertHooks {
 }
 
 /// The statements about one batch.
-struct Statement<'a> {
+struct Batch<'a> {
     columns: &'a MirroredColumns,
     form: &'a RowForm,
     request: &'a RestoreBatch<'a>,
+    matching: Matching,
+    /// Streams under legal hold.
+    on_hold: Vec<String>,
 }
 
-impl Statement<'_> {
-    /// The batch; `digests` of what was inserted, too.
-    fn restore(&self, digests: bool) -> String {
-        let Self { columns, form, request } = self;
+impl Batch<'_> {
+    /// The batch, but for its seal, without rows at `refused_places`; `digests` of what was inserted, too.
+    fn restore<'s>(&'s self, refused_places: &'s Vec<&str>, forms: &SealedForms, digests: bool) -> Statement<'s> {
+        let Self { columns, form, request, .. } = self;
         let is_end = if request.target.contract_ids().is_some() {
             "true".into()
         } else {
@@ -330,46 +322,38 @@ impl Statement<'_> {
                 end_page(request.after_place)
             )
         };
-        let held = if request.hold {
-            r#"INSERT INTO "RestoredLog" AS r (id, "streamId", "runId") SELECT id, "streamId", $11 FROM gone
+        let kept = if request.hold {
+            r#"INSERT INTO "RestoredLog" AS r (id, "streamId", "runId") SELECT id::text, "streamId", :run FROM gone
                ON CONFLICT (id) DO UPDATE SET "streamId" = EXCLUDED."streamId", "runId" = EXCLUDED."runId" RETURNING id"#
         } else {
-            "SELECT id FROM gone"
+            "SELECT id FROM gone g WHERE :is_gone_returned"
         };
         let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
-        self.fill(include_str!("sql/restore_batch.sql"))
-            .replace("{is_end}", &is_end)
-            .replace("{is_same}", &columns.is_restored())
-            .replace("{held}", held)
-            .replace("{digested}", if digests { "" } else { " WHERE false" })
-            .replace("{most_conflicts}", &MAX_REPORTED_IDS.to_string())
-            .replace("{lost_columns}", &lost)
+        self.look(include_str!("sql/restore_batch.sql"), refused_places)
+            .fragment("proof_columns", forms.proof_columns())
+            .fragment("is_end", is_end)
+            .fragment("is_same", columns.is_restored())
+            .fragment("kept", kept)
+            .fragment("digested", if digests { "" } else { " WHERE false" })
+            .fragment("most_conflicts", MAX_REPORTED_IDS.to_string())
+            .fragment("lost_columns", lost)
     }
 
-    /// What all of them have.
-    fn fill(&self, sql: &str) -> String {
+    /// A statement with restore_candidates.sql.
+    fn look<'s>(&'s self, sql: &'static str, refused_places: &'s Vec<&str>) -> Statement<'s> {
         let Self { columns, request, .. } = self;
         let has_key = columns.have_event_index();
         let after = if let Some(contract_ids) = request.target.contract_ids() {
             // One scan of the index yields the rows in order; of a stream that has several, the month's are sorted.
-            let of_stream = if contract_ids.len() == 1 { "$1[1]" } else { "ANY ($1)" };
+            let of_stream = if contract_ids.len() == 1 { ":contract_ids[1]" } else { "ANY (:contract_ids)" };
             format!(
-                r#"a."streamId" = {of_stream} AND a."createdAt" >= $7
-                AND ($8 IS NULL OR (a."createdAt", a.id) > ($7, $8))
-                ORDER BY a."createdAt", a.id"#
+                r#"a."streamId" = {of_stream} AND a."createdAt" >= :after_created_at
+                AND (:after_id IS NULL OR (a."createdAt", a.id) > (:after_created_at, CAST(CAST(:after_id AS text) AS {})))
+                ORDER BY a."createdAt", a.id"#,
+                columns.archived_id_type()
             )
         } else {
-            format!("a.ctid > $6::text::tid AND a.ctid < '({},0)'::tid", end_page(request.after_place))
-        };
-        let rows = if columns.require_event_index() {
-            let next = r#"known.last + row_number() OVER (PARTITION BY g."txHash" ORDER BY g."createdAt", g.id)"#;
-            format!(
-                "SELECT {} FROM gone g WHERE g.\"eventIndex\" IS NOT NULL UNION ALL\n{}",
-                columns.restored_values(r#"g."eventIndex""#),
-                include_str!("sql/number_events.sql").replace("{values}", &columns.restored_values(next))
-            )
-        } else {
-            format!("SELECT {} FROM gone g", columns.restored_values(r#"g."eventIndex""#))
+            format!("a.ctid > :after_place::text::tid AND a.ctid < '({},0)'::tid", end_page(request.after_place))
         };
         let copy = r#"CASE WHEN w."eventIndex" IS NULL THEN 1 ELSE row_number() OVER (
             PARTITION BY w."txHash", w."eventIndex", w.obstacle IS NULL ORDER BY w."createdAt", w.id) END"#;
@@ -377,17 +361,54 @@ impl Statement<'_> {
         let lacking = lacking.map(|name| format!("WHEN a.{} IS NULL THEN {}", quote(name), quote_literal(name)));
         let lacking = lacking.collect::<Vec<_>>().join(" ");
         let lacking = if lacking.is_empty() { "NULL::text".into() } else { format!("CASE {lacking} END") };
-        sql.replace("{candidates}", include_str!("sql/restore_candidates.sql"))
-            .replace("{lacking}", &lacking)
-            .replace("{key}", if has_key { r#", a."txHash", a."eventIndex""# } else { "" })
-            .replace("{copy}", if has_key { copy } else { "1" })
-            .replace("{same_event}", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
-            .replace("{partition}", &partition_name(request.month))
-            .replace("{after}", &after)
-            .replace("{matches}", &matches(request.target))
-            .replace("{names}", &columns.restored_names())
-            .replace("{rows}", &rows)
+        let statement = self
+            .insert(Statement::new(sql))
+            .fragment("candidates", include_str!("sql/restore_candidates.sql"))
+            .fragment("lacking", lacking)
+            .fragment("key", if has_key { r#", a."txHash", a."eventIndex""# } else { "" })
+            .fragment("copy", if has_key { copy } else { "1" })
+            .fragment("same_event", if has_key { SAME_EVENT } else { "SELECT NULL AS yes" })
+            .fragment("after", after)
+            .fragment("matches", matches(request.target))
+            .fragment("is_returned", is_returned(request.former.as_ref(), "a"))
+            .bind("after_place", &request.after_place, Type::TEXT)
+            .bind("after_created_at", &request.after.created_at, Type::TIMESTAMP)
+            .bind("after_id", &request.after.id, Type::TEXT)
+            .bind("limit", &request.limit, Type::INT8)
+            .bind("held", &self.on_hold, Type::TEXT_ARRAY)
+            .bind("refused_places", refused_places, Type::TEXT_ARRAY);
+        self.matching.bind(statement)
     }
+
+    /// A statement that inserts the rows `gone`.
+    fn insert<'s>(&self, statement: Statement<'s>) -> Statement<'s> {
+        let Self { columns, request, .. } = self;
+        let rows = if columns.require_event_index() {
+            let next = r#"known.last + row_number() OVER (PARTITION BY g."txHash" ORDER BY g."createdAt", g.id)"#;
+            format!(
+                "SELECT {} FROM gone g WHERE g.\"eventIndex\" IS NOT NULL AND :is_gone_returned UNION ALL\n{}",
+                columns.restored_values(r#"g."eventIndex""#),
+                Statement::new(include_str!("sql/number_events.sql"))
+                    .fragment("numbered_values", columns.restored_values(next))
+                    .fragment("is_gone_returned", is_returned(request.former.as_ref(), "g"))
+                    .text()
+            )
+        } else {
+            format!("SELECT {} FROM gone g WHERE :is_gone_returned", columns.restored_values(r#"g."eventIndex""#))
+        };
+        statement
+            .fragment("partition", partition_name(request.month))
+            .fragment("names", columns.restored_names())
+            .fragment("rows", rows)
+            .fragment("is_gone_returned", is_returned(request.former.as_ref(), "g"))
+    }
+}
+
+/// SQL that is true when the archived row is to be put into `EventLog`.
+fn is_returned(former: Option<&FormerArchive>, row: &str) -> String {
+    former.map_or("true".into(), |former| {
+        format!("NOT EXISTS (SELECT FROM {} f WHERE f.id = {row}.id::text)", former.name)
+    })
 }
 
 /// A row of the batch that `EventLog` does not take.
@@ -419,14 +440,16 @@ fn is_of_rows(error: &tokio_postgres::Error) -> bool {
 /// the savepoint `batch`.
 async fn find_refused(
     client: &impl GenericClient,
-    statement: &Statement<'_>,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
+    batch: &Batch<'_>,
+    refused_places: &Vec<&str>,
 ) -> Result<Vec<Refused>> {
     const SET: &str = "SELECT set_config('snapshot_service.insertion', $1, true), \
                        set_config('snapshot_service.places', $2::text[]::text, true)";
-    let list = statement.fill(include_str!("sql/list_restorable_rows.sql"));
-    let places: Vec<String> = client.query_typed_one(&list, parameters).await?.try_get("places")?;
-    let insertion = statement.fill(include_str!("sql/insert_places.sql"));
+    let list = batch.look(include_str!("sql/list_restorable_rows.sql"), refused_places);
+    let places: Vec<String> = list.query_one(client).await?.try_get("places")?;
+    // The parameter is that of EXECUTE.
+    let insertion = Statement::new(include_str!("sql/insert_places.sql")).fragment("places", "$1");
+    let insertion = batch.insert(insertion).text();
     client.query_typed_one(SET, &[(&insertion, Type::TEXT), (&places, Type::TEXT_ARRAY)]).await?;
     client.batch_execute(include_str!("sql/find_refused_rows.sql")).await?;
     let found = client.query_typed_one("SELECT current_setting('snapshot_service.refused')::json AS rows", &[]).await?;
@@ -473,7 +496,7 @@ async fn count_altered(client: &impl GenericClient, columns: &MirroredColumns, r
     let sql = format!(
         r#"SELECT count(*) AS rows FROM unnest($1, $2) inserted (id, digest)
            WHERE NOT EXISTS (
-               SELECT FROM "EventLog" e WHERE e.id = inserted.id AND md5(ROW({})::text) = inserted.digest
+               SELECT FROM "EventLog" e WHERE e.id::text = inserted.id AND md5(ROW({})::text) = inserted.digest
            )"#,
         columns.restored_names_of("e.")
     );
@@ -494,7 +517,7 @@ fn parse(row: &Row, request: &RestoreBatch<'_>, refused: &[Refused]) -> Result<R
         None => None,
     };
     let (seen, is_end) = (number("seen")?, row.try_get("is_end")?);
-    let is_full = seen == u64::from(request.limit);
+    let is_full = i64::try_from(seen) == Ok(request.limit);
     // Nothing is left before the stretch's end: rows of a page are numbered up to less than this.
     let stretch_end = || format!("({},65535)", end_page(request.after_place) - 1);
     let last_place = if is_full { row.try_get("last_place")? } else { Some(stretch_end()) };

@@ -58,7 +58,7 @@ impl RowForm {
         }
         let fields = HASHED.map(|name| {
             let value = match name {
-                "amount" => format!(r#"'"' || {prefix}amount || '"'"#),
+                "amount" => format!(r#"'"' || {prefix}amount::text || '"'"#),
                 "eventIndex" | "ledger" => format!("{prefix}{}::text", quote(name)),
                 _ => format!("to_json({prefix}{}::text)::text", quote(name)),
             };

@@ -364,5 +364,6 @@ mod tests {
     }
 
     /// What the heads of the files name.
-    const TRIAL: &str = "SELECT stream_archive_create_partition('2026-01-01')";
+    const TRIAL: &str =
+        "SET search_path = snapshot_service, public; SELECT stream_archive_create_partition('2026-01-01')";
 }

@@ -235,7 +235,7 @@ async fn a_length_that_the_host_has_cut_keeps_an_archived_value_from_being_cut_o
 }
 
 #[tokio::test]
-async fn what_the_former_service_dropped_is_filled_in_across_the_types() {
+async fn what_the_former_service_has_copied_is_archived_whole_across_the_types() {
     let database = TestDatabase::of_host().await;
     database.execute(include_str!("fixtures/legacy-tables.sql")).await;
     database.execute(OWN_TYPES).await;
@@ -251,9 +251,8 @@ async fn what_the_former_service_dropped_is_filled_in_across_the_types() {
     database.remember_events().await;
     migrate(&database.pool).await.unwrap();
     let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
-    assert_eq!((report.already_archived, report.conflicts), (1, 0), "{report:?}");
-    let filled =
-        r#""StreamArchive" WHERE network = 'test,net' AND networks[2] = 'quo"ted' AND fee = '12345678901234567890.10'"#;
+    assert_eq!((report.logs_archived, report.conflicts), (1, 0), "{report:?}");
+    let filled = r#"snapshot_service."StreamArchive" WHERE network = 'test,net' AND networks[2] = 'quo"ted' AND fee = '12345678901234567890.10'"#;
     assert_eq!(database.count(filled).await, 1);
     database.assert_ledger_agrees().await;
 }

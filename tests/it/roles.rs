@@ -261,7 +261,7 @@ async fn a_maintainer_finds_out_which_logs_the_host_takes_no_more() {
 }
 
 #[tokio::test]
-async fn a_maintainer_fills_in_what_the_former_service_dropped_and_drops_what_came_twice() {
+async fn a_maintainer_archives_what_the_former_service_has_copied_and_drops_what_came_twice() {
     let database = TestDatabase::of_host().await;
     database.execute(LEGACY_TABLES).await;
     database
@@ -279,7 +279,7 @@ async fn a_maintainer_fills_in_what_the_former_service_dropped_and_drops_what_ca
     let maintainer = login(&database, "maintainer", MAINTAIN).await;
     let service = maintainer.service_with_batches_of(7);
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
-    assert_eq!((run.status, run.already_archived), (RunStatus::Succeeded, 120));
+    assert_eq!((run.status, run.logs_archived), (RunStatus::Succeeded, 120));
     database.assert_nothing_lost_or_doubled().await;
 
     // Ingested again.
@@ -287,14 +287,14 @@ async fn a_maintainer_fills_in_what_the_former_service_dropped_and_drops_what_ca
         .execute(
             r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", metadata, number, "createdAt")
                SELECT 'b' || id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", metadata, number, '2025-09-01'
-               FROM "StreamArchive""#,
+               FROM snapshot_service."StreamArchive""#,
         )
         .await;
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(run.duplicates_dropped, 120);
 
     // One that has no number yet gets one of the host's.
-    database.execute(r#"UPDATE "StreamArchive" SET number = NULL WHERE id = 'a7'"#).await;
+    database.execute(r#"UPDATE snapshot_service."StreamArchive" SET number = NULL WHERE id = 'a7'"#).await;
     let one = RestoreRequest::new(None, Some(time("2025-06-28T07:00:00Z")), Some(time("2025-06-28T08:00:00Z")), None);
     let run = service.restore(&one.unwrap(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 1));
@@ -331,7 +331,7 @@ async fn a_maintainer_touches_no_stream_and_defines_nothing() {
 #[tokio::test]
 async fn the_route_to_partitions_leads_nowhere_else() {
     let database = TestDatabase::migrated().await;
-    database.execute(r#"CREATE TABLE "StreamArchive_1999_01" (LIKE "StreamArchive")"#).await;
+    database.execute(r#"CREATE TABLE snapshot_service."StreamArchive_1999_01" (LIKE "StreamArchive")"#).await;
     let maintainer = login(&database, "maintainer", MAINTAIN).await;
     let client = maintainer.client().await;
     for route in ["create", "index", "analyze"] {

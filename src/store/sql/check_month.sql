@@ -18,12 +18,6 @@ unexplained AS MATERIALIZED (
     LEFT JOIN "ArchiveSeal" s ON s.month = r.month AND s.sequence = r.sequence
     WHERE r.month = $1
       AND s.kind IS DISTINCT FROM 'restored'
-      -- A row that was completed is in the entry that completed it, or has left that.
-      AND NOT COALESCE(
-          s.kind = 'completed' AND (
-              EXISTS (SELECT FROM {partition} a WHERE a.id = r.id AND a."archivedAt" = s."archivedAt")
-              OR EXISTS (SELECT FROM "ArchiveRemoval" o WHERE o.month = $1 AND o.id = r.id AND o."archivedAt" = s."archivedAt")
-          ), false)
 )
 SELECT
     ARRAY(

@@ -1,4 +1,4 @@
-    -- Of any number of rows: in chunks, so that no value holds the digests of all of them.
+-- Part of statements that digest :rows, any number of them: in chunks, so that no value holds the digests of all of them.
     SELECT
         COALESCE(sum(rows), 0)::bigint AS rows,
         min(min_ledger) AS min_ledger,
@@ -17,7 +17,7 @@
             -- Sorted for the groups and within them: aggregates that sort for themselves do it once each.
             SELECT (place - 1) / 10000 AS chunk, digest, ledger
             FROM (
-                SELECT digest, ledger, row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place FROM {rows}
+                SELECT digest, ledger, row_number() OVER (ORDER BY "createdAt", id::text COLLATE "C") AS place FROM :rows
             ) placed
             ORDER BY chunk, place
         ) sorted

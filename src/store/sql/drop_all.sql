@@ -27,6 +27,7 @@ DROP TABLE
     "ArchiveRemoval",
     "ArchiveVerification",
     "RestoredLog",
+    "FormerTable",
     "LegalHold",
     snapshot_service_migrations;
 DO $$

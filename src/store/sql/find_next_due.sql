@@ -1,14 +1,18 @@
 -- When the oldest due row after a position was created; not the one that is held back as the chain's head.
--- $1 cutoff, $2 whether "EventLog" has hashes, $3 and $4 the position ("createdAt", id; NULL is before all ids).
+-- :cutoff and :has_hashes are the run's, :after the position's "createdAt".
 -- One row: created_at (NULL when nothing is due).
+-- \set cutoff '''2026-04-01''::timestamp'
+-- \set has_hashes true
+-- \set after '''2026-01-01''::timestamp'
+-- \set chain_head `cat chain_head.sql`
 WITH head AS MATERIALIZED (
-{chain_head}
+:chain_head
 )
 SELECT
     (
-        SELECT e."createdAt"
+        SELECT e."createdAt"::timestamp
         FROM "EventLog" e
-        WHERE e."createdAt" >= $3 AND ($4 IS NULL OR (e."createdAt", e.id) > ($3, $4)) AND e."createdAt" < $1 AND e.id NOT IN (SELECT id FROM head)
+        WHERE e."createdAt" >= :after AND e."createdAt" < :cutoff AND e.id NOT IN (SELECT id FROM head)
         ORDER BY e."createdAt"
         LIMIT 1
     ) AS created_at

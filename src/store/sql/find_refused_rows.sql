@@ -4,6 +4,7 @@
 -- DO takes no parameters and returns nothing, so settings of the transaction do. Read: snapshot_service.insertion, the statement
 -- insert_places; snapshot_service.places, the rows' places as tid[]. Written: snapshot_service.refused, a JSON array of arrays:
 -- the row's place, SQLSTATE, and the name of the constraint, of the column, and of the function that raised it, or an empty text.
+-- In psql: SELECT set_config('snapshot_service.insertion', ..., true), set_config('snapshot_service.places', '{}', true); within a transaction.
 DO $$
 DECLARE
     -- So many rows at once: an attempt that fails is cheap, and one that succeeds costs what its rows cost.

@@ -8,13 +8,14 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
     ('snapshot_service_read', 'SELECT', '{
         EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
         MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
-        snapshot_service_migrations
+        FormerTable, snapshot_service_migrations
     }'::name[], NULL::name[]),
     ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId, createdAt}'),
     -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.
     ('snapshot_service_maintain', 'SELECT', '{
         Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
-        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
+        FormerTable
     }', NULL),
     ('snapshot_service_maintain', 'INSERT', '{
         EventLog, StreamSnapshot, StreamIdentity, MaintenanceRun, MaintenancePause, MaintenanceFinding, ArchiveMonth,
@@ -57,6 +58,10 @@ reference AS MATERIALIZED (
     CROSS JOIN unnest(k.conkey) key (attnum)
     WHERE k.conrelid NOT IN (SELECT relid FROM log)
 ),
+former AS MATERIALIZED (
+    SELECT c.oid FROM pg_class c JOIN pg_class log ON log.oid = '"EventLog"'::regclass AND log.relnamespace = c.relnamespace
+    WHERE c.relname IN ('StreamSnapshot', 'StreamArchive') AND c.relkind IN ('r', 'p')
+),
 relation AS MATERIALIZED (
     -- The tables and the view.
     SELECT c.*, false AS is_host, false AS is_partition, false AS is_reference
@@ -78,8 +83,9 @@ relation AS MATERIALIZED (
     JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
     WHERE f.adrelid = '"EventLog"'::regclass
     UNION ALL
+    -- Tables of the host's that are only read: those that reference the log, and those that the former service left.
     SELECT c.*, true, false, true
-    FROM pg_class c WHERE c.oid IN (SELECT oid FROM reference)
+    FROM pg_class c WHERE c.oid IN (SELECT oid FROM reference) OR c.oid IN (SELECT oid FROM former)
 ),
 object AS MATERIALIZED (
     SELECT
@@ -141,12 +147,19 @@ wanted AS MATERIALIZED (
     JOIN object o ON o.kind = 'TABLE' AND o.is_reference AND o.oid = k.oid
     JOIN pg_attribute a ON a.attrelid = k.oid AND a.attnum = k.attnum
     WHERE :is_wanted
+    UNION ALL
+    SELECT r.oid, r.name, o.kind, o.oid, 'SELECT', NULL
+    FROM former f
+    JOIN service_role r ON r.rolname = 'snapshot_service_maintain'
+    JOIN object o ON o.kind = 'TABLE' AND o.oid = f.oid
+    WHERE :is_wanted
 ),
 granted AS MATERIALIZED (
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type AS privilege, NULL::name AS "column", o.is_definer
     FROM object o CROSS JOIN aclexplode(o.acl) g
     -- What else the host grants of a table that references the log is the host's affair.
-    WHERE (o.is_host OR :is_wanted) AND NOT o.is_reference
+    WHERE (o.is_host OR :is_wanted)
+      AND (NOT o.is_reference OR (o.oid IN (SELECT oid FROM former) AND g.grantee = to_regrole('snapshot_service_maintain')))
     UNION ALL
     SELECT o.kind, o.oid, g.grantor, g.grantee, g.privilege_type, a.attname, false
     FROM object o

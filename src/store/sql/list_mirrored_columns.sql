@@ -1,7 +1,7 @@
 -- The columns of "EventLog" in order, each with the type that the archive has it with. That is the log's own where it is
 -- PostgreSQL's; a type or a collation of the host's is the host's to alter and drop, so nothing may depend on it: such a
 -- column is text in the archive, or an array of text. So is a column that names an object of the host's, such as a regclass:
--- its text changes with the object's name. Two columns that the engine computes with have the type that a
+-- its text changes with the object's name. Three columns that the engine looks for or computes with have the type that a
 -- domain is made of. "createdAt" is UTC without a zone: the archive's can never be altered, since it partitions.
 -- Columns: name, hot (its type in "EventLog", of any length), wanted (the archive's), is_foreign (whether hot is a type of the host's), collation
 -- (NULL when the type's own, or the host's), archived (NULL when the archive lacks the column), is_taken (whether the archive
@@ -16,7 +16,7 @@ SELECT
         WHEN t.typname ~ '^_reg' AND t.typnamespace = 'pg_catalog'::regnamespace THEN 'text[]'
         WHEN t.typname ~ '^reg' AND t.typnamespace = 'pg_catalog'::regnamespace THEN 'text'
         WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(e.atttypid, e.atttypmod)
-        WHEN e.attname IN ('ledger', 'eventIndex') AND base.typnamespace = 'pg_catalog'::regnamespace
+        WHEN e.attname IN ('id', 'ledger', 'eventIndex') AND base.typnamespace = 'pg_catalog'::regnamespace
             THEN format_type(base.oid, base.modifier)
         WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN 'text[]'
         ELSE 'text'

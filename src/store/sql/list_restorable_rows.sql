@@ -1,4 +1,24 @@
--- The rows that the next batch of a restore would move.
--- $1 to $12 as of restore_candidates. One row: places, as text, in order.
-WITH {candidates}
-SELECT ARRAY(SELECT place::text FROM candidate WHERE obstacle IS NULL ORDER BY place) AS places
+-- The rows that the next batch of a restore would put into "EventLog".
+-- What is set is as restore_candidates has it. One row: places, as text, in order.
+-- \set contract_ids NULL::text[]
+-- \set from NULL::timestamp
+-- \set to NULL::timestamp
+-- \set run 'gen_random_uuid()'
+-- \set month '''2026-01'''
+-- \set after_place '''(0,0)'''
+-- \set after_created_at '''2026-01-01''::timestamp'
+-- \set after_id NULL
+-- \set limit 10
+-- \set held '''{}''::text[]'
+-- \set refused_places '''{}''::text[]'
+-- \set partition '"StreamArchive_2026_01"'
+-- \set key ''
+-- \set lacking NULL::text
+-- \set after true
+-- \set matches true
+-- \set is_returned true
+-- \set same_event 'SELECT NULL AS yes'
+-- \set copy 1
+-- \set candidates `cat restore_candidates.sql`
+WITH :candidates
+SELECT ARRAY(SELECT place::text FROM candidate WHERE obstacle IS NULL AND is_returned ORDER BY place) AS places

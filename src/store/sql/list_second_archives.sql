@@ -4,6 +4,10 @@
 WITH own AS (
     SELECT to_regclass('"EventLog"')::oid AS oid
     UNION ALL SELECT to_regclass('"StreamArchive"')
+    -- The former service's, which is copied.
+    UNION ALL
+    SELECT c.oid FROM pg_class c JOIN pg_class log ON log.oid = to_regclass('"EventLog"') AND log.relnamespace = c.relnamespace
+    WHERE c.relname = 'StreamArchive'
     UNION ALL SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = to_regclass('"StreamArchive"')
 ),
 candidate AS (

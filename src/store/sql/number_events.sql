@@ -1,6 +1,6 @@
-    -- Rows that the former service archived have lost where in their transaction they were: they come after all that is known
-    -- of it, in order of ("createdAt", id).
-    SELECT {values}
+-- Part of restore_batch and insert_places: rows that the former service archived have lost where in their transaction they were. They
+-- come after all that is known of it, in order of ("createdAt", id).
+    SELECT :numbered_values
     FROM gone g
     CROSS JOIN LATERAL (
         SELECT GREATEST(
@@ -9,4 +9,4 @@
             -1
         ) AS last
     ) known
-    WHERE g."eventIndex" IS NULL
+    WHERE g."eventIndex" IS NULL AND :is_gone_returned

@@ -1,7 +1,10 @@
--- Part of a statement that writes a batch: seals its rows as the next entry of their month's ledger, and tells those whose entry
--- hash is not that of their contents.
+-- Part of statements that write a batch: seals its rows, as the next seal in their month's chain, and tells those whose entry hash is not that
+-- of their contents.
+-- :source is the expression that has the rows, :digest and :is_wrong are computed of each, :also what else is carried along;
+-- :month, :sequence, :kind, :run, :archived_after, :archived_at and :columns are the seal's, :previous is the digest of the one before,
+-- :removed what is hashed of rows that leave (nothing, or SQL that begins with ||).
 proof AS NOT MATERIALIZED (
-    SELECT id, "createdAt", ledger, {digest} AS digest, {is_wrong} AS is_wrong{also} FROM {source}
+    SELECT id, "createdAt", ledger, :digest AS digest, :is_wrong AS is_wrong:also FROM :source
 ),
 -- Computed once, though what it has is named twice.
 batch AS MATERIALIZED (
@@ -9,8 +12,8 @@ batch AS MATERIALIZED (
     -- sorted once instead of twice.
     SELECT
         rows, min_ledger, max_ledger, first_at, last_at, leaves,
-        (SELECT min(id COLLATE "C") FROM proof WHERE "createdAt" = first_at) AS first_id,
-        (SELECT max(id COLLATE "C") FROM proof WHERE "createdAt" = last_at) AS last_id,
+        (SELECT min(id::text COLLATE "C") FROM proof WHERE "createdAt" = first_at) AS first_id,
+        (SELECT max(id::text COLLATE "C") FROM proof WHERE "createdAt" = last_at) AS last_id,
         (
             SELECT string_agg(sha256(substr(digests, 32 * 10000 * chunk + 1, 32 * 10000)), '' ORDER BY chunk)
             FROM generate_series(0, (rows::int - 1) / 10000) chunk
@@ -24,7 +27,7 @@ batch AS MATERIALIZED (
             max("createdAt") AS last_at,
             string_agg(digest, '') AS digests,
             string_agg(substr(digest, 1, 8), '') AS leaves
-        FROM (SELECT digest, ledger, "createdAt" FROM proof ORDER BY "createdAt", id COLLATE "C") sorted
+        FROM (SELECT digest, ledger, "createdAt" FROM proof ORDER BY "createdAt", id::text COLLATE "C") sorted
         HAVING count(*) > 0
     ) whole
 ),
@@ -34,22 +37,22 @@ seal AS (
         "archivedAt", "minLedger", "maxLedger", columns, digest, leaves
     )
     SELECT
-        {month}, {sequence}, '{kind}', {run}, rows, first_at, first_id, last_at, last_id, {archived_after},
-        {archived_at}, min_ledger, max_ledger, {columns},
-        sha256({previous} || archive_seal_header(
-            {month}, {sequence}, '{kind}', {run}, rows, first_at, first_id, last_at, last_id, {archived_after},
-            {archived_at}, min_ledger, max_ledger, {columns}
-        ) || digests{removed}),
+        :month, :sequence, :kind, :run, rows, first_at, first_id, last_at, last_id, :archived_after,
+        :archived_at, min_ledger, max_ledger, :columns,
+        sha256(:previous || archive_seal_header(
+            :month, :sequence, :kind, :run, rows, first_at, first_id, last_at, last_id, :archived_after,
+            :archived_at, min_ledger, max_ledger, :columns
+        ) || digests || :removed),
         leaves
     FROM batch
     RETURNING digest
 ),
 ledger_head AS (
     UPDATE "ArchiveMonth" m
-    SET entries = {sequence}, digest = seal.digest, "archivedAt" = COALESCE({archived_at}, m."archivedAt")
+    SET entries = :sequence, digest = seal.digest, "archivedAt" = COALESCE(:archived_at, m."archivedAt")
     FROM seal
-    WHERE m.month = {month}
+    WHERE m.month = :month
 ),
 mismatch AS (
-    SELECT id, entry_hash, content_hash FROM {source} WHERE {is_wrong}
+    SELECT id, entry_hash, content_hash FROM :source WHERE :is_wrong
 )

@@ -28,7 +28,7 @@ SELECT
     COALESCE(entry.digest = sha256(previous || archive_seal_header(
         entry.month, entry.sequence, kind, "runId", entry.rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId",
         "archivedAfter", "archivedAt", "minLedger", "maxLedger", columns
-    ) || digests || CASE WHEN kind IN ('completed', 'restored') THEN (
+    ) || digests || CASE WHEN kind = 'restored' THEN (
         {digest_removals}
     ) ELSE '' END), false) AS is_right,
     entry.leaves = batch.leaves AS leaves_right,

@@ -173,7 +173,7 @@ impl TestDatabase {
             .await;
         format!(
             r#"SELECT id, row_to_json(e.*)::text AS event FROM "EventLog" e
-               UNION ALL SELECT id, row_to_json(a.*)::text FROM (SELECT {columns} FROM "StreamArchive") a"#
+               UNION ALL SELECT id, row_to_json(a.*)::text FROM (SELECT {columns} FROM snapshot_service."StreamArchive") a"#
         )
     }
 

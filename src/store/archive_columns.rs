@@ -2,6 +2,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::row_form::RowForm;
+use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 
@@ -231,7 +232,7 @@ impl MirroredColumn {
 }
 
 async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>> {
-    let rows = client.query_typed(include_str!("sql/list_mirrored_columns.sql"), &[]).await?;
+    let rows = Statement::new(include_str!("sql/list_mirrored_columns.sql")).query(client).await?;
     let parse = |row: &tokio_postgres::Row| {
         Ok(MirroredColumn {
             name: row.try_get("name")?,

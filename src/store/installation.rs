@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::decode::decode;
 use crate::error::Result;
 use crate::model::Month;
 
@@ -97,10 +98,7 @@ pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Miss
         )
         .await?;
     let parse = |row: &tokio_postgres::Row| {
-        Ok(LostMonth {
-            month: row.try_get::<_, &str>("month")?.parse()?,
-            rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
-        })
+        Ok(LostMonth { month: decode(row, "month")?, rows: row.try_get::<_, i64>("rows")?.unsigned_abs() })
     };
     rows.iter().map(parse).collect()
 }

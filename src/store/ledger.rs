@@ -3,6 +3,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::decode::decode;
 use super::partitions::partition_name;
 use super::row_form::RowForm;
 use crate::error::Result;
@@ -231,11 +232,7 @@ pub(crate) async fn list_archived_before(client: &impl GenericClient, run: Uuid)
         )
         .await?;
     let parse = |row: &Row| {
-        Ok(LedgerRange {
-            month: row.try_get::<_, &str>("month")?.parse()?,
-            min: row.try_get("min")?,
-            max: row.try_get("max")?,
-        })
+        Ok(LedgerRange { month: decode(row, "month")?, min: row.try_get("min")?, max: row.try_get("max")? })
     };
     rows.iter().map(parse).collect()
 }
@@ -256,7 +253,7 @@ pub(crate) async fn list_unsealed_months(client: &impl GenericClient) -> Result<
             &[],
         )
         .await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// Seals all rows of `month`, which were there before there was a ledger, as one entry. Returns how many they are.

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::decode::{decode, decode_json};
 use super::event_log::{self, Position};
 use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
@@ -217,7 +217,7 @@ pub(crate) async fn get_run_state(client: &impl GenericClient, id: Uuid) -> Resu
 }
 
 fn parse_months(row: &Row) -> Result<BTreeMap<Month, MonthProgress>> {
-    serde_json::from_value(row.try_get("months")?).map_err(Error::Serialize)
+    decode_json(row, "months")
 }
 
 /// `Stream.id` up to which snapshots were taken; none at the start.
@@ -462,7 +462,7 @@ pub(crate) async fn find_last_period(client: &impl GenericClient) -> Result<Opti
     let row = client
         .query_typed_one(r#"SELECT max(period) AS period FROM "MaintenanceRun" WHERE "finishedAt" IS NOT NULL"#, &[])
         .await?;
-    row.try_get::<_, Option<&str>>("period")?.map(str::parse).transpose()
+    decode(&row, "period")
 }
 
 /// How many streams there are, by the planner's estimate.
@@ -476,10 +476,8 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let optional =
         |name: &str| -> Result<Option<u64>> { Ok(row.try_get::<_, Option<i64>>(name)?.map(i64::unsigned_abs)) };
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
-    let month =
-        |name: &str| -> Result<Option<Month>> { row.try_get::<_, Option<&str>>(name)?.map(str::parse).transpose() };
-    let phase: Phase = word(row.try_get("phase")?)?;
-    let status: RunStatus = word(row.try_get("status")?)?;
+    let phase: Phase = decode(row, "phase")?;
+    let status: RunStatus = decode(row, "status")?;
     let (streams, created) = (number("streams")?, number("snapshotsCreated")?);
     let (archived, dropped) = (number("logsArchived")?, number("alreadyArchived")?);
     let (duplicates, restored) = (number("duplicatesDropped")?, number("logsRestored")?);
@@ -500,7 +498,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let is_moving = matches!(phase, Phase::Archive | Phase::Restore);
     let left = is_moving.then(|| rows_estimated.unwrap_or(0).saturating_sub(rows));
     let months = parse_months(row)?;
-    let stored: Vec<StoredHeldBack> = serde_json::from_value(row.try_get("heldBack")?).map_err(Error::Serialize)?;
+    let stored: Vec<StoredHeldBack> = decode_json(row, "heldBack")?;
     let mut held_back: Vec<HeldBack> = stored.into_iter().map(HeldBack::from).collect();
     let on_hold = months.values().map(|month| month.on_hold).sum();
     if on_hold > 0 {
@@ -512,14 +510,13 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let of_restore = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
     let conflict_ids = of_archive.into_iter().chain(of_restore);
     let conflict_details = months.values().flat_map(|month| month.conflict_details.iter().cloned());
-    let target: Option<serde_json::Value> = row.try_get("target")?;
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
-        trigger: word(row.try_get("trigger")?)?,
-        scope: word(row.try_get("scope")?)?,
-        period: month("period")?,
-        target: target.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
-        snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
+        trigger: decode(row, "trigger")?,
+        scope: decode(row, "scope")?,
+        period: decode(row, "period")?,
+        target: decode_json(row, "target")?,
+        snapshot_month: decode(row, "snapshotMonth")?,
         cutoff: time("cutoff")?,
         refresh: row.try_get("refresh")?,
         force: row.try_get("force")?,
@@ -542,12 +539,12 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
         conflict_details: conflict_details.take(MAX_REPORTED_IDS).collect(),
         held_back,
-        findings: serde_json::from_value(row.try_get("hostFindings")?).map_err(Error::Serialize)?,
-        current_month: month("currentMonth")?,
+        findings: decode_json(row, "hostFindings")?,
+        current_month: decode(row, "currentMonth")?,
         rows_per_second,
         remaining_seconds: left.zip(rows_per_second.filter(|rate| *rate > 0.0)).map(|(left, rate)| seconds(left, rate)),
         waiting_for: row.try_get("waitingFor")?,
-        stop_reason: row.try_get::<_, Option<&str>>("stopReason")?.map(word).transpose()?,
+        stop_reason: decode(row, "stopReason")?,
         error: row.try_get("error")?,
         attempts: row.try_get("attempts")?,
         started_at: time("startedAt")?,
@@ -565,10 +562,4 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
 )]
 pub(crate) fn seconds(rows: u64, rows_per_second: f64) -> u64 {
     (rows as f64 / rows_per_second).ceil() as u64
-}
-
-/// The value that the database has as a word; its constraints allow no other.
-fn word<T: for<'a> Deserialize<'a>>(word: &str) -> Result<T> {
-    let value: std::result::Result<T, serde::de::value::Error> = T::deserialize(word.into_deserializer());
-    value.map_err(|_| Error::invalid("MaintenanceRun", "must hold the words that its constraints allow"))
 }

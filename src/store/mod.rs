@@ -3,6 +3,7 @@
 
 pub(crate) mod archive_columns;
 pub(crate) mod backlog;
+mod decode;
 mod error;
 pub(crate) mod event_log;
 pub(crate) mod events;

@@ -1,6 +1,7 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::decode::{decode, decode_value};
 use crate::error::Result;
 use crate::model::Month;
 
@@ -41,13 +42,13 @@ pub(crate) async fn list_partitions(client: &impl GenericClient) -> Result<Vec<M
             &[],
         )
         .await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// Months whose partition lacks an index, oldest first.
 pub(crate) async fn list_unindexed_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
     let rows = client.query_typed(include_str!("sql/list_unindexed_partitions.sql"), &[]).await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// Names, as SQL writes them, of the partitions that hold rows adopted from the former service.
@@ -77,5 +78,5 @@ pub(crate) fn partition_name(month: Month) -> String {
 /// The month of a partition's name.
 pub(super) fn partition_month(partition: &str) -> Result<Month> {
     let digits = partition.trim_matches('"').trim_start_matches("StreamArchive_");
-    digits.replace('_', "-").parse()
+    decode_value("a partition's name", digits.replace('_', "-").into())
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Error, GenericClient, Row};
+use tokio_postgres::{Error, GenericClient, Row, RowStream};
 
 /// A named value and its type.
 pub(super) type Parameter<'a> = (&'static str, &'a (dyn ToSql + Sync), Type);
@@ -47,6 +47,12 @@ impl<'a> Statement<'a> {
     pub(super) async fn query(&self, client: &impl GenericClient) -> Result<Vec<Row>, Error> {
         let (sql, parameters) = self.render();
         client.query_typed(&sql, &parameters).await
+    }
+
+    /// The rows as they come, for who may not want all of them.
+    pub(super) async fn query_stream(&self, client: &impl GenericClient) -> Result<RowStream, Error> {
+        let (sql, parameters) = self.render();
+        client.query_typed_raw(&sql, parameters).await
     }
 
     /// The one row that the statement returns.

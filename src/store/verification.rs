@@ -220,13 +220,15 @@ pub(crate) async fn list_seals(
         WHERE month = :month AND :has_rows
         ORDER BY sequence"#;
     const HAS_ROWS: &str = r#"EXISTS (
-        SELECT FROM :partition a
-        WHERE :of_stream AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity') AND a."archivedAt" <= s."archivedAt")"#;
+        SELECT FROM "StreamArchive" a
+        WHERE a."createdAt" >= :start AND a."createdAt" < :end AND :of_stream
+          AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity') AND a."archivedAt" <= s."archivedAt")"#;
     let rows = Statement::new(SQL)
         .fragment("has_rows", if stream.is_some() { HAS_ROWS } else { "true" })
-        .fragment("partition", rows_of(client, month).await?)
         .fragment("of_stream", of_stream("a", stream))
         .bind("month", &month.to_string(), Type::TEXT)
+        .bind("start", &month.start(), Type::TIMESTAMP)
+        .bind("end", &month.end(), Type::TIMESTAMP)
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
         .query(client)
         .await?;

@@ -196,6 +196,14 @@ pub enum Error {
     /// A value has no JSON form.
     #[error("a row cannot be written as JSON")]
     Serialize(#[source] serde_json::Error),
+    /// A stored value is none that the service writes.
+    #[error("a stored value cannot be read: {what}")]
+    Decode {
+        /// Which: a column's name.
+        what: &'static str,
+        /// What is wrong with it.
+        source: Source,
+    },
     /// A scheduled function was given something that is no schedule's event.
     #[error("the event must be {{}} or come from a schedule, with \"source\" aws.scheduler or aws.events")]
     UnknownEvent,
@@ -276,6 +284,7 @@ impl Error {
             | Self::Tls(_)
             | Self::Secret(_)
             | Self::Serialize(_)
+            | Self::Decode { .. }
             | Self::Write(_) => "internal_error",
             Self::UnknownEvent | Self::UnknownStep(_) => "unknown_event",
             Self::NotContinued { .. } => "not_continued",

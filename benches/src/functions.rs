@@ -3,7 +3,6 @@ use std::time::{Duration, Instant};
 use local_postgres::Server;
 use runtime_api::Function;
 use snapshot_service::{Deadline, Settings, SnapshotService, Trigger};
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::data::{self, MILLION, NOW};
 use crate::maintenance::{binary, median};
@@ -14,13 +13,20 @@ const STARTS: usize = 40;
 /// The stream that is asked for, by its contract-level id.
 const STREAM: &str = "41650000777";
 
-/// The statements that the functions send, sent by the driver alone.
-const LIST_SNAPSHOTS: &str =
-    concat!(include_str!("../../src/store/sql/stream_ids.sql"), include_str!("../../src/store/sql/list_snapshots.sql"));
-const LIST_EVENTS_OF_TABLE: &str = concat!(
-    include_str!("../../src/store/sql/stream_ids.sql"),
-    include_str!("../../src/store/sql/list_events_of_table.sql")
-);
+/// A statement that a function sends, to be sent by the driver alone: with `values` for those names, and for others what the head
+/// of its file sets for psql.
+fn statement(sql: &str, values: &[(&str, &str)]) -> String {
+    let setting = |line: &str| {
+        let (name, value) = line.strip_prefix("-- \\set ")?.split_once(' ')?;
+        let value = value.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'");
+        let given = values.iter().find(|(given, _)| *given == name);
+        Some((format!(":{name}"), given.map_or(value, |(_, value)| (*value).to_owned())))
+    };
+    let mut settings: Vec<_> = sql.lines().filter_map(setting).collect();
+    // A name may be the beginning of another.
+    settings.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    settings.iter().fold(sql.to_owned(), |sql, (name, value)| sql.replace(name, value))
+}
 
 /// Warm invocations through the Runtime API and bare queries, by turns: name, invocation, query.
 pub(crate) async fn warm(server: &Server) -> Result<[(&'static str, Duration, Duration); 2]> {
@@ -33,30 +39,17 @@ pub(crate) async fn warm(server: &Server) -> Result<[(&'static str, Duration, Du
     data::execute(server, "warm", "VACUUM ANALYZE").await?;
 
     let client = data::connect(&server.url("warm")).await?;
-    let none = None::<&str>;
-    let no_time = None::<chrono::NaiveDateTime>;
-    let snapshot: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&STREAM, Type::TEXT), (&"2026-05", Type::TEXT), (&none, Type::TEXT), (&1_i64, Type::INT8)];
-    let logs: [(&(dyn ToSql + Sync), Type); 9] = [
-        (&STREAM, Type::TEXT),
-        (&no_time, Type::TIMESTAMP),
-        (&no_time, Type::TIMESTAMP),
-        (&none, Type::TEXT),
-        (&no_time, Type::TIMESTAMP),
-        (&none, Type::TEXT),
-        (&101_i64, Type::INT8),
-        (&5_500_000_i64, Type::INT8),
-        (&none, Type::TEXT),
-    ];
-    let list_archived_logs = LIST_EVENTS_OF_TABLE
-        .replace("{table}", r#""StreamArchive""#)
-        .replace("{archived_at}", r#"a."archivedAt""#)
-        .replace("{left_out}", "")
-        .replace("{direction}", "DESC")
-        .replace("{after}", "<");
-    let get = compare(server, &client, "get-snapshot", "/{streamId}/{month}", LIST_SNAPSHOTS, &snapshot).await?;
-    let list =
-        compare(server, &client, "list-archived-logs", "/{streamId}/archive", &list_archived_logs, &logs).await?;
+    let stream = ("stream", &*format!("'{STREAM}'"));
+    let get = statement(
+        include_str!("../../src/store/sql/list_snapshots.sql"),
+        &[stream, ("month", "'2026-05'"), ("limit", "1")],
+    );
+    let list = statement(
+        include_str!("../../src/store/sql/list_events_of_table.sql"),
+        &[stream, ("limit", "101"), ("max_bytes", "5500000")],
+    );
+    let get = compare(server, &client, "get-snapshot", "/{streamId}/{month}", &get).await?;
+    let list = compare(server, &client, "list-archived-logs", "/{streamId}/archive", &list).await?;
     drop(client);
     data::drop(server, "warm").await?;
     Ok([("get-snapshot", get.0, get.1), ("list-archived-logs", list.0, list.1)])
@@ -68,7 +61,6 @@ async fn compare(
     name: &str,
     path: &str,
     statement: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<(Duration, Duration)> {
     let event = serde_json::json!({
         "version": "2.0",
@@ -96,7 +88,7 @@ async fn compare(
             return Err(format!("{name} answered {outcome:?}").into());
         }
         let started = Instant::now();
-        let rows = client.query_typed(statement, parameters).await?;
+        let rows = client.query_typed(statement, &[]).await?;
         queries.push(started.elapsed().as_secs_f64());
         if rows.is_empty() {
             return Err(format!("the query of {name} found nothing").into());

@@ -3,6 +3,7 @@ use tokio_postgres::types::Type;
 
 use super::former::FormerArchive;
 use super::row_form::RowForm;
+use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 
@@ -292,7 +293,7 @@ impl MirroredColumn {
 }
 
 async fn list_columns(client: &impl GenericClient) -> Result<Vec<MirroredColumn>> {
-    let rows = client.query_typed(include_str!("sql/list_mirrored_columns.sql"), &[]).await?;
+    let rows = Statement::new(include_str!("sql/list_mirrored_columns.sql")).query(client).await?;
     let parse = |row: &tokio_postgres::Row| {
         Ok(MirroredColumn {
             name: row.try_get("name")?,
@@ -319,24 +320,14 @@ pub(super) fn write_out(value: &str) -> String {
     format!("CASE num_nulls({value}) WHEN 0 THEN format('%s', {value}) END")
 }
 
-/// A name as SQL writes it. One with braces has them escaped: statements are made by putting parts in the place of names in
-/// braces.
+/// A name as SQL writes it.
 pub(super) fn quote(name: &str) -> String {
-    escape_braces('"', name)
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as SQL writes it, as above.
+/// A text as SQL writes it.
 pub(super) fn quote_literal(text: &str) -> String {
-    escape_braces('\'', text)
-}
-
-fn escape_braces(mark: char, text: &str) -> String {
-    let doubled = text.replace(mark, &format!("{mark}{mark}"));
-    if doubled.contains(['{', '}']) {
-        let escaped = doubled.replace('\\', "\\\\").replace('{', "\\007B").replace('}', "\\007D");
-        return format!("U&{mark}{escaped}{mark}");
-    }
-    format!("{mark}{doubled}{mark}")
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Names of the archive's columns.

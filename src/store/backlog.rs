@@ -2,6 +2,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::statement::Statement;
 use crate::error::Result;
 
 /// What is behind by the service's own tables.
@@ -21,11 +22,10 @@ pub(crate) async fn get_standing(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
 ) -> Result<Standing> {
-    let row = client
-        .query_typed_one(
-            include_str!("sql/get_standing.sql"),
-            &[(&from.naive_utc(), Type::TIMESTAMP), (&to.naive_utc(), Type::TIMESTAMP)],
-        )
+    let row = Statement::new(include_str!("sql/get_standing.sql"))
+        .bind("from", &from.naive_utc(), Type::TIMESTAMP)
+        .bind("to", &to.naive_utc(), Type::TIMESTAMP)
+        .query_one(client)
         .await?;
     Ok(Standing {
         now: row.try_get("now")?,

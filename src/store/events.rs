@@ -1,14 +1,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::num::ParseIntError;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use futures_util::join;
 use serde_json::value::RawValue;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, RowStream};
 
+use super::decode::unreadable;
+use super::statement::Statement;
 use super::{host, page, stream_identity};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::WireForm;
 use crate::model::{
     ArchiveFilter, ArchivePosition, Boundary, Cursor, EventPosition, LoggedEvent, MAX_PAGE_BYTES, Page, PageRequest,
@@ -60,30 +63,38 @@ impl Order {
 /// clocks may be apart. The events that it has are kept from then on.
 const BOUNDARY: TimeDelta = TimeDelta::minutes(80);
 
+/// What the stream is called that a caller names by any of its ids (domain rule 8).
+const STREAM_IDS: &str = "WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))";
+
 /// A stream's archived events.
-fn archived() -> String {
-    format!("{}{}", include_str!("sql/stream_ids.sql"), of_table(&STREAM_ARCHIVE, Order::NewestFirst))
+fn archived() -> Statement<'static> {
+    in_order(of_table(&STREAM_ARCHIVE), Order::NewestFirst).fragment("stream_ids", STREAM_IDS)
 }
 
 /// A stream's events in both tables, each once: one statement sees a row that moves in one place. Each table is read
 /// through its index up to the page's end, by rows or by bytes; a table that ends early by bytes ends the page.
-fn all(order: Order) -> String {
-    format!(
-        r#"{} SELECT * FROM (({}) UNION ALL ({})) e ORDER BY "createdAt" {direction}, id COLLATE "C" {direction} LIMIT $7"#,
-        include_str!("sql/stream_ids.sql"),
-        of_table(&EVENT_LOG, order),
-        of_table(&REST_OF_STREAM_ARCHIVE, order),
-        direction = order.direction(),
-    )
+fn all(order: Order) -> Statement<'static> {
+    let sql = format!(
+        r#"{STREAM_IDS} SELECT * FROM ((:of_log) UNION ALL (:of_archive)) e
+           ORDER BY "createdAt" :direction, id COLLATE "C" :direction LIMIT :limit"#
+    );
+    in_order(sql, order)
+        .fragment("of_log", of_table(&EVENT_LOG))
+        .fragment("of_archive", of_table(&REST_OF_STREAM_ARCHIVE))
+        .fragment("stream_ids", "")
 }
 
-fn of_table(table: &Table, order: Order) -> String {
+fn in_order(sql: String, order: Order) -> Statement<'static> {
+    Statement::new(sql).fragment("direction", order.direction()).fragment("after", order.after())
+}
+
+/// What differs between two tables is put in here, for one statement reads both.
+fn of_table(table: &Table) -> String {
     include_str!("sql/list_events_of_table.sql")
-        .replace("{table}", table.name)
-        .replace("{archived_at}", table.archived_at)
-        .replace("{left_out}", table.left_out)
-        .replace("{direction}", order.direction())
-        .replace("{after}", order.after())
+        .replace(":table", table.name)
+        .replace(":class", &format!("'{}'::regclass", table.name))
+        .replace(":archived_at", table.archived_at)
+        .replace(":left_out", table.left_out)
 }
 
 /// The part of a stream's events that a page shows.
@@ -109,23 +120,19 @@ impl<'a> Part<'a> {
         Self { stream, from, to, event_type: filter.event_type(), after, rows, snapshot: None }
     }
 
-    async fn query(&self, client: &impl GenericClient, statement: &str) -> Result<RowStream> {
+    async fn query(&self, client: &impl GenericClient, statement: Statement<'_>) -> Result<RowStream> {
         let (after_created_at, after_id) = self.after.unzip();
-        let rows = client
-            .query_typed_raw(
-                statement,
-                [
-                    (&self.stream.as_str() as &(dyn ToSql + Sync), Type::TEXT),
-                    (&self.from, Type::TIMESTAMP),
-                    (&self.to, Type::TIMESTAMP),
-                    (&self.event_type, Type::TEXT),
-                    (&after_created_at, Type::TIMESTAMP),
-                    (&after_id, Type::TEXT),
-                    (&self.rows, Type::INT8),
-                    (&i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX), Type::INT8),
-                    (&self.snapshot, Type::TEXT),
-                ],
-            )
+        let rows = statement
+            .bind("stream", &self.stream.as_str(), Type::TEXT)
+            .bind("from", &self.from, Type::TIMESTAMP)
+            .bind("to", &self.to, Type::TIMESTAMP)
+            .bind("event_type", &self.event_type, Type::TEXT)
+            .bind("after_created_at", &after_created_at, Type::TIMESTAMP)
+            .bind("after_id", &after_id, Type::TEXT)
+            .bind("limit", &self.rows, Type::INT8)
+            .bind("max_bytes", &i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX), Type::INT8)
+            .bind("snapshot", &self.snapshot, Type::TEXT)
+            .query_stream(client)
             .await?;
         Ok(rows)
     }
@@ -140,8 +147,8 @@ struct Unshown {
 }
 
 async fn count_left_out(client: &impl GenericClient, stream: &StreamId) -> Result<Unshown> {
-    let sql = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/count_left_out.sql"));
-    let row = client.query_typed_one(sql, &[(&stream.as_str(), Type::TEXT)]).await?;
+    let statement = Statement::new(include_str!("sql/count_left_out.sql"));
+    let row = statement.bind("stream", &stream.as_str(), Type::TEXT).query_one(client).await?;
     Ok(Unshown {
         left_out: row.try_get::<_, i64>("left_out")?.unsigned_abs(),
         is_filtered: row.try_get("is_filtered")?,
@@ -156,7 +163,7 @@ pub(crate) async fn list_archived_logs(
     request: &PageRequest<ArchivePosition>,
 ) -> Result<Page<LoggedEvent, ArchivePosition>> {
     let after = request.after().map(|after| (after.created_at, after.id.as_str()));
-    let rows = Part::new(stream, filter, after, request.rows_to_read()).query(client, &archived()).await?;
+    let rows = Part::new(stream, filter, after, request.rows_to_read()).query(client, archived()).await?;
     let parse_with_cursor = |row: &Row| {
         let (names, log) = parse(row)?;
         let position = ArchivePosition { created_at: log.created_at.naive_utc(), id: log.id.clone() };
@@ -180,8 +187,7 @@ pub(crate) async fn list_events(
     let after = request.after().map(|after| (after.created_at, after.event_id.as_str()));
     let part = Part::new(stream, filter, after, request.rows_to_read());
     // Both are on their way at once. The count comes first, so that it does not wait for rows that nobody takes.
-    let statement = all(Order::NewestFirst);
-    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
+    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, all(Order::NewestFirst)));
     let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
         let (names, event) = parse(row)?;
@@ -223,8 +229,7 @@ pub(crate) async fn list_events_since(
         rows: request.rows_to_read(),
         snapshot: known,
     };
-    let statement = all(Order::OldestFirst);
-    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, &statement));
+    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, all(Order::OldestFirst)));
     let (unshown, rows) = (unshown?, rows?);
     let parse_with_cursor = |row: &Row| {
         let (names, event) = parse(row)?;
@@ -249,14 +254,15 @@ const BYTES_BEFORE: &str = "snapshot-service: bytes before";
 type Values<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
-    let mut values: Values<'_> = serde_json::from_str(row.try_get("event")?).map_err(Error::Serialize)?;
+    let mut values: Values<'_> =
+        serde_json::from_str(row.try_get("event")?).map_err(|error| unreadable("event", error))?;
     let wire_forms: BTreeMap<String, WireForm> = match row.try_get::<_, Option<&str>>("wire_forms")? {
-        Some(forms) => serde_json::from_str(forms).map_err(Error::Serialize)?,
+        Some(forms) => serde_json::from_str(forms).map_err(|error| unreadable("wire_forms", error))?,
         None => BTreeMap::new(),
     };
     let is_archived = row.try_get::<_, Option<NaiveDateTime>>("archivedAt")?.is_some();
     if let Some(name) = ARCHIVED_COLUMNS.iter().find(|name| is_archived && !values.contains_key(**name)) {
-        return Err(unreadable(&format!("the column {name} does not exist")));
+        return Err(unreadable(name, "the column does not exist"));
     }
     let stream_id = take(&mut values, "streamId").unwrap_or_default();
     let mut event = LoggedEvent {
@@ -304,11 +310,6 @@ fn text(value: &RawValue) -> Option<String> {
     }
 }
 
-fn number(name: &str, text: Option<String>) -> Result<Option<i64>> {
-    let parse = |text: String| text.parse().map_err(|_| unreadable(&format!("{name} is not a whole number")));
-    text.map(parse).transpose()
-}
-
-fn unreadable(what: &str) -> Error {
-    Error::Serialize(serde::de::Error::custom(what))
+fn number(name: &'static str, text: Option<String>) -> Result<Option<i64>> {
+    text.map(|text| text.parse().map_err(|error: ParseIntError| unreadable(name, error))).transpose()
 }

@@ -3,6 +3,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::statement::Statement;
 use super::stream_identity::{FoundStream, in_time, texts};
 use crate::error::Result;
 use crate::model::{ContractId, LegalHold};
@@ -22,16 +23,15 @@ pub(crate) struct Held {
 /// What is held, and stays so until the transaction ends: a hold that is placed meanwhile waits for it.
 pub(crate) async fn lock_holds(client: &impl GenericClient) -> Result<Held> {
     client.batch_execute(r#"LOCK TABLE "LegalHold", "RestoredLog" IN SHARE MODE"#).await?;
-    let sql =
-        format!(r#"SELECT ARRAY({HELD_STREAMS}) AS streams, EXISTS (SELECT FROM "RestoredLog") AS has_restored_rows"#);
-    let row = client.query_typed_one(&sql, &[]).await?;
+    let sql = r#"SELECT ARRAY(:held_streams) AS streams, EXISTS (SELECT FROM "RestoredLog") AS has_restored_rows"#;
+    let row = Statement::new(sql).fragment("held_streams", HELD_STREAMS).query_one(client).await?;
     Ok(Held { streams: row.try_get("streams")?, has_restored_rows: row.try_get("has_restored_rows")? })
 }
 
 /// Contract-level ids of the streams under legal hold.
 pub(crate) async fn list_held_streams(client: &impl GenericClient) -> Result<Vec<String>> {
-    let sql = format!("SELECT ARRAY({HELD_STREAMS}) AS streams");
-    Ok(client.query_typed_one(&sql, &[]).await?.try_get("streams")?)
+    let statement = Statement::new("SELECT ARRAY(:held_streams) AS streams").fragment("held_streams", HELD_STREAMS);
+    Ok(statement.query_one(client).await?.try_get("streams")?)
 }
 
 /// The streams under legal hold, as above, for who writes `RestoredLog`: in the same order, so that nobody waits in a circle.
@@ -119,30 +119,29 @@ pub(crate) async fn delete_restored(
     run: Option<Uuid>,
     limit: u32,
 ) -> Result<u64> {
-    let of_stream = contract_ids.map_or("$1::text[] IS NULL".into(), is_restored_of);
-    let rows = client
-        .execute_typed(
-            &format!(
-                r#"DELETE FROM "RestoredLog" WHERE id = ANY (ARRAY(
-                       SELECT id FROM "RestoredLog" r WHERE {of_stream} AND ($2 IS NULL OR "runId" = $2) LIMIT $3
-                   ))"#
-            ),
-            &[(&contract_ids.map(texts), Type::TEXT_ARRAY), (&run, Type::UUID), (&i64::from(limit), Type::INT8)],
-        )
+    let sql = r#"DELETE FROM "RestoredLog" WHERE id = ANY (ARRAY(
+            SELECT id FROM "RestoredLog" r WHERE :of_stream AND (:run IS NULL OR "runId" = :run) LIMIT :limit
+        ))"#;
+    let rows = Statement::new(sql)
+        .fragment("of_stream", contract_ids.map_or("true".into(), is_restored_of))
+        .bind("contract_ids", &contract_ids.map(texts), Type::TEXT_ARRAY)
+        .bind("run", &run, Type::UUID)
+        .bind("limit", &i64::from(limit), Type::INT8)
+        .execute(client)
         .await?;
     Ok(rows)
 }
 
-/// SQL that is true of the restored row `r` that has one of these contract ids, the elements of `$1`. When the log was created,
-/// which matters where an id has named two streams, `EventLog` knows.
+/// SQL that is true of the restored row `r` that has one of these contract ids, the elements of `:contract_ids`. When the log was
+/// created, which matters where an id has named two streams, `EventLog` knows.
 fn is_restored_of(contract_ids: &[ContractId]) -> String {
     let conditions = contract_ids.iter().enumerate().map(|(index, contract_id)| {
-        let has_id = format!(r#"r."streamId" = $1[{}]"#, index + 1);
+        let has_id = format!(r#"r."streamId" = :contract_ids[{}]"#, index + 1);
         match in_time("e", contract_id) {
             in_time if in_time.is_empty() => has_id,
             in_time => format!(r#"{has_id} AND EXISTS (SELECT FROM "EventLog" e WHERE e.id = r.id{in_time})"#),
         }
     });
     let conditions: Vec<_> = conditions.collect();
-    if conditions.is_empty() { "false AND $1::text[] IS NULL".into() } else { format!("({})", conditions.join(" OR ")) }
+    if conditions.is_empty() { "false".into() } else { format!("({})", conditions.join(" OR ")) }
 }

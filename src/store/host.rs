@@ -1,6 +1,7 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::decode::decode_json;
 use super::session::SERVICE_SCHEMA;
 use super::statement::Statement;
 use super::{archive_columns, installation};
@@ -15,19 +16,19 @@ pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
         .bind("own_tables", &own, Type::TEXT_ARRAY)
         .query_one(client)
         .await?;
-    serde_json::from_value(row.try_get("facts")?).map_err(Error::Serialize)
+    decode_json(&row, "facts")
 }
 
 /// What changes with each change of the log's definition. Costs a fraction of a look.
 pub(crate) async fn get_version(client: &impl GenericClient) -> Result<String> {
-    let row = client.query_typed_one(include_str!("sql/get_host_version.sql"), &[]).await?;
+    let row = Statement::new(include_str!("sql/get_host_version.sql")).query_one(client).await?;
     Ok(row.try_get("version")?)
 }
 
 /// Tables with rows that look like a second archive of the log.
 pub(crate) async fn list_second_archives(client: &impl GenericClient) -> Result<Vec<HostFinding>> {
     let mut found = Vec::new();
-    for row in client.query_typed(include_str!("sql/list_second_archives.sql"), &[]).await? {
+    for row in Statement::new(include_str!("sql/list_second_archives.sql")).query(client).await? {
         let name: &str = row.try_get("name")?;
         // Where its rows are not to be seen, that it takes room must do.
         let has_rows = if row.try_get("may_read")? {

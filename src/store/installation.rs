@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::decode::decode;
 use super::session::SERVICE_SCHEMA;
 use super::statement::Statement;
 use crate::error::{Error, Result};
@@ -122,10 +123,7 @@ pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Miss
         )
         .await?;
     let parse = |row: &tokio_postgres::Row| {
-        Ok(LostMonth {
-            month: row.try_get::<_, &str>("month")?.parse()?,
-            rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
-        })
+        Ok(LostMonth { month: decode(row, "month")?, rows: row.try_get::<_, i64>("rows")?.unsigned_abs() })
     };
     rows.iter().map(parse).collect()
 }

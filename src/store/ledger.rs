@@ -3,6 +3,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::decode::decode;
 use super::row_form::RowForm;
 use super::statement::Statement;
 use crate::error::Result;
@@ -213,11 +214,7 @@ pub(crate) async fn list_archived_before(client: &impl GenericClient, run: Uuid)
         )
         .await?;
     let parse = |row: &Row| {
-        Ok(LedgerRange {
-            month: row.try_get::<_, &str>("month")?.parse()?,
-            min: row.try_get("min")?,
-            max: row.try_get("max")?,
-        })
+        Ok(LedgerRange { month: decode(row, "month")?, min: row.try_get("min")?, max: row.try_get("max")? })
     };
     rows.iter().map(parse).collect()
 }

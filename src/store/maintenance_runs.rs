@@ -1,15 +1,16 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::decode::{decode, decode_json};
 use super::event_log::{self, Position};
 use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
+use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 use crate::model::{
@@ -44,16 +45,12 @@ pub(crate) async fn take_over_run(
     execution: Option<&str>,
 ) -> Result<Option<Taken>> {
     let is_restore = scope == Scope::Restore;
-    let row = client
-        .query_typed_opt(
-            include_str!("sql/take_over_run.sql"),
-            &[
-                (&lease_seconds, Type::FLOAT8),
-                (&force, Type::BOOL),
-                (&execution, Type::TEXT),
-                (&is_restore, Type::BOOL),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/take_over_run.sql"))
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .bind("force", &force, Type::BOOL)
+        .bind("execution", &execution, Type::TEXT)
+        .bind("is_restore", &is_restore, Type::BOOL)
+        .query_opt(client)
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
 }
@@ -67,16 +64,12 @@ pub(crate) async fn take_month(
     execution: &str,
     month: Month,
 ) -> Result<Option<Taken>> {
-    let row = client
-        .query_typed_opt(
-            include_str!("sql/take_month.sql"),
-            &[
-                (&lease_seconds, Type::FLOAT8),
-                (&run_id, Type::UUID),
-                (&execution, Type::TEXT),
-                (&month.to_string(), Type::TEXT),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/take_month.sql"))
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .bind("run", &run_id, Type::UUID)
+        .bind("execution", &execution, Type::TEXT)
+        .bind("month", &month.to_string(), Type::TEXT)
+        .query_opt(client)
         .await?;
     let taken = |row: Row| {
         Ok(Taken { run_id, holder: row.try_get("holder")?, month: Some((month, row.try_get("monthHolder")?)) })
@@ -124,24 +117,20 @@ pub(crate) async fn insert_run(
         Scope::Restore | Scope::Rollback => Phase::Restore,
     };
     let target = run.target.as_ref().map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
-    let row = client
-        .query_typed_opt(
-            include_str!("sql/insert_run.sql"),
-            &[
-                (&lease_seconds, Type::FLOAT8),
-                (&run.request.trigger.kind().as_str(), Type::TEXT),
-                (&run.scope.as_str(), Type::TEXT),
-                (&run.request.trigger.period().map(|period| period.to_string()), Type::TEXT),
-                (&run.snapshot_month.to_string(), Type::TEXT),
-                (&run.cutoff.naive_utc(), Type::TIMESTAMP),
-                (&run.request.refresh, Type::BOOL),
-                (&run.request.force, Type::BOOL),
-                (&run.started_at.naive_utc(), Type::TIMESTAMP),
-                (&phase.as_str(), Type::TEXT),
-                (&target, Type::JSONB),
-                (&execution, Type::TEXT),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/insert_run.sql"))
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .bind("trigger", &run.request.trigger.kind().as_str(), Type::TEXT)
+        .bind("scope", &run.scope.as_str(), Type::TEXT)
+        .bind("period", &run.request.trigger.period().map(|period| period.to_string()), Type::TEXT)
+        .bind("snapshot_month", &run.snapshot_month.to_string(), Type::TEXT)
+        .bind("cutoff", &run.cutoff.naive_utc(), Type::TIMESTAMP)
+        .bind("refresh", &run.request.refresh, Type::BOOL)
+        .bind("force", &run.request.force, Type::BOOL)
+        .bind("started_at", &run.started_at.naive_utc(), Type::TIMESTAMP)
+        .bind("phase", &phase.as_str(), Type::TEXT)
+        .bind("target", &target, Type::JSONB)
+        .bind("execution", &execution, Type::TEXT)
+        .query_opt(client)
         .await?;
     row.map(|row| Taken::parse(&row)).transpose()
 }
@@ -217,7 +206,7 @@ pub(crate) async fn get_run_state(client: &impl GenericClient, id: Uuid) -> Resu
 }
 
 fn parse_months(row: &Row) -> Result<BTreeMap<Month, MonthProgress>> {
-    serde_json::from_value(row.try_get("months")?).map_err(Error::Serialize)
+    decode_json(row, "months")
 }
 
 /// `Stream.id` up to which snapshots were taken; none at the start.
@@ -274,35 +263,31 @@ pub(crate) async fn renew_lease(
     let held_back = progress.held_back.as_ref().map(|held| held.iter().map(StoredHeldBack::from).collect::<Vec<_>>());
     let held_back = held_back.map(serde_json::to_value).transpose().map_err(Error::Serialize)?;
     let last_stream = progress.last_stream.as_ref().map(serde_json::to_string).transpose().map_err(Error::Serialize)?;
-    let row = client
-        .query_typed_opt(
-            include_str!("sql/renew_lease.sql"),
-            &[
-                (&lease.run_id, Type::UUID),
-                (&lease.holder, Type::TEXT),
-                (&lease_seconds, Type::FLOAT8),
-                (&progress.phase.map(Phase::as_str), Type::TEXT),
-                (&number(progress.streams), Type::INT8),
-                (&number(progress.streams_estimated), Type::INT8),
-                (&number(Some(progress.snapshots_created)), Type::INT8),
-                (&number(Some(progress.unparsed_amounts)), Type::INT8),
-                (&number(progress.rows_estimated), Type::INT8),
-                (&number(Some(progress.logs_archived)), Type::INT8),
-                (&number(Some(progress.already_archived)), Type::INT8),
-                (&months, Type::JSONB),
-                (&held_back, Type::JSONB),
-                (&progress.current_month.map(|month| month.to_string()), Type::TEXT),
-                (&progress.rows_per_second, Type::FLOAT8),
-                (&progress.waiting_for, Type::TEXT),
-                (&last_stream, Type::TEXT),
-                (&progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4),
-                (&number(Some(progress.duplicates_dropped)), Type::INT8),
-                (&number(Some(progress.hash_mismatches)), Type::INT8),
-                (&number(Some(progress.logs_restored)), Type::INT8),
-                (&lease.month.as_ref().map(|(month, _)| month.to_string()), Type::TEXT),
-                (&lease.month.as_ref().map(|(_, holder)| holder), Type::TEXT),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/renew_lease.sql"))
+        .bind("run", &lease.run_id, Type::UUID)
+        .bind("holder", &lease.holder, Type::TEXT)
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .bind("phase", &progress.phase.map(Phase::as_str), Type::TEXT)
+        .bind("streams", &number(progress.streams), Type::INT8)
+        .bind("streams_estimated", &number(progress.streams_estimated), Type::INT8)
+        .bind("snapshots_created", &number(Some(progress.snapshots_created)), Type::INT8)
+        .bind("unparsed_amounts", &number(Some(progress.unparsed_amounts)), Type::INT8)
+        .bind("rows_estimated", &number(progress.rows_estimated), Type::INT8)
+        .bind("logs_archived", &number(Some(progress.logs_archived)), Type::INT8)
+        .bind("already_archived", &number(Some(progress.already_archived)), Type::INT8)
+        .bind("months", &months, Type::JSONB)
+        .bind("held_back", &held_back, Type::JSONB)
+        .bind("current_month", &progress.current_month.map(|month| month.to_string()), Type::TEXT)
+        .bind("rows_per_second", &progress.rows_per_second, Type::FLOAT8)
+        .bind("waiting_for", &progress.waiting_for, Type::TEXT)
+        .bind("last_stream", &last_stream, Type::TEXT)
+        .bind("batch_rows", &progress.batch_rows.map(|rows| i32::try_from(rows).unwrap_or(i32::MAX)), Type::INT4)
+        .bind("duplicates_dropped", &number(Some(progress.duplicates_dropped)), Type::INT8)
+        .bind("hash_mismatches", &number(Some(progress.hash_mismatches)), Type::INT8)
+        .bind("logs_restored", &number(Some(progress.logs_restored)), Type::INT8)
+        .bind("month", &lease.month.as_ref().map(|(month, _)| month.to_string()), Type::TEXT)
+        .bind("month_holder", &lease.month.as_ref().map(|(_, holder)| holder), Type::TEXT)
+        .query_opt(client)
         .await?;
     row.map(|row| Ok(row.try_get("paused")?)).transpose()
 }
@@ -343,18 +328,14 @@ pub(crate) struct SliceEnd {
 
 /// Ends a slice and gives the lease back. Changes nothing when the lease is lost.
 pub(crate) async fn release_lease(client: &impl GenericClient, lease: &Taken, end: &SliceEnd) -> Result<()> {
-    client
-        .execute_typed(
-            include_str!("sql/release_lease.sql"),
-            &[
-                (&lease.run_id, Type::UUID),
-                (&lease.holder, Type::TEXT),
-                (&end.status.as_str(), Type::TEXT),
-                (&end.stop_reason.map(StopReason::as_str), Type::TEXT),
-                (&end.error, Type::TEXT),
-                (&(end.status == RunStatus::Succeeded), Type::BOOL),
-            ],
-        )
+    Statement::new(include_str!("sql/release_lease.sql"))
+        .bind("run", &lease.run_id, Type::UUID)
+        .bind("holder", &lease.holder, Type::TEXT)
+        .bind("status", &end.status.as_str(), Type::TEXT)
+        .bind("stop_reason", &end.stop_reason.map(StopReason::as_str), Type::TEXT)
+        .bind("error", &end.error, Type::TEXT)
+        .bind("is_finished", &(end.status == RunStatus::Succeeded), Type::BOOL)
+        .execute(client)
         .await?;
     Ok(())
 }
@@ -462,7 +443,7 @@ pub(crate) async fn find_last_period(client: &impl GenericClient) -> Result<Opti
     let row = client
         .query_typed_one(r#"SELECT max(period) AS period FROM "MaintenanceRun" WHERE "finishedAt" IS NOT NULL"#, &[])
         .await?;
-    row.try_get::<_, Option<&str>>("period")?.map(str::parse).transpose()
+    decode(&row, "period")
 }
 
 /// How many streams there are, by the planner's estimate.
@@ -476,10 +457,8 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let optional =
         |name: &str| -> Result<Option<u64>> { Ok(row.try_get::<_, Option<i64>>(name)?.map(i64::unsigned_abs)) };
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
-    let month =
-        |name: &str| -> Result<Option<Month>> { row.try_get::<_, Option<&str>>(name)?.map(str::parse).transpose() };
-    let phase: Phase = word(row.try_get("phase")?)?;
-    let status: RunStatus = word(row.try_get("status")?)?;
+    let phase: Phase = decode(row, "phase")?;
+    let status: RunStatus = decode(row, "status")?;
     let (streams, created) = (number("streams")?, number("snapshotsCreated")?);
     let (archived, dropped) = (number("logsArchived")?, number("alreadyArchived")?);
     let (duplicates, restored) = (number("duplicatesDropped")?, number("logsRestored")?);
@@ -500,7 +479,7 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let is_moving = matches!(phase, Phase::Archive | Phase::Restore);
     let left = is_moving.then(|| rows_estimated.unwrap_or(0).saturating_sub(rows));
     let months = parse_months(row)?;
-    let stored: Vec<StoredHeldBack> = serde_json::from_value(row.try_get("heldBack")?).map_err(Error::Serialize)?;
+    let stored: Vec<StoredHeldBack> = decode_json(row, "heldBack")?;
     let mut held_back: Vec<HeldBack> = stored.into_iter().map(HeldBack::from).collect();
     let on_hold = months.values().map(|month| month.on_hold).sum();
     if on_hold > 0 {
@@ -512,14 +491,13 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
     let of_restore = months.values().flat_map(|month| month.conflict_ids.iter().cloned());
     let conflict_ids = of_archive.into_iter().chain(of_restore);
     let conflict_details = months.values().flat_map(|month| month.conflict_details.iter().cloned());
-    let target: Option<serde_json::Value> = row.try_get("target")?;
     Ok(MaintenanceRun {
         id: row.try_get("id")?,
-        trigger: word(row.try_get("trigger")?)?,
-        scope: word(row.try_get("scope")?)?,
-        period: month("period")?,
-        target: target.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
-        snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
+        trigger: decode(row, "trigger")?,
+        scope: decode(row, "scope")?,
+        period: decode(row, "period")?,
+        target: decode_json(row, "target")?,
+        snapshot_month: decode(row, "snapshotMonth")?,
         cutoff: time("cutoff")?,
         refresh: row.try_get("refresh")?,
         force: row.try_get("force")?,
@@ -542,12 +520,12 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         conflict_ids: conflict_ids.take(MAX_REPORTED_IDS).collect(),
         conflict_details: conflict_details.take(MAX_REPORTED_IDS).collect(),
         held_back,
-        findings: serde_json::from_value(row.try_get("hostFindings")?).map_err(Error::Serialize)?,
-        current_month: month("currentMonth")?,
+        findings: decode_json(row, "hostFindings")?,
+        current_month: decode(row, "currentMonth")?,
         rows_per_second,
         remaining_seconds: left.zip(rows_per_second.filter(|rate| *rate > 0.0)).map(|(left, rate)| seconds(left, rate)),
         waiting_for: row.try_get("waitingFor")?,
-        stop_reason: row.try_get::<_, Option<&str>>("stopReason")?.map(word).transpose()?,
+        stop_reason: decode(row, "stopReason")?,
         error: row.try_get("error")?,
         attempts: row.try_get("attempts")?,
         started_at: time("startedAt")?,
@@ -565,10 +543,4 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
 )]
 pub(crate) fn seconds(rows: u64, rows_per_second: f64) -> u64 {
     (rows as f64 / rows_per_second).ceil() as u64
-}
-
-/// The value that the database has as a word; its constraints allow no other.
-fn word<T: for<'a> Deserialize<'a>>(word: &str) -> Result<T> {
-    let value: std::result::Result<T, serde::de::value::Error> = T::deserialize(word.into_deserializer());
-    value.map_err(|_| Error::invalid("MaintenanceRun", "must hold the words that its constraints allow"))
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod archive_columns;
 pub(crate) mod backlog;
+mod decode;
 mod error;
 pub(crate) mod event_log;
 pub(crate) mod events;
@@ -25,7 +26,6 @@ pub(crate) mod row_form;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod snapshots;
-#[allow(dead_code)]
 mod statement;
 pub(crate) mod stream_history;
 pub(crate) mod stream_identity;

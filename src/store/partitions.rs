@@ -1,6 +1,7 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::decode::decode;
 use crate::error::Result;
 use crate::model::Month;
 
@@ -41,13 +42,13 @@ pub(crate) async fn list_partitions(client: &impl GenericClient) -> Result<Vec<M
             &[],
         )
         .await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// Months whose partition lacks an index, oldest first.
 pub(crate) async fn list_unindexed_partitions(client: &impl GenericClient) -> Result<Vec<Month>> {
     let rows = client.query_typed(include_str!("sql/list_unindexed_partitions.sql"), &[]).await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// Brings the statistics of the partition of `month` up to date.

@@ -1,17 +1,16 @@
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::MirroredColumns;
+use super::decode::{decode, decode_value};
 use super::event_log::{Due, IS_NOT_RESTORED, chain_head};
 use super::former::FormerArchive;
 use super::holds;
 use super::moving::is_referenced;
 use super::statement::Statement;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::HostFacts;
 use crate::model::{DueMonth, HeldBack, HeldBackReason, MAX_HELD_BACK_IDS, Month};
 
@@ -45,7 +44,7 @@ pub(crate) async fn count_remainder(
 ) -> Result<Remainder> {
     let mut remainder = Remainder::default();
     for row in query(client, facts, columns, rules, "", "").await? {
-        let reason = reason(&row)?;
+        let reason: Option<HeldBackReason> = decode(&row, "reason")?;
         let held = HeldBack::new(
             reason.unwrap_or(HeldBackReason::InUse),
             row.try_get::<_, i64>("rows")?.unsigned_abs(),
@@ -55,8 +54,7 @@ pub(crate) async fn count_remainder(
         if reason.is_some() {
             remainder.held_back.push(held);
         } else {
-            let months: Vec<&str> = row.try_get("months")?;
-            remainder.months = months.into_iter().map(str::parse).collect::<Result<_>>()?;
+            remainder.months = decode_value("months", row.try_get::<_, Vec<&str>>("months")?.into())?;
             remainder.unexplained = Some(held);
         }
     }
@@ -85,8 +83,8 @@ pub(crate) async fn count_due_rows(
     let groups = r#"month, "eventType"::text AS event_type,"#;
     for row in query(client, facts, columns, rules, groups, r#", month, "eventType""#).await? {
         let rows = row.try_get::<_, i64>("rows")?.unsigned_abs();
-        let Some(reason) = reason(&row)? else {
-            let month = row.try_get::<_, &str>("month")?.parse()?;
+        let Some(reason) = decode::<Option<HeldBackReason>>(&row, "reason")? else {
+            let month = decode(&row, "month")?;
             let event_type = row.try_get::<_, Option<String>>("event_type")?.unwrap_or_default();
             *months.entry(month).or_default().entry(event_type).or_default() += rows;
             continue;
@@ -160,10 +158,4 @@ fn is_conflict(columns: &MirroredColumns, former: Option<&FormerArchive>) -> Str
         ));
     }
     format!("({})", copies.join(" OR "))
-}
-
-fn reason(row: &Row) -> Result<Option<HeldBackReason>> {
-    let Some(word) = row.try_get::<_, Option<&str>>("reason")? else { return Ok(None) };
-    let reason: std::result::Result<_, serde::de::value::Error> = HeldBackReason::deserialize(word.into_deserializer());
-    reason.map(Some).map_err(|_| Error::invalid("heldBack", "must have a known reason"))
 }

@@ -7,6 +7,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote, quote_literal};
+use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::former::FormerArchive;
 use super::holds::{self, HELD_STREAMS};
@@ -85,8 +86,7 @@ pub(crate) async fn list_months(transaction: &Transaction<'_>, target: &RestoreT
     if let Some(run) = target.run {
         let sql = r#"SELECT DISTINCT month FROM "ArchiveSeal" WHERE "runId" = $1 AND kind <> 'restored'"#;
         let rows = transaction.query_typed(sql, &[(&run, Type::UUID)]).await?;
-        let of_run: BTreeSet<Month> =
-            rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect::<Result<_>>()?;
+        let of_run: BTreeSet<Month> = rows.iter().map(|row| decode(row, "month")).collect::<Result<_>>()?;
         months.retain(|month| of_run.contains(month));
     }
     Ok(months)
@@ -454,7 +454,7 @@ async fn find_refused(
     client.batch_execute(include_str!("sql/find_refused_rows.sql")).await?;
     let found = client.query_typed_one("SELECT current_setting('snapshot_service.refused')::json AS rows", &[]).await?;
     client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
-    let rows: Vec<[String; 5]> = serde_json::from_value(found.try_get("rows")?).map_err(Error::Serialize)?;
+    let rows: Vec<[String; 5]> = decode_json(&found, "rows")?;
     let parse = |[place, state, constraint, column, function]: [String; 5]| {
         let constraint = [constraint, column, function].into_iter().find(|name| !name.is_empty());
         let reason = condition(&state, constraint.is_some()).to_owned();

@@ -4,14 +4,12 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::{quote, write_out};
+use super::decode::{decode, unreadable};
+use super::statement::Statement;
 use super::{host, page, stream_identity};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::{HostTable, WireForm};
 use crate::model::{Boundary, Cursor, Month, Page, PageRequest, SnapshotPosition, StreamId, StreamSnapshot};
-
-const LIST_SNAPSHOTS: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_snapshots.sql"));
-const FIND_NEAREST_SNAPSHOT: &str =
-    concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/find_nearest_snapshot.sql"));
 
 /// A stream's snapshot of one month.
 pub(crate) async fn find_snapshot(
@@ -19,16 +17,12 @@ pub(crate) async fn find_snapshot(
     stream: &StreamId,
     month: Month,
 ) -> Result<Option<StreamSnapshot>> {
-    let row = client
-        .query_typed_opt(
-            LIST_SNAPSHOTS,
-            &[
-                (&stream.as_str(), Type::TEXT),
-                (&Some(month.to_string()), Type::TEXT),
-                (&None::<String>, Type::TEXT),
-                (&1_i64, Type::INT8),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/list_snapshots.sql"))
+        .bind("stream", &stream.as_str(), Type::TEXT)
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("before", &None::<&str>, Type::TEXT)
+        .bind("limit", &1_i64, Type::INT8)
+        .query_opt(client)
         .await?;
     row.map(|row| parse(&row)).transpose()
 }
@@ -39,12 +33,14 @@ pub(crate) async fn find_nearest_snapshot(
     stream: &StreamId,
     at: DateTime<Utc>,
 ) -> Result<Option<(Month, DateTime<Utc>)>> {
-    let row = client
-        .query_typed_opt(FIND_NEAREST_SNAPSHOT, &[(&stream.as_str(), Type::TEXT), (&at.naive_utc(), Type::TIMESTAMP)])
+    let row = Statement::new(include_str!("sql/find_nearest_snapshot.sql"))
+        .bind("stream", &stream.as_str(), Type::TEXT)
+        .bind("at", &at.naive_utc(), Type::TIMESTAMP)
+        .query_opt(client)
         .await?;
     let parse = |row: Row| {
         let created_at: NaiveDateTime = row.try_get("createdAt")?;
-        Ok((row.try_get::<_, &str>("snapshotMonth")?.parse()?, created_at.and_utc()))
+        Ok((decode(&row, "snapshotMonth")?, created_at.and_utc()))
     };
     row.map(parse).transpose()
 }
@@ -55,18 +51,13 @@ pub(crate) async fn list_snapshots(
     stream: &StreamId,
     request: &PageRequest<SnapshotPosition>,
 ) -> Result<Page<StreamSnapshot, SnapshotPosition>> {
-    let stream = stream.as_str();
     let before = request.after().map(|position| position.snapshot_month.to_string());
-    let rows = client
-        .query_typed_raw(
-            LIST_SNAPSHOTS,
-            [
-                (&stream as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT),
-                (&None::<String>, Type::TEXT),
-                (&before, Type::TEXT),
-                (&request.rows_to_read(), Type::INT8),
-            ],
-        )
+    let rows = Statement::new(include_str!("sql/list_snapshots.sql"))
+        .bind("stream", &stream.as_str(), Type::TEXT)
+        .bind("month", &None::<&str>, Type::TEXT)
+        .bind("before", &before, Type::TEXT)
+        .bind("limit", &request.rows_to_read(), Type::INT8)
+        .query_stream(client)
         .await?;
     let parse_with_cursor = |row: &Row| {
         let snapshot = parse(row)?;
@@ -87,8 +78,8 @@ fn parse(row: &Row) -> Result<StreamSnapshot> {
         amount_per_second: row.try_get("amountPerSecond")?,
         total_amount: row.try_get("totalAmount")?,
         status: row.try_get("status")?,
-        state: state.map(RawValue::from_string).transpose().map_err(Error::Serialize)?,
-        snapshot_month: row.try_get::<_, &str>("snapshotMonth")?.parse()?,
+        state: state.map(RawValue::from_string).transpose().map_err(|error| unreadable("state", error))?,
+        snapshot_month: decode(row, "snapshotMonth")?,
         created_at: row.try_get::<_, NaiveDateTime>("createdAt")?.and_utc(),
         boundary: if row.try_get("has_event_ids")? { Boundary::Exact } else { Boundary::Unknown },
     })
@@ -180,7 +171,7 @@ impl StreamForm {
     }
 
     /// The statement of a batch; `reads_log` says whether it keeps what it sees of `EventLog`.
-    fn statement(&self, reads_log: bool) -> String {
+    fn statement(&self, reads_log: bool) -> Statement<'_> {
         let mut columns: Vec<_> = self.columns.iter().map(|column| format!("s.{}", quote(&column.name))).collect();
         if self.find("streamId").is_none() {
             columns.push(r#"NULL::text AS "streamId""#.into());
@@ -199,20 +190,20 @@ impl StreamForm {
         } else {
             ("SELECT NULL::jsonb AS ids", "NULL::text[]", "false")
         };
-        include_str!("sql/insert_snapshot_batch.sql")
-            .replace("{distinct}", if self.is_unique { "" } else { "DISTINCT ON (s.id) " })
-            .replace("{created}", created)
-            .replace("{logged}", logged)
-            .replace("{sender}", &self.text("sender"))
-            .replace("{receiver}", &self.text("receiver"))
-            .replace("{token_address}", &self.text("tokenAddress"))
-            .replace("{status}", &self.text("status"))
-            .replace("{amount}", &self.text("amount"))
-            .replace("{per_second}", &self.per_second())
-            .replace("{event_ids}", event_ids)
-            .replace("{log_is_filtered}", log_is_filtered)
-            .replace("{columns}", &columns.join(", "))
-            .replace("{state}", &self.state())
+        Statement::new(include_str!("sql/insert_snapshot_batch.sql"))
+            .fragment("distinct", if self.is_unique { "" } else { "DISTINCT ON (s.id)" })
+            .fragment("columns", columns.join(", "))
+            .fragment("row_created_at", created)
+            .fragment("logged", logged)
+            .fragment("event_ids", event_ids)
+            .fragment("log_is_filtered", log_is_filtered)
+            .fragment("sender", self.text("sender"))
+            .fragment("receiver", self.text("receiver"))
+            .fragment("token_address", self.text("tokenAddress"))
+            .fragment("status", self.text("status"))
+            .fragment("amount", self.text("amount"))
+            .fragment("per_second", self.per_second())
+            .fragment("state", self.state())
     }
 }
 
@@ -306,19 +297,16 @@ pub(crate) async fn insert_snapshot_batch(
     reads_log: bool,
     request: &SnapshotRequest<'_>,
 ) -> Result<SnapshotBatch> {
-    let row = client
-        .query_typed_one(
-            &form.statement(reads_log),
-            &[
-                (&request.month.to_string(), Type::TEXT),
-                (&request.after, Type::TEXT),
-                (&i64::from(request.limit), Type::INT8),
-                (&request.started_at, Type::TIMESTAMP),
-                (&request.refresh, Type::BOOL),
-                (&request.upto, Type::TEXT),
-                (&request.taken_at, Type::TIMESTAMP),
-            ],
-        )
+    let row = form
+        .statement(reads_log)
+        .bind("month", &request.month.to_string(), Type::TEXT)
+        .bind("after", &request.after, Type::TEXT)
+        .bind("limit", &i64::from(request.limit), Type::INT8)
+        .bind("started_at", &request.started_at, Type::TIMESTAMP)
+        .bind("refresh", &request.refresh, Type::BOOL)
+        .bind("upto", &request.upto, Type::TEXT)
+        .bind("taken_at", &request.taken_at, Type::TIMESTAMP)
+        .query_one(client)
         .await?;
     host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
     stream_identity::observe(client, &row.try_get::<_, Vec<String>>("unrecorded_ids")?).await?;
@@ -374,11 +362,10 @@ pub(crate) async fn count_streams(
     month: Month,
     since: Option<NaiveDateTime>,
 ) -> Result<StreamCounts> {
-    let row = client
-        .query_typed_one(
-            include_str!("sql/count_streams.sql"),
-            &[(&month.to_string(), Type::TEXT), (&since, Type::TIMESTAMP)],
-        )
+    let row = Statement::new(include_str!("sql/count_streams.sql"))
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("since", &since, Type::TIMESTAMP)
+        .query_one(client)
         .await?;
     host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };

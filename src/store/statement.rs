@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Error, GenericClient, Row};
+use tokio_postgres::{Error, GenericClient, Row, RowStream};
 
 /// A named value and its type.
 pub(super) type Parameter<'a> = (&'static str, &'a (dyn ToSql + Sync), Type);
@@ -49,6 +49,12 @@ impl<'a> Statement<'a> {
         client.query_typed(&sql, &parameters).await
     }
 
+    /// The rows as they come, for who may not want all of them.
+    pub(super) async fn query_stream(&self, client: &impl GenericClient) -> Result<RowStream, Error> {
+        let (sql, parameters) = self.render();
+        client.query_typed_raw(&sql, parameters).await
+    }
+
     /// The one row that the statement returns.
     pub(super) async fn query_one(&self, client: &impl GenericClient) -> Result<Row, Error> {
         let (sql, parameters) = self.render();
@@ -64,11 +70,6 @@ impl<'a> Statement<'a> {
     pub(super) async fn execute(&self, client: &impl GenericClient) -> Result<u64, Error> {
         let (sql, parameters) = self.render();
         client.execute_typed(&sql, &parameters).await
-    }
-
-    /// Runs it by itself, without parameters: it may be any statement, or several.
-    pub(super) async fn run(&self, client: &impl GenericClient) -> Result<(), Error> {
-        client.batch_execute(&self.text()).await
     }
 
     /// The SQL of a statement without parameters.
@@ -105,11 +106,11 @@ impl<'a> Statement<'a> {
                     numbered.push(index);
                     numbered.len() - 1
                 });
-                sql.push_str(&format!("${}", number + 1));
+                *sql += &format!("${}", number + 1);
             } else {
                 debug_assert!(false, "no value for :{name} of {part}");
                 // PostgreSQL refuses the statement and says where.
-                sql.push_str(&format!(":{name}"));
+                *sql += &format!(":{name}");
             }
         }
     }
@@ -191,37 +192,6 @@ fn quoted(sql: &str, has_escapes: bool) -> Option<usize> {
         }
     }
     Some(sql.len())
-}
-
-/// Puts `parts` in the place of their names in braces, in one pass: what is put in, such as a host's column of an odd name, is
-/// not looked through again.
-pub(super) fn fill(sql: &str, parts: &[(&str, &str)]) -> String {
-    let mut filled = String::with_capacity(2 * sql.len());
-    let mut rest = sql;
-    while let Some(start) = rest.find('{') {
-        let (before, from) = rest.split_at(start);
-        filled.push_str(before);
-        let part = from.find('}').and_then(|end| {
-            let (_, text) = parts.iter().find(|(name, _)| *name == &from[1..end])?;
-            Some((text, &from[end + 1..]))
-        });
-        if let Some((text, after)) = part {
-            filled.push_str(text);
-            rest = after;
-        } else {
-            // SQL has braces of its own, such as those of an array.
-            filled.push('{');
-            rest = &from[1..];
-        }
-    }
-    filled + rest
-}
-
-/// The statement without comments and indentation: RDS Proxy pins a session for a statement of more than 16 KB. Comments must be on
-/// lines of their own.
-pub(super) fn condense(sql: &str) -> String {
-    let lines = sql.lines().map(str::trim).filter(|line| !line.starts_with("--"));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -364,6 +334,6 @@ mod tests {
     }
 
     /// What the heads of the files name.
-    const TRIAL: &str =
-        "SET search_path = snapshot_service, public; SELECT stream_archive_create_partition('2026-01-01')";
+    const TRIAL: &str = "SET search_path = snapshot_service, public; SELECT stream_archive_create_partition('2026-01-01'); \
+        SELECT set_config('snapshot_service.insertion', 'SELECT $1::tid[]', false), set_config('snapshot_service.places', '{}', false)";
 }

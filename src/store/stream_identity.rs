@@ -2,6 +2,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
+use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{ContractId, StreamId, StreamNames};
 
@@ -25,8 +26,8 @@ impl FoundStream {
 
 /// The stream that is called `stream`; one that is not known has that as both ids.
 pub(crate) async fn get_stream(client: &impl GenericClient, stream: &StreamId) -> Result<FoundStream> {
-    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/get_stream.sql"));
-    let rows = client.query_typed(SQL, &[(&stream.as_str(), Type::TEXT)]).await?;
+    let statement = Statement::new(include_str!("sql/get_stream.sql"));
+    let rows = statement.bind("stream", &stream.as_str(), Type::TEXT).query(client).await?;
     let first = rows.first().ok_or(Error::NotFound { what: "Stream" })?;
     let time = |row: &Row, name: &str| -> Result<Option<DateTime<Utc>>> {
         Ok(row.try_get::<_, Option<NaiveDateTime>>(name)?.map(|time| time.and_utc()))
@@ -48,8 +49,8 @@ pub(super) fn parse_names(row: &Row) -> Result<StreamNames> {
 
 /// Whether a stream, a log, hot or archived, a snapshot or a record has this id.
 pub(crate) async fn is_known(client: &impl GenericClient, stream: &StreamId) -> Result<bool> {
-    const SQL: &str = include_str!("sql/is_known.sql");
-    Ok(client.query_typed_one(SQL, &[(&stream.as_str(), Type::TEXT)]).await?.try_get("is_known")?)
+    let statement = Statement::new(include_str!("sql/is_known.sql"));
+    Ok(statement.bind("id", &stream.as_str(), Type::TEXT).query_one(client).await?.try_get("is_known")?)
 }
 
 /// Records the ids that these streams, by their `Stream.id`, have now.
@@ -63,21 +64,23 @@ pub(crate) async fn observe(client: &impl GenericClient, streams: &[String]) -> 
 
 /// Records the ids that the stream called `stream` has now, and others that have taken one of its ids over.
 pub(crate) async fn observe_stream(client: &impl GenericClient, stream: &StreamId) -> Result<()> {
-    const SQL: &str = concat!(include_str!("sql/stream_ids.sql"), include_str!("sql/list_unrecorded_of_stream.sql"));
-    let rows = client.query_typed(SQL, &[(&stream.as_str(), Type::TEXT)]).await?;
+    let statement = Statement::new(include_str!("sql/list_unrecorded_of_stream.sql"));
+    let rows = statement.bind("stream", &stream.as_str(), Type::TEXT).query(client).await?;
     let streams: Vec<String> = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<_>>()?;
     observe(client, &streams).await
 }
 
 /// Records the ids of all streams that are not recorded as they are.
 pub(crate) async fn observe_all(client: &impl GenericClient) -> Result<()> {
-    let list = include_str!("sql/list_unrecorded.sql");
-    client.query_typed(&format!("SELECT stream_identity_observe(ARRAY({list}))"), &[]).await?;
+    Statement::new("SELECT stream_identity_observe(ARRAY(:unrecorded))")
+        .fragment("unrecorded", include_str!("sql/list_unrecorded.sql"))
+        .query(client)
+        .await?;
     Ok(())
 }
 
 /// SQL that is true of a log `alias` that has one of `contract_ids` at a time at which it names the stream. Their texts are the
-/// elements of the statement's parameter `parameter`.
+/// elements of the statement's parameter `parameter`, such as `:contract_ids`.
 pub(super) fn has_contract_id(alias: &str, parameter: &str, contract_ids: &[ContractId]) -> String {
     let conditions = contract_ids.iter().enumerate().map(|(index, contract_id)| {
         let (number, in_time) = (index + 1, in_time(alias, contract_id));

@@ -2,16 +2,18 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::archive_columns::{list_archive_columns, list_columns_of, quote};
+use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::host;
 use super::ledger::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
+use super::statement::{Parameter, Statement};
 use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
 use crate::model::{
@@ -92,24 +94,15 @@ pub(crate) async fn begin_verification(
 ) -> Result<Continued> {
     let month = request.month.map(|month| month.to_string());
     let total = i64::try_from(rows_total).unwrap_or(i64::MAX);
-    let row = client
-        .query_typed_one(
-            include_str!("sql/begin_verification.sql"),
-            &[
-                (&month, Type::TEXT),
-                (&request.stream, Type::TEXT),
-                (&request.full, Type::BOOL),
-                (&total, Type::INT8),
-                (&now.naive_utc(), Type::TIMESTAMP),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/begin_verification.sql"))
+        .bind("month", &month, Type::TEXT)
+        .bind("stream", &request.stream, Type::TEXT)
+        .bind("is_full", &request.full, Type::BOOL)
+        .bind("rows_total", &total, Type::INT8)
+        .bind("now", &now.naive_utc(), Type::TIMESTAMP)
+        .query_one(client)
         .await?;
-    let after: Option<serde_json::Value> = row.try_get("position")?;
-    Ok(Continued {
-        id: row.try_get("id")?,
-        attempt: row.try_get("attempts")?,
-        after: after.map(serde_json::from_value).transpose().map_err(Error::Serialize)?,
-    })
+    Ok(Continued { id: row.try_get("id")?, attempt: row.try_get("attempts")?, after: decode_json(&row, "position")? })
 }
 
 /// Records what looking at `piece`, the next one, has shown.
@@ -180,12 +173,10 @@ pub(crate) async fn find_last_verification(client: &impl GenericClient) -> Resul
 fn parse(row: &Row) -> Result<Verification> {
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
-    let status = serde_json::Value::from(row.try_get::<_, &str>("status")?);
-    let status: VerificationStatus = serde_json::from_value(status).map_err(Error::Serialize)?;
-    let breaks: Vec<Break> = serde_json::from_value(row.try_get("breaks")?).map_err(Error::Serialize)?;
+    let status: VerificationStatus = decode(row, "status")?;
     Ok(Verification {
         id: row.try_get("id")?,
-        month: row.try_get::<_, Option<&str>>("month")?.map(str::parse).transpose()?,
+        month: decode(row, "month")?,
         stream_id: row.try_get("streamId")?,
         full: row.try_get("isFull")?,
         status,
@@ -194,7 +185,7 @@ fn parse(row: &Row) -> Result<Verification> {
         rows_done: number("rowsDone")?,
         rows_total: number("rowsTotal")?,
         break_count: number("breakCount")?,
-        breaks,
+        breaks: decode_json(row, "breaks")?,
         started_at: time("startedAt")?,
         updated_at: time("updatedAt")?,
         finished_at: row.try_get::<_, Option<NaiveDateTime>>("finishedAt")?.map(|time| time.and_utc()),
@@ -215,7 +206,7 @@ pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month
             &[],
         )
         .await?;
-    rows.iter().map(|row| row.try_get::<_, &str>("month")?.parse()).collect()
+    rows.iter().map(|row| decode(row, "month")).collect()
 }
 
 /// The entries of a month's ledger, or those that seal rows of `stream`; and how many rows they seal.
@@ -224,23 +215,23 @@ pub(crate) async fn list_seals(
     month: Month,
     stream: Option<&[ContractId]>,
 ) -> Result<(Vec<i32>, u64)> {
-    let condition = match stream {
-        None => "$2::text[] IS NULL".to_owned(),
-        Some(contract_ids) => format!(
-            r#"EXISTS (
-                SELECT FROM {} a
-                WHERE {} AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
-                  AND a."archivedAt" <= s."archivedAt")"#,
-            rows_of(client, month).await?,
-            has_contract_id("a", "$2", contract_ids)
-        ),
-    };
-    let sql = format!(
-        r#"SELECT sequence, CASE WHEN kind = 'restored' THEN 0 ELSE rows END AS rows
-           FROM "ArchiveSeal" s WHERE month = $1 AND {condition} ORDER BY sequence"#
-    );
-    let rows =
-        client.query_typed(&sql, &[(&month.to_string(), Type::TEXT), (&stream.map(texts), Type::TEXT_ARRAY)]).await?;
+    const SQL: &str = r#"SELECT sequence, CASE WHEN kind = 'restored' THEN 0 ELSE rows END AS rows
+        FROM "ArchiveSeal" s
+        WHERE month = :month AND :has_rows
+        ORDER BY sequence"#;
+    const HAS_ROWS: &str = r#"EXISTS (
+        SELECT FROM "StreamArchive" a
+        WHERE a."createdAt" >= :start AND a."createdAt" < :end AND :of_stream
+          AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity') AND a."archivedAt" <= s."archivedAt")"#;
+    let rows = Statement::new(SQL)
+        .fragment("has_rows", if stream.is_some() { HAS_ROWS } else { "true" })
+        .fragment("of_stream", of_stream("a", stream))
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("start", &month.start(), Type::TIMESTAMP)
+        .bind("end", &month.end(), Type::TIMESTAMP)
+        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
+        .query(client)
+        .await?;
     let mut total = 0;
     let mut seals = Vec::with_capacity(rows.len());
     for row in rows {
@@ -275,23 +266,24 @@ pub(crate) struct RecomputedSeal {
     pub(crate) excess_count: u64,
 }
 
-/// The parts of the statements that recompute an entry.
+/// A statement that recomputes an entry.
 struct SealStatement {
-    present: String,
-    removed: &'static str,
+    statement: Statement<'static>,
     missing_columns: Vec<String>,
 }
 
 impl SealStatement {
-    /// For the entry `sequence` of the ledger of `month`; `None` when it is gone.
-    async fn load(client: &impl GenericClient, month: Month, sequence: i32) -> Result<Option<Self>> {
+    /// `sql` for the entry `sequence` of the ledger of `month`; `None` when it is gone.
+    async fn load(client: &impl GenericClient, sql: &'static str, month: Month, sequence: i32) -> Result<Option<Self>> {
         const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::bigint AS ledger, \
              NULL::bytea AS proof, false AS has_excess WHERE false";
-        const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2"#;
+        const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
+            WHERE month = :month AND sequence = :sequence"#;
         const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
-            WHERE month = $1
+            WHERE month = :month
               AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM entry), '-infinity')
               AND "archivedAt" <= (SELECT "archivedAt" FROM entry)"#;
+        const LEFT: &str = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence) removal"#;
         let row = client
             .query_typed_opt(
                 r#"SELECT kind, columns FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#,
@@ -299,31 +291,29 @@ impl SealStatement {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
+        let statement = Statement::new(sql)
+            .fragment("digest_rows", digest_rows("sealed"))
+            .fragment("digest_removals", digest_removals(LEFT));
         if row.try_get::<_, &str>("kind")? == "restored" {
-            return Ok(Some(Self { present: NO_ROWS.into(), removed: RESTORED, missing_columns: Vec::new() }));
+            let statement = statement.fragment("present", NO_ROWS).fragment("removed", RESTORED);
+            return Ok(Some(Self { statement, missing_columns: Vec::new() }));
         }
+        let statement = statement.fragment("removed", REMOVED);
         let sealed: Vec<String> = row.try_get("columns")?;
         let archive = list_archive_columns(client).await?;
         let missing_columns: Vec<_> = sealed.iter().filter(|column| !archive.contains(column)).cloned().collect();
         if !missing_columns.is_empty() {
-            return Ok(Some(Self { present: NO_ROWS.into(), removed: REMOVED, missing_columns }));
+            return Ok(Some(Self { statement: statement.fragment("present", NO_ROWS), missing_columns }));
         }
         let excess = archive.iter().filter(|column| !sealed.contains(column));
         let excess: Vec<_> = excess.map(|column| format!("{} IS NOT NULL", quote(column))).collect();
         let has_excess = if excess.is_empty() { "false".into() } else { format!("({})", excess.join(" OR ")) };
-        let present = include_str!("sql/verify_seal_present.sql")
-            .replace("{proof_columns}", &RowForm::new(sealed).proof_columns(""))
-            .replace("{has_excess}", &has_excess)
-            .replace("{partition}", &rows_of(client, month).await?);
-        Ok(Some(Self { present, removed: REMOVED, missing_columns }))
-    }
-
-    fn fill(&self, sql: &str) -> String {
-        let left = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = $1 AND sequence = $2) removal"#;
-        sql.replace("{present}", &self.present)
-            .replace("{removed}", self.removed)
-            .replace("{digest_rows}", &digest_rows("sealed"))
-            .replace("{digest_removals}", &digest_removals(left))
+        let statement = statement
+            .fragment("present", include_str!("sql/verify_seal_present.sql"))
+            .fragment("proof_columns", RowForm::new(sealed).proof_columns(""))
+            .fragment("has_excess", has_excess)
+            .fragment("partition", rows_of(client, month).await?);
+        Ok(Some(Self { statement, missing_columns }))
     }
 }
 
@@ -337,23 +327,27 @@ pub(crate) async fn recompute_seal(
     month: Month,
     sequence: i32,
 ) -> Result<Option<RecomputedSeal>> {
-    let Some(statement) = SealStatement::load(client, month, sequence).await? else { return Ok(None) };
-    if !statement.missing_columns.is_empty() {
-        let columns = statement.missing_columns.iter().map(|column| format!("{column} is missing")).collect();
+    let sql = include_str!("sql/verify_seal.sql");
+    let Some(SealStatement { statement, missing_columns }) = SealStatement::load(client, sql, month, sequence).await?
+    else {
+        return Ok(None);
+    };
+    if !missing_columns.is_empty() {
+        let columns = missing_columns.iter().map(|column| format!("{column} is missing")).collect();
         return Err(Error::ArchiveColumnsDiffer { columns });
     }
-    let row = client
-        .query_typed_opt(
-            &statement.fill(include_str!("sql/verify_seal.sql")),
-            &[(&month.to_string(), Type::TEXT), (&sequence, Type::INT4), (&MAX_NAMED, Type::INT8)],
-        )
+    let row = statement
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("sequence", &sequence, Type::INT4)
+        .bind("limit", &MAX_NAMED, Type::INT8)
+        .query_opt(client)
         .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(RecomputedSeal {
         is_right: row.try_get("is_right")?,
         leaves_right: row.try_get("leaves_right")?,
         rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
-        mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+        mismatches: decode_json(&row, "mismatches")?,
         mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
         excess_ids: row.try_get("excess_ids")?,
         excess_count: row.try_get::<_, i64>("excess_count")?.unsigned_abs(),
@@ -375,16 +369,21 @@ pub(crate) struct SealDifference {
 
 /// Compares an entry with its rows, one by one.
 pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequence: i32) -> Result<SealDifference> {
-    let Some(statement) = SealStatement::load(client, month, sequence).await? else {
+    let sql = include_str!("sql/diff_seal.sql");
+    let Some(SealStatement { statement, .. }) = SealStatement::load(client, sql, month, sequence).await? else {
         return Ok(SealDifference::default());
     };
-    let name = month.to_string();
-    let key: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&sequence, Type::INT4)];
-    let leaves = r#"SELECT leaves FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#;
-    let leaves: Vec<u8> = client.query_typed_one(leaves, &key).await?.try_get("leaves")?;
-    let more: [(&(dyn ToSql + Sync), Type); 2] = [(&leaves, Type::BYTEA), (&MAX_NAMED, Type::INT8)];
-    let sql = statement.fill(include_str!("sql/diff_seal.sql"));
-    let row = client.query_typed_one(&sql, &[key, more].concat()).await?;
+    let month = month.to_string();
+    let entry: [Parameter<'_>; 2] = [("month", &month, Type::TEXT), ("sequence", &sequence, Type::INT4)];
+    let leaves = r#"SELECT leaves FROM "ArchiveSeal" WHERE month = :month AND sequence = :sequence"#;
+    let leaves = Statement::new(leaves).bind_all(entry.clone()).query_one(client).await?;
+    let leaves: Vec<u8> = leaves.try_get("leaves")?;
+    let row = statement
+        .bind_all(entry)
+        .bind("leaves", &leaves, Type::BYTEA)
+        .bind("limit", &MAX_NAMED, Type::INT8)
+        .query_one(client)
+        .await?;
     let places: Vec<i64> = row.try_get("present_places")?;
     let ids: Vec<String> = row.try_get("present_ids")?;
     Ok(SealDifference {
@@ -414,8 +413,12 @@ pub(crate) struct MonthCheck {
 
 /// Checks a month's ledger as a whole.
 pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Result<MonthCheck> {
-    let sql = include_str!("sql/check_month.sql").replace("{partition}", &rows_of(client, month).await?);
-    let row = client.query_typed_one(&sql, &[(&month.to_string(), Type::TEXT), (&MAX_NAMED, Type::INT8)]).await?;
+    let row = Statement::new(include_str!("sql/check_month.sql"))
+        .fragment("partition", rows_of(client, month).await?)
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("limit", &MAX_NAMED, Type::INT8)
+        .query_one(client)
+        .await?;
     let mut count = 0;
     for name in ["missing_count", "beyond_count", "unsealed_count", "unexplained_count"] {
         count += row.try_get::<_, i64>(name)?.unsigned_abs();
@@ -432,7 +435,7 @@ pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Re
 
 /// Partitions of the archive that are not what the service makes for a month: name and bounds.
 pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Result<Vec<(String, String)>> {
-    let rows = client.query_typed(include_str!("sql/list_foreign_partitions.sql"), &[]).await?;
+    let rows = Statement::new(include_str!("sql/list_foreign_partitions.sql")).query(client).await?;
     rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("bounds")?))).collect()
 }
 
@@ -481,17 +484,20 @@ async fn count_unlinked(
     rows: &str,
     stream: Option<&[ContractId]>,
 ) -> Result<Unlinked> {
-    let unverifiable = match month {
-        Some(month) => {
-            include_str!("sql/list_unverifiable.sql").replace("{before}", &rows_of(client, month.previous()).await?)
-        }
-        None => "SELECT NULL::text WHERE false".into(),
+    let statement = Statement::new(include_str!("sql/count_unlinked.sql"));
+    let statement = match month {
+        Some(month) => statement
+            .fragment("unverifiable", include_str!("sql/list_unverifiable.sql"))
+            .fragment("before", rows_of(client, month.previous()).await?),
+        None => statement.fragment("unverifiable", "SELECT NULL::text WHERE false"),
     };
-    let sql = include_str!("sql/count_unlinked.sql")
-        .replace("{unverifiable}", &unverifiable)
-        .replace("{rows}", rows)
-        .replace("{of_stream}", &of_stream("r", "$1", stream));
-    let row = client.query_typed_one(&sql, &[(&stream.map(texts), Type::TEXT_ARRAY), (&MAX_NAMED, Type::INT8)]).await?;
+    let row = statement
+        .fragment("rows", rows)
+        .fragment("of_stream", of_stream("r", stream))
+        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
+        .bind("limit", &MAX_NAMED, Type::INT8)
+        .query_one(client)
+        .await?;
     let (ids, parents): (Vec<String>, Vec<String>) = (row.try_get("ids")?, row.try_get("parents")?);
     Ok(Unlinked {
         count: row.try_get::<_, i64>("count")?.unsigned_abs(),
@@ -507,31 +513,37 @@ async fn follow(
     mut unlinked: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>> {
     if let Some(month) = month {
-        let before = rows_of(client, month.previous()).await?;
-        let sql = format!("SELECT entry_hash FROM {before} p WHERE entry_hash = ANY ($1)");
-        remove_found(client, &sql, &mut unlinked).await?;
+        let before = Statement::new("SELECT entry_hash FROM :before p WHERE entry_hash = ANY (:hashes)")
+            .fragment("before", rows_of(client, month.previous()).await?);
+        remove_found(client, before, &mut unlinked).await?;
     }
-    remove_found(client, r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY ($1)"#, &mut unlinked).await?;
+    let hot = Statement::new(r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY (:hashes)"#);
+    remove_found(client, hot, &mut unlinked).await?;
     let dropped = r#"SELECT "entryHash" FROM "MaintenanceFinding"
-        WHERE kind = 'duplicate_dropped' AND "entryHash" = ANY ($1)"#;
-    remove_found(client, dropped, &mut unlinked).await?;
+        WHERE kind = 'duplicate_dropped' AND "entryHash" = ANY (:hashes)"#;
+    remove_found(client, Statement::new(dropped), &mut unlinked).await?;
     if let Some(month) = month.filter(|_| !unlinked.is_empty()) {
-        let (rows, before) = (rows_of(client, month).await?, rows_of(client, month.previous()).await?);
-        let sql = include_str!("sql/find_unverifiable.sql").replace("{rows}", &rows).replace("{before}", &before);
-        remove_found(client, &sql, &mut unlinked).await?;
+        let unverifiable = Statement::new(include_str!("sql/find_unverifiable.sql"))
+            .fragment("rows", rows_of(client, month).await?)
+            .fragment("before", rows_of(client, month.previous()).await?);
+        remove_found(client, unverifiable, &mut unlinked).await?;
     }
-    remove_found(client, r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY ($1)"#, &mut unlinked)
-        .await?;
+    let archived = Statement::new(r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY (:hashes)"#);
+    remove_found(client, archived, &mut unlinked).await?;
     Ok(unlinked)
 }
 
-/// Removes from `unlinked` those whose parent's hash `sql` finds among `$1`.
-async fn remove_found(client: &impl GenericClient, sql: &str, unlinked: &mut Vec<(String, String)>) -> Result<()> {
+/// Removes from `unlinked` those whose parent's hash `statement` finds among `:hashes`.
+async fn remove_found(
+    client: &impl GenericClient,
+    statement: Statement<'_>,
+    unlinked: &mut Vec<(String, String)>,
+) -> Result<()> {
     if unlinked.is_empty() {
         return Ok(());
     }
     let hashes: Vec<&str> = unlinked.iter().map(|(_, parent)| parent.as_str()).collect();
-    let rows = client.query_typed(sql, &[(&hashes, Type::TEXT_ARRAY)]).await?;
+    let rows = statement.bind("hashes", &hashes, Type::TEXT_ARRAY).query(client).await?;
     let found: HashSet<String> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
     unlinked.retain(|(_, parent)| !found.contains(parent));
     Ok(())
@@ -543,18 +555,20 @@ async fn find_unlinked(
     stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
-    let sql = include_str!("sql/find_unlinked.sql")
-        .replace("{rows}", rows)
-        .replace("{of_stream}", &of_stream("r", "$1", stream));
-    let rows = client.query_typed(&sql, &[(&stream.map(texts), Type::TEXT_ARRAY), (&limit, Type::INT8)]).await?;
+    let rows = Statement::new(include_str!("sql/find_unlinked.sql"))
+        .fragment("rows", rows)
+        .fragment("of_stream", of_stream("r", stream))
+        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
+        .bind("limit", &limit, Type::INT8)
+        .query(client)
+        .await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
 }
 
-/// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are the
-/// elements of `parameter`.
-fn of_stream(alias: &str, parameter: &str, stream: Option<&[ContractId]>) -> String {
-    stream
-        .map_or(format!("{parameter}::text[] IS NULL"), |contract_ids| has_contract_id(alias, parameter, contract_ids))
+/// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are
+/// `:contract_ids`.
+fn of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
+    stream.map_or("true".into(), |contract_ids| has_contract_id(alias, ":contract_ids", contract_ids))
 }
 
 /// A batch of the rows of `EventLog`, recomputed.
@@ -576,21 +590,16 @@ pub(crate) async fn recompute_logs(
     limit: i64,
 ) -> Result<RecomputedLogs> {
     let form = RowForm::new(list_columns_of(client, "EventLog").await?);
-    let sql = include_str!("sql/recompute_logs.sql")
-        .replace("{entry_hash}", &form.entry_hash(""))
-        .replace("{content_hash}", &form.content_hash(""))
-        .replace("{of_stream}", &of_stream("e", "$3", stream));
-    let row = client
-        .query_typed_one(
-            &sql,
-            &[
-                (&after.created_at, Type::TIMESTAMP),
-                (&after.id, Type::TEXT),
-                (&stream.map(texts), Type::TEXT_ARRAY),
-                (&limit, Type::INT8),
-                (&MAX_NAMED, Type::INT8),
-            ],
-        )
+    let row = Statement::new(include_str!("sql/recompute_logs.sql"))
+        .fragment("entry_hash", form.entry_hash(""))
+        .fragment("content_hash", form.content_hash(""))
+        .fragment("of_stream", of_stream("e", stream))
+        .bind("after_created_at", &after.created_at, Type::TIMESTAMP)
+        .bind("after_id", &after.id, Type::TEXT)
+        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
+        .bind("limit", &limit, Type::INT8)
+        .bind("named", &MAX_NAMED, Type::INT8)
+        .query_one(client)
         .await?;
     host::refuse_hidden_logs(client, row.try_get("is_filtered")?).await?;
     let created_at: Option<NaiveDateTime> = row.try_get("last_created_at")?;
@@ -600,7 +609,7 @@ pub(crate) async fn recompute_logs(
             Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
             None => None,
         },
-        mismatches: serde_json::from_value(row.try_get("mismatches")?).map_err(Error::Serialize)?,
+        mismatches: decode_json(&row, "mismatches")?,
         mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
     })
 }

@@ -322,6 +322,33 @@ async fn no_answer_contains_what_the_database_said() {
 }
 
 #[tokio::test]
+async fn a_stored_value_that_cannot_be_read_is_not_the_callers_fault() {
+    let database = with_history().await;
+    database
+        .execute(
+            r#"ALTER TABLE "StreamSnapshot" DROP CONSTRAINT "StreamSnapshot_snapshotMonth_check";
+               UPDATE "StreamSnapshot" SET "snapshotMonth" = 'May';
+               ALTER TABLE "MaintenanceRun" DROP CONSTRAINT "MaintenanceRun_status_check";
+               UPDATE "MaintenanceRun" SET status = 'fine';
+               UPDATE "ArchiveVerification" SET breaks = '{}'"#,
+        )
+        .await;
+    for (name, column) in [
+        ("list-snapshots", "snapshotMonth"),
+        ("get-maintenance-run", "status"),
+        ("list-maintenance-runs", "status"),
+        ("get-verification", "breaks"),
+    ] {
+        let mut function = start(name, &database).await;
+        let outcome = function.invoke(&sample_event(name)).await;
+        let body = outcome.body();
+        assert_eq!((outcome.status(), &body["code"]), (500, &json!("internal_error")), "{name}: {body}");
+        assert_eq!(body["error"], "internal error");
+        assert!(function.log().contains(&format!("a stored value cannot be read: {column}")), "the log says which");
+    }
+}
+
+#[tokio::test]
 async fn a_malformed_event_fails_its_invocation_only() {
     let database = with_history().await;
     for name in FUNCTIONS {

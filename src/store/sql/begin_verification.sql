@@ -1,14 +1,19 @@
 -- Continues the last verification of the same kind, if it was interrupted or its process has been silent, and that not longer
 -- than a day ago; or starts one.
--- $1 month or NULL, $2 stream or NULL, $3 whether it is full, $4 rows to look at, $5 now (UTC). One row: id, position (the last
--- piece that was looked at, or NULL), attempts.
+-- Parameters: month or NULL, stream or NULL, is_full, rows_total (rows to look at), now (UTC).
+-- One row: id, position (the last piece that was looked at, or NULL), attempts.
+-- \set month '''2026-01'''
+-- \set stream 'NULL::text'
+-- \set is_full 'false'
+-- \set rows_total '1000'
+-- \set now '''2026-04-01''::timestamp'
 WITH continued AS (
     UPDATE "ArchiveVerification"
     SET status = 'running', attempts = attempts + 1, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
     WHERE id = (
         SELECT id
         FROM "ArchiveVerification"
-        WHERE month IS NOT DISTINCT FROM $1 AND "streamId" IS NOT DISTINCT FROM $2 AND "isFull" = $3
+        WHERE month IS NOT DISTINCT FROM :month AND "streamId" IS NOT DISTINCT FROM :stream AND "isFull" = :is_full
           AND "finishedAt" IS NULL
           AND "updatedAt" > clock_timestamp() AT TIME ZONE 'UTC' - interval '1 day'
           AND (status = 'interrupted' OR "updatedAt" < clock_timestamp() AT TIME ZONE 'UTC' - interval '1 minute')
@@ -20,7 +25,7 @@ WITH continued AS (
 ),
 started AS (
     INSERT INTO "ArchiveVerification" (month, "streamId", "isFull", status, "rowsTotal", "startedAt", "updatedAt")
-    SELECT $1, $2, $3, 'running', $4, $5, clock_timestamp() AT TIME ZONE 'UTC'
+    SELECT :month, :stream, :is_full, 'running', :rows_total, :now, clock_timestamp() AT TIME ZONE 'UTC'
     WHERE NOT EXISTS (SELECT FROM continued)
     RETURNING id, position, attempts
 )

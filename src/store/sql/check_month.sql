@@ -1,22 +1,26 @@
--- What no single entry of a month's ledger shows.
--- $1 month, $2 most ids named. One row: missing (sequences without entry), beyond (sequences after the head's), head_right (the
--- head is the last entry), unsealed_ids (rows after the last batch), unexplained_ids (rows that are said to have left without
--- an entry that says so); and how many of each, missing_count and so on.
+-- What no single entry of a month's chain of seals shows.
+-- Parameters: month, limit (most ids named). Parts: partition (the month's rows).
+-- One row: missing (sequences without entry), beyond (sequences after the head's), head_right (the head is the last entry),
+-- unsealed_ids (rows after the last batch), unexplained_ids (rows that are said to have left without an entry that says so);
+-- and how many of each, missing_count and so on.
+-- \set month '''2026-01'''
+-- \set limit '1000'
+-- \set partition '"StreamArchive_2026_01"'
 WITH head AS MATERIALIZED (
-    SELECT m.entries, m.digest, m."archivedAt" FROM "ArchiveMonth" m WHERE m.month = $1
+    SELECT m.entries, m.digest, m."archivedAt" FROM "ArchiveMonth" m WHERE m.month = :month
 ),
 beyond AS MATERIALIZED (
     SELECT s.sequence FROM "ArchiveSeal" s LEFT JOIN head ON true
-    WHERE s.month = $1 AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
+    WHERE s.month = :month AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
 ),
 unsealed AS MATERIALIZED (
-    SELECT id FROM {partition} a
-    WHERE a."archivedAt" > COALESCE((SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = $1), '-infinity')
+    SELECT id FROM :partition a
+    WHERE a."archivedAt" > COALESCE((SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = :month), '-infinity')
 ),
 unexplained AS MATERIALIZED (
     SELECT r.id FROM "ArchiveRemoval" r
     LEFT JOIN "ArchiveSeal" s ON s.month = r.month AND s.sequence = r.sequence
-    WHERE r.month = $1
+    WHERE r.month = :month
       AND s.kind IS DISTINCT FROM 'restored'
 )
 SELECT
@@ -25,29 +29,29 @@ SELECT
         SELECT place::integer
         FROM head
         CROSS JOIN LATERAL generate_series(1, LEAST(
-            head.entries, $2 + (SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = $1)
+            head.entries, :limit + (SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month)
         )) place
-        WHERE NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = place)
-        ORDER BY place LIMIT $2
+        WHERE NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = place)
+        ORDER BY place LIMIT :limit
     ) AS missing,
     COALESCE((
         SELECT GREATEST(head.entries, 0) - (
-            SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence BETWEEN 1 AND head.entries
+            SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence BETWEEN 1 AND head.entries
         )
         FROM head
     ), 0) AS missing_count,
-    ARRAY(SELECT sequence FROM beyond ORDER BY sequence LIMIT $2) AS beyond,
+    ARRAY(SELECT sequence FROM beyond ORDER BY sequence LIMIT :limit) AS beyond,
     (SELECT count(*) FROM beyond) AS beyond_count,
     COALESCE((
         SELECT
             head.digest = COALESCE(
-                (SELECT s.digest FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = head.entries),
-                CASE WHEN head.entries = 0 THEN sha256(convert_to($1, 'UTF8')) END
+                (SELECT s.digest FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = head.entries),
+                CASE WHEN head.entries = 0 THEN sha256(convert_to(:month, 'UTF8')) END
             )
-            AND head."archivedAt" IS NOT DISTINCT FROM (SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = $1)
+            AND head."archivedAt" IS NOT DISTINCT FROM (SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = :month)
         FROM head
-    ), NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = $1)) AS head_right,
-    ARRAY(SELECT id FROM unsealed LIMIT $2) AS unsealed_ids,
+    ), NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = :month)) AS head_right,
+    ARRAY(SELECT id FROM unsealed LIMIT :limit) AS unsealed_ids,
     (SELECT count(*) FROM unsealed) AS unsealed_count,
-    ARRAY(SELECT id FROM unexplained LIMIT $2) AS unexplained_ids,
+    ARRAY(SELECT id FROM unexplained LIMIT :limit) AS unexplained_ids,
     (SELECT count(*) FROM unexplained) AS unexplained_count

@@ -1,6 +1,9 @@
 -- How many of a stream's events no reader shows, because their time cannot be: only "EventLog" has such. Three looks at the
 -- ends of an index.
--- $1 any of its ids. One row: left_out, is_filtered (whether row security is in force on "EventLog").
+-- Parameters: stream (any of its ids).
+-- One row: left_out, is_filtered (whether row security is in force on "EventLog").
+-- \set stream '''42'''
+WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))
 SELECT
     (
         SELECT count(*) FROM "EventLog" e

@@ -1,6 +1,9 @@
 -- Counts streams by what maintenance has done with them.
--- $1 month, $2 count only snapshots taken since then (UTC), or NULL. One row: streams, without_id (of which nothing is taken),
--- without_snapshot, unremembered, is_filtered (whether row security is in force on "Stream").
+-- Parameters: month, since (only snapshots taken since then count, UTC; NULL for all).
+-- One row: streams, without_id (of which nothing is taken), without_snapshot, unremembered, is_filtered (whether row security is
+-- in force on "Stream").
+-- \set month '''2026-03'''
+-- \set since 'NULL::timestamp'
 WITH host AS MATERIALIZED (
     -- Whether each id is there once.
     SELECT EXISTS (
@@ -30,6 +33,6 @@ FROM (
     ) s
 ) s
 LEFT JOIN "StreamSnapshot" t
-    ON t."streamId" = s.id AND t."snapshotMonth" = $1 AND ($2 IS NULL OR t."createdAt" >= $2)
+    ON t."streamId" = s.id AND t."snapshotMonth" = :month AND (:since IS NULL OR t."createdAt" >= :since)
 LEFT JOIN "StreamIdentity" k
     ON k.id = s.id AND k."streamId" = s."streamId" AND k."isLast"

@@ -1,12 +1,23 @@
 -- Which rows make an entry's digest wrong: leaves of the entry that no row has, and rows whose leaf the entry has not.
--- $1 month, $2 sequence, $3 the entry's leaves, $4 most of each that are named. One row: sealed_places (in the entry, from 1),
--- present_places (where rows are among the rows) and present_ids, all in order; differences, how many there are: a row in the
--- place of a leaf is one; mismatch_count, rows whose hash is not theirs among those that are as they were.
+-- Parameters: month, sequence, leaves (the entry's), limit (most of each that are named). Parts: present (rows that it seals),
+-- removed (rows that have left it, or that it says have left).
+-- One row: sealed_places (in the entry, from 1), present_places (where rows are among the rows) and present_ids, all in order;
+-- differences, how many there are: a row in the place of a leaf is one; mismatch_count, rows whose hash is not theirs among those
+-- that are as they were.
+-- \set month '''2026-01'''
+-- \set sequence '1'
+-- \set leaves 'decode(''0123456789abcdef'', ''hex'')'
+-- \set limit '1000'
+-- \set present `cat verify_seal_present.sql`
+-- \set proof_columns 'id, "createdAt", ledger, sha256(convert_to(id, ''UTF8'')) AS proof'
+-- \set has_excess 'false'
+-- \set partition '"StreamArchive_2026_01"'
+-- \set removed 'SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence'
 WITH entry AS MATERIALIZED (
-    SELECT s.* FROM "ArchiveSeal" s WHERE s.month = $1 AND s.sequence = $2
+    SELECT s.* FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = :sequence
 ),
 present AS MATERIALIZED (
-{present}
+:present
 ),
 sealed AS (
     SELECT
@@ -15,7 +26,7 @@ sealed AS (
     FROM present
     UNION ALL
     SELECT removed.*, false FROM (
-{removed}
+:removed
     ) removed
 ),
 found AS MATERIALIZED (
@@ -24,7 +35,7 @@ found AS MATERIALIZED (
     FROM sealed
 ),
 leaf AS MATERIALIZED (
-    SELECT place, substr($3, place * 8 - 7, 8) AS leaf FROM generate_series(1, octet_length($3) / 8) place
+    SELECT place, substr(:leaves, place * 8 - 7, 8) AS leaf FROM generate_series(1, octet_length(:leaves) / 8) place
 ),
 row_difference AS MATERIALIZED (
     -- How many rows before it are as they were.
@@ -38,9 +49,9 @@ leaf_difference AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM found WHERE found.leaf = leaf.leaf)
 )
 SELECT
-    ARRAY(SELECT place::bigint FROM leaf_difference ORDER BY place LIMIT $4) AS sealed_places,
-    ARRAY(SELECT place FROM row_difference ORDER BY place LIMIT $4) AS present_places,
-    ARRAY(SELECT id FROM row_difference ORDER BY place LIMIT $4) AS present_ids,
+    ARRAY(SELECT place::bigint FROM leaf_difference ORDER BY place LIMIT :limit) AS sealed_places,
+    ARRAY(SELECT place FROM row_difference ORDER BY place LIMIT :limit) AS present_places,
+    ARRAY(SELECT id FROM row_difference ORDER BY place LIMIT :limit) AS present_ids,
     (
         -- Between two rows that are as they were, each row stands for a leaf, as far as there are as many.
         SELECT COALESCE(sum(GREATEST(rows, leaves)), 0)::bigint

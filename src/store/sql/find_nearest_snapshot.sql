@@ -1,5 +1,9 @@
 -- A stream's newest snapshot taken at or before a time, else its oldest one: either way the nearest to that time.
--- $1 any of its ids, $2 the time. Columns: snapshotMonth, createdAt.
+-- Parameters: stream (any of its ids), at (the time).
+-- Columns: snapshotMonth, createdAt.
+-- \set stream '''42'''
+-- \set at '''2026-04-01''::timestamp'
+WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))
 SELECT s."snapshotMonth", s."createdAt"
 FROM (
     -- Of each month that which list_snapshots shows.
@@ -13,5 +17,5 @@ FROM (
         AND (n.until IS NULL OR s."createdAt" < n.until)
     ORDER BY s."snapshotMonth" DESC, s."createdAt", s.id
 ) s
-ORDER BY s."createdAt" <= $2 DESC, GREATEST(s."createdAt" - $2, $2 - s."createdAt"), s."snapshotMonth" DESC
+ORDER BY s."createdAt" <= :at DESC, GREATEST(s."createdAt" - :at, :at - s."createdAt"), s."snapshotMonth" DESC
 LIMIT 1

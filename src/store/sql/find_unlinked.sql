@@ -1,8 +1,13 @@
 -- Rows whose parent is not where it is looked for.
--- $1 a stream's contract ids, or NULL for all, $2 most rows. Columns: id, parent_hash.
+-- Parameters: contract_ids (a stream's; only of_stream names them), limit (most rows). Parts: rows (a month's, or "EventLog"),
+-- of_stream (a condition on r).
+-- Columns: id, parent_hash.
+-- \set limit '1000'
+-- \set rows '"StreamArchive_2026_01"'
+-- \set of_stream 'true'
 SELECT r.id, r.parent_hash
-FROM {rows} r
+FROM :rows r
 WHERE r.parent_hash IS NOT NULL
-  AND {of_stream}
-  AND NOT EXISTS (SELECT FROM {rows} p WHERE p.entry_hash = r.parent_hash)
-LIMIT $2
+  AND :of_stream
+  AND NOT EXISTS (SELECT FROM :rows p WHERE p.entry_hash = r.parent_hash)
+LIMIT :limit

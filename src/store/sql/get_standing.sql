@@ -1,6 +1,9 @@
--- How maintenance has fared. $1 and $2: verifications are looked at that last got further after the one and up to the
--- other. One row: now, by the clock that "finishedAt" is of; last_success, or when the first migration was applied
--- where no run has succeeded; breaks that the verifications have found.
+-- How maintenance has fared.
+-- Parameters: from and to (UTC): verifications are looked at that last got further after the one and up to the other.
+-- One row: now, by the clock that "finishedAt" is of; last_success, or when the first migration was applied where no run has
+-- succeeded; breaks that the verifications have found.
+-- \set from '''2026-03-31''::timestamp'
+-- \set to '''2026-04-01''::timestamp'
 SELECT
     clock_timestamp() AT TIME ZONE 'UTC' AS now,
     COALESCE(
@@ -14,5 +17,5 @@ SELECT
     (
         SELECT COALESCE(sum("breakCount"), 0)::bigint
         FROM "ArchiveVerification"
-        WHERE "updatedAt" > $1 AND "updatedAt" <= $2
+        WHERE "updatedAt" > :from AND "updatedAt" <= :to
     ) AS breaks

@@ -1,5 +1,5 @@
--- The ids of the stream s's events among those logged (list_logged_ids.sql), under whichever contract id it is known by: it may
--- have got another one in the meantime. Part of the statement of a batch.
+-- Part of insert_snapshot_batch.sql: the ids of the stream s's events among those logged (list_logged_ids.sql), under whichever
+-- contract id it is known by: it may have got another one in the meantime.
 CASE WHEN (SELECT ids FROM logged) IS NULL THEN '{}'::text[] ELSE ARRAY(
     SELECT jsonb_array_elements_text((SELECT ids FROM logged) -> contract.id)
     FROM (

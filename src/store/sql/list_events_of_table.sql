@@ -1,23 +1,42 @@
 -- A stream's events in one table, in order of ("createdAt", id). By whatever collation the tables have: the order is by bytes.
--- Filled in: the table, when its rows were archived, a condition that leaves rows out, DESC and <, or ASC and >.
--- $1 any of its ids, $2 from (inclusive), $3 to (exclusive), $4 event type, $5 and $6 the last row of the page before; each
--- NULL for none. $7 most rows, $8 most bytes of metadata: the row that passes them is the last one. $9 a snapshot's id, or
--- NULL: events that it is known to have are left out.
+-- Parameters: stream (any of its ids); from (inclusive), to (exclusive), event_type, after_created_at and after_id (the last row
+-- of the page before), each NULL for none; limit (most rows), max_bytes (most bytes of metadata: the row that passes them is the last
+-- one), snapshot (the id of one, or NULL: events that it is known to have are left out).
+-- Parts: stream_ids (what the stream is called, unless the statement around has it), table, class (the table by its oid),
+-- archived_at (when its rows were archived), left_out (a condition that leaves rows out), direction and after (DESC and <, or ASC
+-- and >).
 -- Columns: id, names, createdAt, archivedAt, event (the whole row as JSON, with whatever columns the host added and
 -- without those that it lacks), wire_forms (of the columns that the service does not know, those whose values leave otherwise
 -- than JSON has them; NULL for none).
+-- \set stream '''42'''
+-- \set from 'NULL::timestamp'
+-- \set to 'NULL::timestamp'
+-- \set event_type 'NULL::text'
+-- \set after_created_at 'NULL::timestamp'
+-- \set after_id 'NULL::text'
+-- \set limit '50'
+-- \set max_bytes '4000000'
+-- \set snapshot 'NULL::text'
+-- \set stream_ids 'WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))'
+-- \set table '"StreamArchive"'
+-- \set class '''"StreamArchive"''::regclass'
+-- \set archived_at 'a."archivedAt"'
+-- \set left_out ''
+-- \set direction 'DESC'
+-- \set after '<'
+:stream_ids
 SELECT
     a.id,
     (SELECT names FROM ids) AS names,
     a."createdAt"::timestamp AS "createdAt",
-    {archived_at} AS "archivedAt",
+    :archived_at AS "archivedAt",
     -- As text, not jsonb: that cannot hold everything that a column of type json can.
     row_to_json(a.*)::text AS event,
     (
         WITH RECURSIVE column_type (name, oid) AS (
             SELECT c.attname, c.atttypid
             FROM pg_attribute c
-            WHERE c.attrelid = '{table}'::regclass AND c.attnum > 0 AND NOT c.attisdropped AND c.attname NOT IN (
+            WHERE c.attrelid = :class AND c.attnum > 0 AND NOT c.attisdropped AND c.attname NOT IN (
                 'id', 'eventType', 'streamId', 'txHash', 'eventIndex', 'ledger', 'ledgerClosedAt', 'sender', 'receiver',
                 'amount', 'metadata', 'parent_hash', 'entry_hash', 'createdAt', 'archivedAt'
             )
@@ -42,7 +61,7 @@ FROM (
         SELECT
             a.*,
             sum(octet_length(metadata::text)) OVER (
-                ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}
+                ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS "snapshot-service: bytes before"
         FROM (
@@ -52,30 +71,30 @@ FROM (
             -- A scan of the index for each contract id, nearly always one, which stops at the page's end.
             CROSS JOIN LATERAL (
                 SELECT a.*
-                FROM {table} a
+                FROM :table a
                 WHERE a."streamId" = n.id
                   -- Written so that the planner does not take it for a short stretch, all rows of which could be sorted.
                   AND COALESCE(a."createdAt" >= n.since, true)
                   AND COALESCE(a."createdAt" < n.until, true)
-                  AND ($2 IS NULL OR a."createdAt" >= $2)
-                  AND ($3 IS NULL OR a."createdAt" < $3)
-                  AND ($4 IS NULL OR a."eventType"::text = $4)
+                  AND (:from IS NULL OR a."createdAt" >= :from)
+                  AND (:to IS NULL OR a."createdAt" < :to)
+                  AND (:event_type IS NULL OR a."eventType"::text = :event_type)
                   -- Times that cannot be, and that no answer could say.
                   AND a."createdAt" >= '0001-01-01' AND a."createdAt" < '10000-01-01'
-                  AND ($9 IS NULL OR a.id::text <> ALL (
-                      COALESCE((SELECT t."eventIds" FROM "StreamSnapshot" t WHERE t.id = $9), '{}')
+                  AND (:snapshot IS NULL OR a.id::text <> ALL (
+                      COALESCE((SELECT t."eventIds" FROM "StreamSnapshot" t WHERE t.id = :snapshot), '{}')
                   ))
-                  {left_out}
+                  :left_out
                   -- The first condition says nothing new, but lets the planner leave out the months that are read.
-                  AND ($5 IS NULL OR a."createdAt" {after}= $5)
-                  AND ($5 IS NULL OR (a."createdAt", a.id COLLATE "C") {after} ($5, $6))
-                ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}
-                LIMIT $7
+                  AND (:after_created_at IS NULL OR a."createdAt" :after= :after_created_at)
+                  AND (:after_created_at IS NULL OR (a."createdAt", a.id COLLATE "C") :after (:after_created_at, :after_id))
+                ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+                LIMIT :limit
             ) a
-            ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}
-            LIMIT $7
+            ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+            LIMIT :limit
         ) a
     ) a
-    WHERE a."snapshot-service: bytes before" IS NULL OR a."snapshot-service: bytes before" < $8
+    WHERE a."snapshot-service: bytes before" IS NULL OR a."snapshot-service: bytes before" < :max_bytes
 ) a
-ORDER BY a."createdAt" {direction}, a.id COLLATE "C" {direction}
+ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction

@@ -1,5 +1,12 @@
 -- A stream's snapshots, newest month first. Of a month in which two of its Stream.ids have one, that which was taken first.
--- $1 any of its ids, $2 this month only or NULL, $3 months before this one only or NULL, $4 most rows.
+-- Parameters: stream (any of its ids), month (this one only, or NULL), before (months before this one only, or NULL), limit (most
+-- rows).
+-- Columns: those of "StreamSnapshot" as text, names (all ids of the stream), has_event_ids.
+-- \set stream '''42'''
+-- \set month 'NULL::text'
+-- \set before 'NULL::text'
+-- \set limit '50'
+WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))
 SELECT
     s.id,
     s."streamId",
@@ -25,12 +32,12 @@ FROM (
           AND s."createdAt" >= '0001-01-01' AND s."createdAt" < '10000-01-01'
           AND (n.since IS NULL OR s."createdAt" >= n.since)
           AND (n.until IS NULL OR s."createdAt" < n.until)
-          AND ($2 IS NULL OR s."snapshotMonth" = $2)
-          AND ($3 IS NULL OR s."snapshotMonth" < $3)
+          AND (:month IS NULL OR s."snapshotMonth" = :month)
+          AND (:before IS NULL OR s."snapshotMonth" < :before)
         ORDER BY s."snapshotMonth" DESC
-        LIMIT $4
+        LIMIT :limit
     ) s
     ORDER BY s."snapshotMonth" DESC, s."createdAt", s.id
-    LIMIT $4
+    LIMIT :limit
 ) s
 ORDER BY s."snapshotMonth" DESC

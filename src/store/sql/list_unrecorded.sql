@@ -1,5 +1,5 @@
--- Streams whose ids are not recorded as they are. Column: id.
--- Columns that the host has dropped are NULL, as in stream_identity_rows.
+-- Streams whose ids are not recorded as they are. Columns that the host has dropped are NULL, as in stream_identity_rows.
+-- Column: id.
 SELECT s.id
 FROM (SELECT array_agg(id::text) AS ids FROM "Stream" WHERE id IS NOT NULL) every
 CROSS JOIN LATERAL stream_identity_rows(every.ids, '{}') s

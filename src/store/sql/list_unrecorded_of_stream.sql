@@ -1,7 +1,9 @@
 -- Rows of "Stream" that have to do with a stream and are not recorded as they are.
--- $1 any of its ids. Column: id.
+-- Parameters: stream (any of its ids).
+-- Column: id.
+-- \set stream '''42'''
 SELECT s.id
-FROM ids
+FROM stream_identity_look_up(:stream) ids
 CROSS JOIN LATERAL stream_identity_rows(ids.ids, ids.contract_ids) s
 WHERE s.contract IS NOT NULL
   AND NOT EXISTS (

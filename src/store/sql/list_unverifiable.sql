@@ -1,14 +1,15 @@
-    -- As find_unverifiable has it, of all rows at once.
+-- Part of count_unlinked.sql: as find_unverifiable.sql has it, of all rows at once.
+-- Parts: rows (a month's), before (those of the month before). Column: parent_hash.
     SELECT parent_hash
     FROM (
         SELECT
             is_own, parent_hash,
             lag(id) OVER in_order AS id_before, lag(entry_hash) OVER in_order AS entry_hash_before
         FROM (
-            SELECT true AS is_own, id, "createdAt", parent_hash, entry_hash FROM {rows} own
+            SELECT true AS is_own, id, "createdAt", parent_hash, entry_hash FROM :rows own
             UNION ALL
             (
-                SELECT false, id, "createdAt", parent_hash, entry_hash FROM {before} earlier
+                SELECT false, id, "createdAt", parent_hash, entry_hash FROM :before earlier
                 ORDER BY "createdAt" DESC, id DESC LIMIT 1
             )
         ) row

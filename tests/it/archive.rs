@@ -271,12 +271,12 @@ async fn a_connection_cut_in_the_middle_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_copy_left_by_the_former_service_is_dropped_and_its_gaps_are_filled() {
+async fn a_row_that_is_archived_already_with_less_is_dropped_and_kept_on_record() {
     let database = TestDatabase::migrated().await;
     database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
     database.insert_event("e2", "42", "2026-01-16 10:00:00").await;
     archive(&database).await;
-    // What it left: the columns that it knew, and the original.
+    // As the former service archived: the columns that it knew. Then the host ingests the event again.
     database.execute(r#"UPDATE "StreamArchive" SET "eventIndex" = NULL, parent_hash = NULL, entry_hash = NULL"#).await;
     database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET "eventIndex" = 5, parent_hash = 'parent', entry_hash = 'entry'"#).await;
@@ -285,9 +285,9 @@ async fn a_copy_left_by_the_former_service_is_dropped_and_its_gaps_are_filled() 
     let report = archive(&database).await;
     assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 1, 0));
     assert_eq!(database.count(r#""EventLog" WHERE id = 'e1'"#).await, 0);
-    let filled =
-        r#""StreamArchive" WHERE id = 'e1' AND "eventIndex" = 5 AND parent_hash = 'parent' AND entry_hash = 'entry'"#;
-    assert_eq!(database.count(filled).await, 1);
+    let on_record = r#""MaintenanceFinding" WHERE kind = 'duplicate_dropped' AND "logId" = 'e1' AND "entryHash" = 'entry'
+                       AND detail #>> '{row,eventIndex}' = '5' AND detail #>> '{row,parent_hash}' = 'parent'"#;
+    assert_eq!(database.count(on_record).await, 1);
     assert_eq!(database.count(r#""StreamArchive""#).await, 2);
 }
 

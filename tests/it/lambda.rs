@@ -120,7 +120,7 @@ async fn the_migrate_function_brings_a_hosts_database_up_to_date() {
     let outcome = function.invoke(&sample_event("migrate")).await;
     assert_eq!(
         outcome.payload,
-        json!({"applied": [], "lost": [], "archiveColumnsChanged": [], "logsSealed": 0, "roleWarnings": [], "findings": []})
+        json!({"applied": [], "lost": [], "archiveColumnsChanged": [], "logsSealed": 0, "formerTables": [], "roleWarnings": [], "findings": []})
     );
 }
 

@@ -26,7 +26,46 @@ CREATE OR REPLACE FUNCTION stream_identity_rows(row_ids text[], contracts text[]
 RETURNS TABLE (id text, contract text, created timestamp)
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_column
+DECLARE
+    id_type text := (
+        SELECT format_type(a.atttypid, NULL)
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        WHERE a.attrelid = '"Stream"'::regclass AND a.attname = 'id' AND t.typcategory <> 'S'
+    );
 BEGIN
+    -- Ids that are no texts: the ones that can be of the type are looked for by the index.
+    IF id_type IS NOT NULL THEN
+        row_ids := ARRAY(
+            SELECT n.id FROM unnest(stream_identity_rows.row_ids) n (id)
+            WHERE CASE
+                WHEN id_type = 'uuid' THEN n.id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                WHEN id_type = 'bigint' THEN n.id ~ '^-?[0-9]{1,18}$'
+                WHEN id_type = 'integer' THEN n.id ~ '^-?[0-9]{1,9}$'
+                ELSE true
+            END
+        );
+        IF id_type NOT IN ('uuid', 'bigint', 'integer') THEN
+            id_type := 'text';
+        END IF;
+        RETURN QUERY EXECUTE format(
+            $query$
+                SELECT
+                    s.id::text COLLATE "default", s.contract::text COLLATE "default",
+                    CASE WHEN (
+                        SELECT t.typcategory = 'D' AND t.typname !~ '^time(tz)?$' FROM pg_type t WHERE t.oid = pg_typeof(s.created)
+                    ) THEN s.created::text::timestamp END
+                FROM (SELECT NULL::text AS "streamId", NULL::timestamp AS "createdAt") absent
+                CROSS JOIN LATERAL (
+                    SELECT s.id, "streamId" AS contract, "createdAt" AS created FROM "Stream" s
+                    WHERE s.id%1$s = ANY ($1::%2$s[])
+                    UNION
+                    SELECT s.id, "streamId", "createdAt" FROM "Stream" s WHERE "streamId" = ANY ($2) AND s.id IS NOT NULL
+                ) s
+            $query$,
+            CASE id_type WHEN 'text' THEN '::text' ELSE '' END, id_type
+        ) USING row_ids, contracts;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT
         s.id::text COLLATE "default",

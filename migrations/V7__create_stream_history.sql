@@ -22,6 +22,9 @@ BEGIN
         string_agg(
             CASE
                 WHEN e.attname IS NULL THEN 'NULL::' || format_type(a.atttypid, a.atttypmod)
+                -- An instant, in UTC whatever the reader's time zone.
+                WHEN a.attname = 'createdAt' AND e.atttypid <> a.atttypid
+                    THEN format('(e.%I::timestamptz AT TIME ZONE ''UTC'')', a.attname)
                 WHEN e.atttypid <> a.atttypid
                     THEN format('e.%I::%s', a.attname, format_type(a.atttypid, a.atttypmod))
                     || CASE WHEN a.attcollation <> 0 THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END

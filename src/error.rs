@@ -42,7 +42,9 @@ pub enum Error {
         oldest: Option<(Month, DateTime<Utc>)>,
     },
     /// A table of the host is missing.
-    #[error("the host's table \"{table}\" is missing: run the host's own migrations first")]
+    #[error(
+        "the host's table \"{table}\" is missing: run the host's own migrations first, or say in which schema it is (HOST_SCHEMA)"
+    )]
     HostTableMissing {
         /// The table's name.
         table: &'static str,

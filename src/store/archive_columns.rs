@@ -332,19 +332,19 @@ pub(super) fn quote_literal(text: &str) -> String {
 
 /// Names of the archive's columns.
 pub(super) async fn list_archive_columns(client: &impl GenericClient) -> Result<Vec<String>> {
-    list_columns_of(client, "StreamArchive").await
+    Ok(list_typed_columns_of(client, "StreamArchive").await?.into_iter().map(|(name, _)| name).collect())
 }
 
-/// Names of a table's columns.
-pub(super) async fn list_columns_of(client: &impl GenericClient, table: &str) -> Result<Vec<String>> {
+/// Names of a table's columns, each with its type as SQL writes it.
+pub(super) async fn list_typed_columns_of(client: &impl GenericClient, table: &str) -> Result<Vec<(String, String)>> {
     let rows = client
         .query_typed(
-            "SELECT attname::text AS name FROM pg_attribute \
+            "SELECT attname::text AS name, format_type(atttypid, -1) AS type FROM pg_attribute \
              WHERE attrelid = quote_ident($1)::regclass AND attnum > 0 AND NOT attisdropped",
             &[(&table, Type::TEXT)],
         )
         .await?;
-    rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("type")?))).collect()
 }
 
 /// Names of the columns that the archive lacks or has with another type, each with what is wrong about it.

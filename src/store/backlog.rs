@@ -40,7 +40,6 @@ pub(crate) async fn find_oldest_due(
     client: &impl GenericClient,
     cutoff: NaiveDateTime,
 ) -> Result<Option<NaiveDateTime>> {
-    let sql =
-        r#"SELECT min("createdAt") AS oldest FROM "EventLog" WHERE "createdAt" >= '0001-01-01' AND "createdAt" < $1"#;
+    let sql = r#"SELECT min("createdAt")::timestamp AS oldest FROM "EventLog" WHERE "createdAt" >= '0001-01-01' AND "createdAt" < $1"#;
     Ok(client.query_typed_one(sql, &[(&cutoff, Type::TIMESTAMP)]).await?.try_get("oldest")?)
 }

@@ -118,6 +118,6 @@ impl RowForm {
 
     /// SQL for what a verification looks at.
     pub(crate) fn proof_columns(&self, prefix: &str) -> String {
-        format!(r#"{prefix}id, {prefix}"createdAt", {prefix}ledger, {} AS proof"#, self.proof(prefix))
+        format!(r#"{prefix}id::text AS id, {prefix}"createdAt", {prefix}ledger, {} AS proof"#, self.proof(prefix))
     }
 }

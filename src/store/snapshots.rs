@@ -132,6 +132,11 @@ impl StreamForm {
         self.columns.iter().map(|column| column.name.as_str()).filter(|name| *name != "id")
     }
 
+    /// The type of `Stream.id`, as SQL writes it.
+    fn id_type(&self) -> &str {
+        self.find("id").map_or("text", |column| &column.data_type)
+    }
+
     fn find(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
@@ -191,6 +196,7 @@ impl StreamForm {
             ("SELECT NULL::jsonb AS ids", "NULL::text[]", "false")
         };
         Statement::new(include_str!("sql/insert_snapshot_batch.sql"))
+            .fragment("id_type", self.id_type())
             .fragment("distinct", if self.is_unique { "" } else { "DISTINCT ON (s.id)" })
             .fragment("columns", columns.join(", "))
             .fragment("row_created_at", created)
@@ -236,10 +242,11 @@ pub(crate) async fn probe_column(
     let Some(column) = form.find(name) else { return Ok(()) };
     let sql = format!(
         r#"SELECT length((SELECT row_to_json(w.*) FROM (SELECT {}) w)::text) AS length, length({}) AS text_length
-           FROM (SELECT s.{} FROM "Stream" s WHERE s.id = $1 LIMIT 1) s"#,
+           FROM (SELECT s.{} FROM "Stream" s WHERE s.id = CAST(CAST($1 AS text) AS {}) LIMIT 1) s"#,
         column.wire_value(),
         form.text(name),
         quote(name),
+        form.id_type(),
     );
     client.query_typed_opt(&sql, &[(&stream, Type::TEXT)]).await?;
     Ok(())
@@ -331,8 +338,12 @@ pub(crate) async fn find_stream_after(
     let row = client
         .query_typed_opt(
             &format!(
-                r#"SELECT {distinct} id FROM "Stream" WHERE id IS NOT NULL AND ($1 IS NULL OR id > $1)
-                   ORDER BY id OFFSET $2 - 1 LIMIT 1"#
+                r#"SELECT id::text AS id FROM (
+                       SELECT {distinct} id FROM "Stream"
+                       WHERE id IS NOT NULL AND ($1 IS NULL OR id > CAST(CAST($1 AS text) AS {}))
+                       ORDER BY id OFFSET $2 - 1 LIMIT 1
+                   ) s"#,
+                form.id_type()
             ),
             &[(&after, Type::TEXT), (&i64::from(count), Type::INT8)],
         )
@@ -384,7 +395,7 @@ pub(crate) async fn may_be_complete(client: &impl GenericClient, month: Month) -
             r#"SELECT NOT EXISTS (
                    SELECT FROM (SELECT id FROM "Stream" WHERE id IS NOT NULL ORDER BY id LIMIT 1) s
                    WHERE NOT EXISTS (
-                       SELECT FROM "StreamSnapshot" t WHERE t."streamId" = s.id AND t."snapshotMonth" = $1)
+                       SELECT FROM "StreamSnapshot" t WHERE t."streamId" = s.id::text AND t."snapshotMonth" = $1)
                ) AS may_be"#,
             &[(&month.to_string(), Type::TEXT)],
         )

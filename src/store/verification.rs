@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::archive_columns::{list_archive_columns, list_columns_of, quote};
+use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote};
 use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::host;
@@ -454,7 +454,8 @@ pub(crate) async fn list_unlinked(
     stream: Option<&[ContractId]>,
 ) -> Result<Unlinked> {
     let archive = RowForm::load(client).await?;
-    let log = RowForm::new(list_columns_of(client, "EventLog").await?);
+    let columns = list_typed_columns_of(client, "EventLog").await?;
+    let log = RowForm::new(columns.into_iter().map(|(name, _)| name).collect());
     if !archive.has_entry_hashes() || !log.has_entry_hashes() {
         return Ok(Unlinked::default());
     }
@@ -589,8 +590,11 @@ pub(crate) async fn recompute_logs(
     stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<RecomputedLogs> {
-    let form = RowForm::new(list_columns_of(client, "EventLog").await?);
+    let columns = list_typed_columns_of(client, "EventLog").await?;
+    let id_type = columns.iter().find(|(name, _)| name == "id").map_or("text", |(_, id_type)| id_type).to_owned();
+    let form = RowForm::new(columns.into_iter().map(|(name, _)| name).collect());
     let row = Statement::new(include_str!("sql/recompute_logs.sql"))
+        .fragment("id_type", id_type)
         .fragment("entry_hash", form.entry_hash(""))
         .fragment("content_hash", form.content_hash(""))
         .fragment("of_stream", of_stream("e", stream))

@@ -29,4 +29,5 @@ mod steps;
 mod support;
 mod timeline;
 mod tls;
+mod types;
 mod undo;

@@ -228,7 +228,7 @@ async fn a_log_that_the_host_writes_at_that_moment_is_passed_over_and_not_retrie
     tokio::spawn(connection);
     host.batch_execute(
         r#"BEGIN; INSERT INTO "EventLog" SELECT (jsonb_populate_record(NULL::"EventLog", to_jsonb(a)
-               || '{"txHash": "other"}')).* FROM "StreamArchive" a WHERE id = 'e000020'"#,
+               || '{"txHash": "other"}')).* FROM snapshot_service."StreamArchive" a WHERE id = 'e000020'"#,
     )
     .await
     .unwrap();

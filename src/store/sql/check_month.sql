@@ -14,7 +14,7 @@ beyond AS MATERIALIZED (
     WHERE s.month = :month AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
 ),
 unsealed AS MATERIALIZED (
-    SELECT id FROM :partition a
+    SELECT id::text AS id FROM :partition a
     WHERE a."archivedAt" > COALESCE((SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = :month), '-infinity')
 ),
 unexplained AS MATERIALIZED (

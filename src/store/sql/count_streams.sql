@@ -33,6 +33,6 @@ FROM (
     ) s
 ) s
 LEFT JOIN "StreamSnapshot" t
-    ON t."streamId" = s.id AND t."snapshotMonth" = :month AND (:since IS NULL OR t."createdAt" >= :since)
+    ON t."streamId" = s.id::text AND t."snapshotMonth" = :month AND (:since IS NULL OR t."createdAt" >= :since)
 LEFT JOIN "StreamIdentity" k
-    ON k.id = s.id AND k."streamId" = s."streamId" AND k."isLast"
+    ON k.id = s.id::text AND k."streamId" = s."streamId" AND k."isLast"

@@ -8,7 +8,7 @@
 -- \set of_stream 'true'
 -- \set unverifiable `cat list_unverifiable.sql`
 WITH unlinked AS MATERIALIZED (
-    SELECT r.id, r.parent_hash
+    SELECT r.id::text AS id, r.parent_hash
     FROM :rows r
     WHERE r.parent_hash IS NOT NULL
       AND :of_stream

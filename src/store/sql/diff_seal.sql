@@ -31,7 +31,7 @@ sealed AS (
 ),
 found AS MATERIALIZED (
     SELECT
-        row_number() OVER (ORDER BY "createdAt", id COLLATE "C") AS place, id, substr(digest, 1, 8) AS leaf, is_mismatch
+        row_number() OVER (ORDER BY "createdAt", id::text COLLATE "C") AS place, id, substr(digest, 1, 8) AS leaf, is_mismatch
     FROM sealed
 ),
 leaf AS MATERIALIZED (

@@ -4,7 +4,7 @@
 -- refresh (whether to retake), upto (the last stream, or NULL for no end), taken_at (when the batch is taken, UTC: a stream's
 -- state is of then, not of the run's start).
 -- Parts, by what the catalogue says of "Stream" (store::snapshots::StreamForm): distinct (DISTINCT ON where an id may be there
--- twice), columns, row_created_at, how each value is made of the columns of s; logged and event_ids (the events that the
+-- twice), id_type (of Stream.id), columns, row_created_at, how each value is made of the columns of s; logged and event_ids (the events that the
 -- statement sees), log_is_filtered.
 -- One row: seen, last_id (NULL when no stream was seen), created, unparsed, unparsed_ids (some of them, for the log),
 -- unrecorded_ids, is_filtered and log_is_filtered (whether row security is in force on "Stream", and on "EventLog" where it is read).
@@ -16,6 +16,7 @@
 -- \set upto 'NULL::text'
 -- \set taken_at '''2026-04-01''::timestamp'
 -- \set distinct ''
+-- \set id_type text
 -- \set columns 's.*'
 -- \set row_created_at 'page."createdAt"'
 -- \set logged `cat list_logged_ids.sql`
@@ -32,7 +33,8 @@ WITH page AS MATERIALIZED (
     -- Rows are addressed by id: what is in the place of "Stream" need not be one table.
     SELECT :distinct :columns
     FROM "Stream" s
-    WHERE s.id IS NOT NULL AND (:after IS NULL OR s.id > :after) AND (:upto IS NULL OR s.id <= :upto)
+    WHERE s.id IS NOT NULL AND (:after IS NULL OR s.id > CAST(CAST(:after AS text) AS :id_type))
+      AND (:upto IS NULL OR s.id <= CAST(CAST(:upto AS text) AS :id_type))
     ORDER BY s.id
     LIMIT :limit
 ),
@@ -43,7 +45,7 @@ missing AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT true AS yes
         FROM "StreamSnapshot" t
-        WHERE t."streamId" = page.id AND t."snapshotMonth" = :month AND NOT (:refresh AND t."createdAt" < :started_at)
+        WHERE t."streamId" = page.id::text AND t."snapshotMonth" = :month AND NOT (:refresh AND t."createdAt" < :started_at)
         LIMIT 1
     ) taken ON true
     WHERE taken.yes IS NULL
@@ -58,7 +60,7 @@ unrecorded AS MATERIALIZED (
     -- As above.
     LEFT JOIN LATERAL (
         SELECT true AS yes FROM "StreamIdentity" k
-        WHERE k.id = page.id COLLATE "default" AND k."isLast" AND k."streamId" = page."streamId"
+        WHERE k.id = page.id::text COLLATE "default" AND k."isLast" AND k."streamId" = page."streamId"
           AND k."rowCreatedAt" IS NOT DISTINCT FROM :row_created_at
         LIMIT 1
     ) known ON true
@@ -70,7 +72,7 @@ created AS (
         "snapshotMonth", "createdAt", "eventIds"
     )
     SELECT
-        gen_random_uuid()::text, s.id, :sender, :receiver, :token_address, CASE WHEN parsed.total IS NOT NULL THEN :per_second END,
+        gen_random_uuid()::text, s.id::text, :sender, :receiver, :token_address, CASE WHEN parsed.total IS NOT NULL THEN :per_second END,
         parsed.total, :status, :state, :month, :taken_at, :event_ids
     FROM missing s
     CROSS JOIN LATERAL (
@@ -89,7 +91,7 @@ created AS (
 )
 SELECT
     (SELECT count(*) FROM page) AS seen,
-    (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id,
+    (SELECT id::text FROM page ORDER BY page.id DESC LIMIT 1) AS last_id,
     count(*) AS created,
     count(*) FILTER (WHERE "totalAmount" IS NULL) AS unparsed,
     ARRAY(SELECT "streamId" FROM created WHERE "totalAmount" IS NULL LIMIT 10) AS unparsed_ids,

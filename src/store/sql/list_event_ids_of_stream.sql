@@ -8,7 +8,7 @@ CASE WHEN (SELECT ids FROM logged) IS NULL THEN '{}'::text[] ELSE ARRAY(
         SELECT theirs."streamId"
         FROM "StreamIdentity" its
         JOIN "StreamIdentity" theirs ON theirs.stream = its.stream
-        WHERE its.id = s.id COLLATE "default"
+        WHERE its.id = s.id::text COLLATE "default"
     ) contract (id)
     WHERE (SELECT ids FROM logged) ? contract.id
 ) END

@@ -26,7 +26,7 @@
 -- \set after '<'
 :stream_ids
 SELECT
-    a.id,
+    a.id::text AS id,
     (SELECT names FROM ids) AS names,
     a."createdAt"::timestamp AS "createdAt",
     :archived_at AS "archivedAt",
@@ -61,7 +61,7 @@ FROM (
         SELECT
             a.*,
             sum(octet_length(metadata::text)) OVER (
-                ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+                ORDER BY a."createdAt" :direction, a.id::text COLLATE "C" :direction
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS "snapshot-service: bytes before"
         FROM (
@@ -87,14 +87,14 @@ FROM (
                   :left_out
                   -- The first condition says nothing new, but lets the planner leave out the months that are read.
                   AND (:after_created_at IS NULL OR a."createdAt" :after= :after_created_at)
-                  AND (:after_created_at IS NULL OR (a."createdAt", a.id COLLATE "C") :after (:after_created_at, :after_id))
-                ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+                  AND (:after_created_at IS NULL OR (a."createdAt", a.id::text COLLATE "C") :after (:after_created_at, :after_id))
+                ORDER BY a."createdAt" :direction, a.id::text COLLATE "C" :direction
                 LIMIT :limit
             ) a
-            ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+            ORDER BY a."createdAt" :direction, a.id::text COLLATE "C" :direction
             LIMIT :limit
         ) a
     ) a
     WHERE a."snapshot-service: bytes before" IS NULL OR a."snapshot-service: bytes before" < :max_bytes
 ) a
-ORDER BY a."createdAt" :direction, a.id COLLATE "C" :direction
+ORDER BY a."createdAt" :direction, a.id::text COLLATE "C" :direction

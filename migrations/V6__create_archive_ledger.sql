@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
     "minLedger"      BIGINT,                    -- the oldest and the newest ledger number of its rows
     "maxLedger"      BIGINT,
     columns          TEXT[] NOT NULL,           -- that the row form covers; all others were empty
+    "presentColumns" TEXT[],                    -- what these are called since one was renamed: no part of what is sealed. NULL: the same;
+                                                -- a NULL among them: that column was empty, and is gone
     digest           BYTEA NOT NULL,
     leaves           BYTEA NOT NULL,            -- the first 8 bytes of each row's digest: to tell which row is altered
     PRIMARY KEY (month, sequence)

@@ -50,6 +50,16 @@ pub struct MigrationReport {
 /// [`Error::HostTableMissing`] on a database without the host's tables; [`Error::MigrationUnderWay`] when another one does
 /// not end; [`Error::Migration`] when one fails, which then has changed nothing; [`Error::ArchiveColumnNotConvertible`].
 pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
+    migrate_with_renames(pool, &[]).await
+}
+
+/// [`migrate`], after the host has renamed columns of `EventLog`: each with its former and its present name. The archive's column gets
+/// the present name, with all its values, and what is sealed stays true.
+///
+/// # Errors
+///
+/// As [`migrate`]; [`Error::InvalidInput`] when a pair of names is no renaming.
+pub async fn migrate_with_renames(pool: &Pool, renames: &[(String, String)]) -> Result<MigrationReport> {
     let mut connection = pool.get().await?;
     let client: &mut Connection = &mut connection;
     let (applied, lost) = apply(client).await?;
@@ -59,7 +69,13 @@ pub async fn migrate(pool: &Pool) -> Result<MigrationReport> {
     stream_identity::observe_all(transaction.client()).await?;
     transaction.commit().await?;
     let transaction = migration_lock::begin(client).await?;
-    let archive_columns_changed = archive_columns::align(transaction.client()).await?;
+    let mut archive_columns_changed = Vec::new();
+    for (former, present) in renames {
+        if archive_columns::rename(transaction.client(), former, present).await? {
+            archive_columns_changed.push(format!("{former} is called {present}"));
+        }
+    }
+    archive_columns_changed.append(&mut archive_columns::align(transaction.client()).await?);
     transaction.commit().await?;
     let (former_tables, logs_sealed) = adopt(client).await?;
     // In a transaction of its own: whoever reads the view locks it before the tables, not after.

@@ -12,7 +12,7 @@ use deadpool::managed::{self, Metrics, RecycleError, RecycleResult, Timeouts};
 
 pub use config::DatabaseConfig;
 use config::Schemas;
-pub use migrations::{MigrationReport, migrate};
+pub use migrations::{FormerTableReport, MigrationReport, migrate, migrate_with_renames};
 
 use self::credentials::Connector;
 use crate::error::{Error, Result};

@@ -387,6 +387,73 @@ pub(crate) async fn align(client: &impl GenericClient) -> Result<Vec<String>> {
     Ok(changed)
 }
 
+/// Carries a column that the host has renamed over to the archive, where it still has its `former` name: also when the archive has got a
+/// column of the `present` name since. What is sealed stays true. Returns whether there was anything to do.
+///
+/// # Errors
+///
+/// [`Error::InvalidInput`] when it is no renaming.
+pub(crate) async fn rename(client: &impl GenericClient, former: &str, present: &str) -> Result<bool> {
+    let refuse =
+        |why: String| Err(Error::invalid("rename", format!("must be former=present of a renamed column: {why}")));
+    let columns = list_columns(client).await?;
+    let Some(column) = columns.iter().find(|column| column.name == present) else {
+        return refuse(format!("\"EventLog\" has no column {}", quote(present)));
+    };
+    if columns.iter().any(|column| column.name == former) {
+        return refuse(format!("\"EventLog\" still has a column {}", quote(former)));
+    }
+    if [former, present].iter().any(|name| ["id", "createdAt", "archivedAt"].contains(name)) {
+        return refuse("the archive is kept by its keys".into());
+    }
+    client.batch_execute(r#"LOCK TABLE "StreamArchive" IN ACCESS EXCLUSIVE MODE"#).await?;
+    if !list_archive_columns(client).await?.iter().any(|name| name == former) {
+        return match column.archived {
+            Some(_) => Ok(false),
+            None => refuse(format!("the archive has no column {}", quote(former))),
+        };
+    }
+    let (old, new, wanted) = (quote(former), quote(present), &column.wanted);
+    if column.archived.is_none() {
+        client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" RENAME {old} TO {new}"#)).await?;
+    } else {
+        // Whoever migrated before without the names: rows that came since have the present one.
+        let (former_text, present_text) = (quote_literal(former), quote_literal(present));
+        let are_two = format!(
+            r#"SELECT EXISTS (SELECT FROM "StreamArchive" WHERE {old} IS NOT NULL AND {new} IS NOT NULL)
+                   OR EXISTS (
+                       SELECT FROM "StreamArchive" a
+                       JOIN "ArchiveSeal" s
+                           ON s.month = to_char(a."createdAt", 'YYYY-MM') AND a."archivedAt" <= s."archivedAt"
+                           AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity')
+                       WHERE a.{old} IS NOT NULL
+                         AND COALESCE(s."presentColumns", s.columns) @> ARRAY[{former_text}, {present_text}]
+                   )"#
+        );
+        if client.query_typed_one(&are_two, &[]).await?.try_get(0)? {
+            return refuse("logs were archived with both".into());
+        }
+        let carry = format!(
+            r#"UPDATE "StreamArchive" SET {new} = {old}::text::{wanted} WHERE {old} IS NOT NULL
+               RETURNING {old}::text IS DISTINCT FROM {new}::text AS is_altered"#
+        );
+        let altered = format!("WITH carried AS ({carry}) SELECT COALESCE(bool_or(is_altered), false) FROM carried");
+        let refused =
+            |source| Error::ArchiveColumnNotConvertible { column: former.into(), wanted: wanted.clone(), source };
+        let row = client.query_typed_one(&altered, &[]).await.map_err(|error| refused(Some(error)))?;
+        if row.try_get(0)? {
+            return Err(refused(None));
+        }
+        client.batch_execute(&format!(r#"ALTER TABLE "StreamArchive" DROP {old}"#)).await?;
+    }
+    Statement::new(include_str!("sql/rename_sealed_column.sql"))
+        .bind("former", &former, Type::TEXT)
+        .bind("present", &present, Type::TEXT)
+        .execute(client)
+        .await?;
+    Ok(true)
+}
+
 async fn convert(client: &impl GenericClient, column: &MirroredColumn) -> Result<()> {
     let MirroredColumn { name, quoted, wanted, .. } = column;
     let refused = |source| Error::ArchiveColumnNotConvertible { column: name.clone(), wanted: wanted.clone(), source };

@@ -176,16 +176,19 @@ pub(crate) async fn list_sealed_forms(
 ) -> Result<SealedForms> {
     let rows = client
         .query_typed(
-            r#"SELECT "archivedAt" AS until, columns
+            r#"SELECT "archivedAt" AS until, columns, "presentColumns"
                FROM (
-                   SELECT sequence, "archivedAt", columns, lead(columns) OVER (ORDER BY sequence) AS next
+                   SELECT sequence, "archivedAt", columns, "presentColumns",
+                          lead(ROW(columns, "presentColumns")) OVER (ORDER BY sequence) AS next
                    FROM "ArchiveSeal" WHERE month = $1 AND kind <> 'restored'
                ) seal
-               WHERE columns IS DISTINCT FROM next ORDER BY sequence"#,
+               WHERE ROW(columns, "presentColumns") IS DISTINCT FROM next ORDER BY sequence"#,
             &[(&month.to_string(), Type::TEXT)],
         )
         .await?;
-    let parse = |row: &Row| Ok((row.try_get("until")?, RowForm::new(row.try_get("columns")?)));
+    let parse = |row: &Row| {
+        Ok((row.try_get("until")?, RowForm::renamed(row.try_get("columns")?, row.try_get("presentColumns")?)))
+    };
     let mut forms: Vec<_> = rows.iter().map(parse).collect::<Result<_>>()?;
     if forms.is_empty() {
         forms.push((month.end(), form.clone()));

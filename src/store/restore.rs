@@ -120,8 +120,14 @@ pub(crate) async fn check_month(
 }
 
 fn lost_values(columns: &[String]) -> Error {
-    let columns = columns.iter().map(|name| format!("{} is not a column of \"EventLog\" and has values", quote(name)));
-    Error::NotRestorable { columns: columns.collect() }
+    let say = |name: &String| {
+        let quoted = quote(name);
+        format!(
+            "{quoted} is not a column of \"EventLog\" and has values (if the host has renamed it: `snapshots migrate --rename \
+             {name}=<its present name>`; else add it again)"
+        )
+    };
+    Error::NotRestorable { columns: columns.iter().map(say).collect() }
 }
 
 /// SQL for the names of those of `columns` that meet `condition` in one of the rows that are grouped.

@@ -22,6 +22,8 @@ const HASHED: [&str; 10] = [
 pub(crate) struct RowForm {
     /// All columns of the archive, in the order of their names' bytes.
     columns: Vec<String>,
+    /// What each is called now; `None` for one that is gone and was empty.
+    present: Vec<Option<String>>,
 }
 
 impl RowForm {
@@ -31,18 +33,42 @@ impl RowForm {
     }
 
     /// The form of rows with these columns.
-    pub(crate) fn new(mut columns: Vec<String>) -> Self {
-        columns.sort_unstable();
-        columns.dedup();
-        Self { columns }
+    pub(crate) fn new(columns: Vec<String>) -> Self {
+        Self::renamed(columns, None)
     }
 
+    /// The form of rows that were sealed with these `columns`, which are called `present` now where any has another name.
+    pub(crate) fn renamed(columns: Vec<String>, present: Option<Vec<Option<String>>>) -> Self {
+        let present = present.unwrap_or_else(|| columns.iter().cloned().map(Some).collect());
+        let mut named: Vec<_> = columns.into_iter().zip(present).collect();
+        named.sort_unstable();
+        named.dedup();
+        let (columns, present) = named.into_iter().unzip();
+        Self { columns, present }
+    }
+
+    /// Names of the columns, as they are sealed.
     pub(crate) fn columns(&self) -> &[String] {
         &self.columns
     }
 
+    /// Names that they have now.
+    pub(super) fn present_columns(&self) -> impl Iterator<Item = &String> {
+        self.present.iter().flatten()
+    }
+
     fn has(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column == name)
+    }
+
+    /// SQL for the value of the column that was sealed as `name`.
+    fn value(&self, prefix: &str, name: &str) -> String {
+        let present =
+            self.columns.iter().zip(&self.present).find_map(|(column, present)| (column == name).then_some(present));
+        match present.and_then(Option::as_ref) {
+            Some(present) => format!("{prefix}{}", quote(present)),
+            None => "NULL".into(),
+        }
     }
 
     /// Whether rows are chained by entry hashes.
@@ -57,27 +83,35 @@ impl RowForm {
             return "''".into();
         }
         let fields = HASHED.map(|name| {
+            let value = self.value(prefix, name);
             let value = match name {
-                "amount" => format!(r#"'"' || {prefix}amount::text || '"'"#),
-                "eventIndex" | "ledger" => format!("{prefix}{}::text", quote(name)),
-                _ => format!("to_json({prefix}{}::text)::text", quote(name)),
+                "amount" => format!(r#"'"' || {value}::text || '"'"#),
+                "eventIndex" | "ledger" => format!("{value}::text"),
+                _ => format!("to_json({value}::text)::text"),
             };
             format!(r#""{name}":' || COALESCE({value}, 'null')"#)
         });
         let fields = fields.join(" || ',");
-        format!("encode(sha256(convert_to('{{{fields} || '}}' || COALESCE({prefix}parent_hash, ''), 'UTF8')), 'hex')")
+        format!(
+            "encode(sha256(convert_to('{{{fields} || '}}' || COALESCE({}, ''), 'UTF8')), 'hex')",
+            self.value(prefix, "parent_hash")
+        )
     }
 
     /// SQL for the stored entry hash; NULL where the host has no hashes.
     pub(crate) fn entry_hash(&self, prefix: &str) -> String {
-        if self.has_entry_hashes() { format!("{prefix}entry_hash::text") } else { "NULL::text".into() }
+        if self.has_entry_hashes() {
+            format!("{}::text", self.value(prefix, "entry_hash"))
+        } else {
+            "NULL::text".into()
+        }
     }
 
     /// SQL for the text of the columns that the content leaves out.
     fn rest(&self, prefix: &str) -> String {
         let is_rest = |name: &&String| !(self.has_entry_hashes() && HASHED.contains(&name.as_str()));
         let rest = self.columns.iter().filter(is_rest);
-        let values: Vec<_> = rest.map(|name| format!("{prefix}{}::text", quote(name))).collect();
+        let values: Vec<_> = rest.map(|name| format!("{}::text", self.value(prefix, name))).collect();
         format!("to_json(ARRAY[{}])::text", values.join(", "))
     }
 

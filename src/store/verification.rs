@@ -286,7 +286,7 @@ impl SealStatement {
         const LEFT: &str = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence) removal"#;
         let row = client
             .query_typed_opt(
-                r#"SELECT kind, columns FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#,
+                r#"SELECT kind, columns, "presentColumns" FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#,
                 &[(&month.to_string(), Type::TEXT), (&sequence, Type::INT4)],
             )
             .await?;
@@ -299,18 +299,19 @@ impl SealStatement {
             return Ok(Some(Self { statement, missing_columns: Vec::new() }));
         }
         let statement = statement.fragment("removed", REMOVED);
-        let sealed: Vec<String> = row.try_get("columns")?;
+        let form = RowForm::renamed(row.try_get("columns")?, row.try_get("presentColumns")?);
         let archive = list_archive_columns(client).await?;
-        let missing_columns: Vec<_> = sealed.iter().filter(|column| !archive.contains(column)).cloned().collect();
+        let missing_columns: Vec<_> =
+            form.present_columns().filter(|column| !archive.contains(column)).cloned().collect();
         if !missing_columns.is_empty() {
             return Ok(Some(Self { statement: statement.fragment("present", NO_ROWS), missing_columns }));
         }
-        let excess = archive.iter().filter(|column| !sealed.contains(column));
+        let excess = archive.iter().filter(|column| !form.present_columns().any(|sealed| sealed == *column));
         let excess: Vec<_> = excess.map(|column| format!("{} IS NOT NULL", quote(column))).collect();
         let has_excess = if excess.is_empty() { "false".into() } else { format!("({})", excess.join(" OR ")) };
         let statement = statement
             .fragment("present", include_str!("sql/verify_seal_present.sql"))
-            .fragment("proof_columns", RowForm::new(sealed).proof_columns(""))
+            .fragment("proof_columns", form.proof_columns(""))
             .fragment("has_excess", has_excess)
             .fragment("partition", rows_of(client, month).await?);
         Ok(Some(Self { statement, missing_columns }))

@@ -91,7 +91,12 @@ async fn a_server_stopped_at_once_in_mid_run_loses_nothing() {
         let deadline = Deadline::never();
         let stop = async {
             let archived = || async {
-                let row = pool.get().await.unwrap().query_one(r#"SELECT count(*) FROM "StreamArchive""#, &[]).await;
+                let row = pool
+                    .get()
+                    .await
+                    .unwrap()
+                    .query_one(r#"SELECT count(*) FROM snapshot_service."StreamArchive""#, &[])
+                    .await;
                 row.unwrap().get::<_, i64>(0)
             };
             let before = archived().await;

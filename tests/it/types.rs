@@ -1,6 +1,6 @@
 //! Hosts whose keys and columns have other types, and other schemas than `public`.
 
-use snapshot_service::database::{connect_pool, migrate};
+use snapshot_service::database::{connect_pool, migrate, migrate_with_renames};
 use snapshot_service::{
     ArchiveFilter, Deadline, Month, PageRequest, ReleaseRequest, RestoreRequest, RunStatus, Settings, SnapshotService,
     Trigger, VerificationRequest, VerificationStatus,
@@ -235,4 +235,91 @@ async fn tables_may_be_in_any_two_schemas() {
     let error = migrate(&pool).await.unwrap_err();
     assert_eq!(error.code(), "host_table_missing");
     assert!(error.to_string().contains("HOST_SCHEMA"), "{error}");
+}
+
+/// A host with a column that has values, half of whose log is archived; then the column is renamed.
+async fn with_renamed_column(former: &str, present: &str) -> TestDatabase {
+    let add = format!(r#"ALTER TABLE "EventLog" ADD {former} TEXT"#);
+    let database = host(&add, "'s' || i", "'e' || i").await;
+    database.execute(&format!(r#"UPDATE "EventLog" SET {former} = 'n' || id"#)).await;
+    migrate(&database.pool).await.unwrap();
+    let (service, april) = (database.service_with_batches_of(20), time("2026-04-30T02:00:00Z"));
+    let run = service.run_maintenance(Trigger::Cli.request(), april, &Deadline::never()).await.unwrap();
+    assert!(run.logs_archived > 50, "{run:?}");
+    database.execute(&format!(r#"ALTER TABLE "EventLog" RENAME {former} TO {present}"#)).await;
+    database
+}
+
+/// Archives the rest and brings all of it back.
+async fn assert_renamed(database: &TestDatabase, present: &str) {
+    let service = database.service_with_batches_of(20);
+    assert_verified(&service, "renamed").await;
+    let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    assert!(run.complete, "{run:?}");
+    assert_verified(&service, "archived since").await;
+    assert_eq!(database.count(&format!(r#""StreamHistory" WHERE {present} = 'n' || id"#)).await, 240);
+    let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
+    let run = service.restore(&all, time(NOW), &Deadline::never()).await.unwrap();
+    assert_eq!(run.conflicts, 0);
+    assert_eq!(database.count(&format!(r#""EventLog" WHERE {present} = 'n' || id"#)).await, 240);
+    assert_verified(&service, "restored").await;
+}
+
+#[tokio::test]
+async fn a_renamed_column_is_carried_over_and_seals_stay_true() {
+    let renames = |former: &str, present: &str| vec![(former.to_owned(), present.to_owned())];
+    for (former, present) in [("note", "memo"), (r#""Note""#, r#""a "" memo""#)] {
+        let database = with_renamed_column(former, present).await;
+        let name = |quoted: &str| quoted.trim_matches('"').replace("\"\"", "\"");
+        let renames = renames(&name(former), &name(present));
+        let report = migrate_with_renames(&database.pool, &renames).await.unwrap();
+        assert_eq!(report.archive_columns_changed.len(), 1, "{report:?}");
+        assert_eq!(migrate_with_renames(&database.pool, &renames).await.unwrap().archive_columns_changed, [""; 0]);
+        assert_renamed(&database, present).await;
+    }
+
+    // Migrated without the names, and archived since.
+    let database = with_renamed_column("note", "memo").await;
+    migrate(&database.pool).await.unwrap();
+    let service = database.service_with_batches_of(20);
+    let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
+    let error = service.restore(&all, time(NOW), &Deadline::never()).await.unwrap_err();
+    assert!(error.to_string().contains("--rename note="), "{error}");
+    let run = service
+        .run_maintenance(Trigger::Cli.request(), time("2026-05-20T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
+    assert!(run.logs_archived > 0);
+    migrate_with_renames(&database.pool, &renames("note", "memo")).await.unwrap();
+    assert_renamed(&database, "memo").await;
+
+    // A new column of the former name is another one. And it may be renamed again, and back.
+    database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT DEFAULT 'another'"#).await;
+    migrate(&database.pool).await.unwrap();
+    assert_verified(&database.service(), "a new column of the name").await;
+    database.execute(r#"ALTER TABLE "EventLog" DROP note; ALTER TABLE "EventLog" RENAME memo TO word"#).await;
+    migrate_with_renames(&database.pool, &renames("memo", "word")).await.unwrap();
+    assert_renamed(&database, "word").await;
+}
+
+#[tokio::test]
+async fn what_is_no_renaming_is_refused() {
+    let database = with_renamed_column("note", "memo").await;
+    for (former, present, why) in [
+        ("note", "nothing", "has no column \"nothing\""),
+        ("memo", "sender", "still has a column \"memo\""),
+        ("nothing", "memo", "the archive has no column \"nothing\""),
+        ("createdAt", "memo", "still has a column"),
+        ("gone", "createdAt", "kept by its keys"),
+    ] {
+        let error = migrate_with_renames(&database.pool, &[(former.into(), present.into())]).await.unwrap_err();
+        assert!(error.code() == "invalid_input" && error.to_string().contains(why), "{error}");
+    }
+    // Logs were archived with both: they are two columns.
+    database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT DEFAULT 'two'"#).await;
+    migrate(&database.pool).await.unwrap();
+    database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
+    database.execute(r#"ALTER TABLE "EventLog" DROP note"#).await;
+    let error = migrate_with_renames(&database.pool, &[("note".into(), "memo".into())]).await.unwrap_err();
+    assert!(error.to_string().contains("with both"), "{error}");
 }

@@ -17,6 +17,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use snapshot_service::database::migrate_with_renames;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -43,7 +44,11 @@ enum Command {
         no_schedule: bool,
     },
     /// Bring the service's tables up to date
-    Migrate,
+    Migrate {
+        /// A column of "EventLog" that the host has renamed, as former=present; may be given several times
+        #[arg(long, value_name = "FORMER=PRESENT", value_parser = renamed)]
+        rename: Vec<(String, String)>,
+    },
     /// Take this month's snapshots and archive old logs, now; exit code 0: complete, 3: incomplete, 1: failed
     Maintain(maintain::Options),
     /// Prove that the archive is what was archived; exit code 0: it is, 3: incomplete, 1: it is not
@@ -87,6 +92,14 @@ enum Command {
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// A column's former and its present name.
+fn renamed(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((former, present)) if !former.is_empty() && !present.is_empty() => Ok((former.into(), present.into())),
+        _ => Err("must be FORMER=PRESENT, two names of a column".into()),
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -116,9 +129,9 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve { port, no_schedule } => serve::serve(port, !no_schedule).await?,
-        Command::Migrate => {
+        Command::Migrate { rename } => {
             let database = database::open("migrate").await?;
-            print_json(&snapshot_service::database::migrate(&database.pool).await?)?;
+            print_json(&migrate_with_renames(&database.pool, &rename).await?)?;
         }
         Command::Maintain(options) => return maintain::maintain(options).await,
         Command::Verify(options) => return verify::verify(options).await,

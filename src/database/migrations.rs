@@ -11,6 +11,7 @@ use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, HostLimits, findings};
 use crate::model::Month;
 use crate::store::former::{self, Comparison};
+use crate::store::ledger;
 use crate::store::installation::{self, MIGRATION_TABLE};
 use crate::store::session::Connection;
 use crate::store::session::MigrationTransaction;
@@ -29,7 +30,7 @@ pub struct MigrationReport {
     pub lost: Vec<String>,
     /// Columns of `EventLog` that the archive was given, or given the type of.
     pub archive_columns_changed: Vec<String>,
-    /// Logs that were copied from the former service's archive, and sealed.
+    /// Logs that were sealed: those copied from the former service's archive, and all of months whose seals somebody had dropped.
     pub logs_sealed: u64,
     /// The tables that the former service left in the host's schema, and what became of their rows.
     pub former_tables: Vec<FormerTableReport>,
@@ -77,7 +78,9 @@ pub async fn migrate_with_renames(pool: &Pool, renames: &[(String, String)]) -> 
     }
     archive_columns_changed.append(&mut archive_columns::align(transaction.client()).await?);
     transaction.commit().await?;
-    let (former_tables, logs_sealed) = adopt(client).await?;
+    let sealed_anew = seal_anew(client).await?;
+    let (former_tables, logs_copied) = adopt(client).await?;
+    let logs_sealed = sealed_anew + logs_copied;
     // In a transaction of its own: whoever reads the view locks it before the tables, not after.
     let transaction = migration_lock::begin(client).await?;
     stream_history::refresh(transaction.client()).await?;
@@ -141,6 +144,18 @@ async fn look_at_host(client: &mut Connection) -> Result<Vec<HostFinding>> {
         finding.log(None);
     }
     Ok(found)
+}
+
+/// Seals months whose seals somebody has dropped, as they are. Returns how many rows they have.
+async fn seal_anew(client: &mut Connection) -> Result<u64> {
+    let mut sealed = 0;
+    loop {
+        let transaction = migration_lock::begin(client).await?;
+        let Some(month) = ledger::find_unsealed_month(transaction.client()).await? else { return Ok(sealed) };
+        sealed += ledger::seal_month(transaction.client(), month).await?;
+        transaction.commit().await?;
+        info!(%month, sealed, "migration: a month without seals is sealed as it is");
+    }
 }
 
 /// A table that the former service left. It stays as it is.

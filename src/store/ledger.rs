@@ -4,6 +4,7 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::decode::decode;
+use super::partitions::partition_name;
 use super::row_form::RowForm;
 use super::statement::Statement;
 use crate::error::Result;
@@ -220,4 +221,35 @@ pub(crate) async fn list_archived_before(client: &impl GenericClient, run: Uuid)
         Ok(LedgerRange { month: decode(row, "month")?, min: row.try_get("min")?, max: row.try_get("max")? })
     };
     rows.iter().map(parse).collect()
+}
+
+/// The oldest month that has a partition and no seals, if there is one: somebody has dropped them.
+pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<Option<Month>> {
+    let row = client
+        .query_typed_opt(
+            r#"SELECT month
+               FROM (
+                   SELECT replace(right(p.relname, 7), '_', '-') AS month
+                   FROM pg_inherits i
+                   JOIN pg_class p ON p.oid = i.inhrelid
+                   WHERE i.inhparent = '"StreamArchive"'::regclass AND p.relname ~ '^StreamArchive_[0-9]{4}_[0-9]{2}$'
+               ) partition
+               WHERE NOT EXISTS (SELECT FROM "ArchiveMonth" m WHERE m.month = partition.month)
+               ORDER BY month LIMIT 1"#,
+            &[],
+        )
+        .await?;
+    row.map(|row| decode(&row, "month")).transpose()
+}
+
+/// Seals all rows of `month`, which has no seals. Returns how many they are.
+pub(crate) async fn seal_month(client: &impl GenericClient, month: Month) -> Result<u64> {
+    let (head, form) = (lock_head(client, month).await?, RowForm::load(client).await?);
+    let seal = Seal::of_adopted(&head, &form);
+    let statement = Statement::new(include_str!("sql/seal_month.sql"))
+        .fragment("partition", partition_name(month))
+        .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))
+        .fragment("archived_at", r#"(SELECT max("archivedAt") FROM unsealed)"#);
+    let row = seal.put_into(statement, "unsealed").query_one(client).await?;
+    Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }

@@ -279,6 +279,20 @@ async fn any_half_of_the_service_that_somebody_left_is_completed() {
 }
 
 #[tokio::test]
+async fn an_archive_whose_seals_were_dropped_is_sealed_anew_and_a_later_change_is_found() {
+    let database = with_history().await;
+    let rows = database.count(r#""StreamArchive""#).await;
+    database.execute(r#"DROP TABLE "ArchiveSeal""#).await;
+    let report = migrate(&database.pool).await.unwrap();
+    assert_eq!(report.logs_sealed, rows.unsigned_abs());
+    assert_eq!(months_with_breaks(&database).await, [""; 0]);
+    assert_works(&database).await;
+    assert_eq!(months_with_breaks(&database).await, [""; 0]);
+    database.execute(r#"UPDATE "StreamArchive" SET ledger = ledger + 1 WHERE "createdAt" < '2025-11-01'"#).await;
+    assert_eq!(months_with_breaks(&database).await, ["2025-10"]);
+}
+
+#[tokio::test]
 async fn a_ledger_whose_heads_were_dropped_goes_on_and_still_verifies() {
     let database = with_history().await;
     let heads: String = database.value(r#"SELECT string_agg(m::text, ' ' ORDER BY month) FROM "ArchiveMonth" m"#).await;

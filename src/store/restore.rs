@@ -228,13 +228,14 @@ pub(crate) async fn restore_batch(
     }
     let seal = Seal::of_restored(&head, request.run, form);
     let forms = ledger::list_sealed_forms(client, request.month, form).await?;
-    let batch = Batch { columns, form, request, matching: Matching::new(request.target, request.month), on_hold };
+    let matching = Matching::new(request.target, request.month);
+    let mut batch = Batch { columns, form, request, matching, on_hold, refused_places: Vec::new() };
     let mut refused: Vec<Refused> = Vec::new();
     let mut searches = 0;
     let row = loop {
-        let places: Vec<&str> = refused.iter().map(|row| row.place.as_str()).collect();
+        batch.refused_places = refused.iter().map(|row| row.place.clone()).collect();
         client.batch_execute("SAVEPOINT batch").await?;
-        let statement = seal.put_into(batch.restore(&places, &forms, !hooks.after.is_empty()), "leaving");
+        let statement = seal.put_into(batch.restore(&forms, !hooks.after.is_empty()), "leaving");
         let error = match statement.query_one(client).await {
             Ok(row) => break row,
             Err(error) => error,
@@ -247,7 +248,7 @@ pub(crate) async fn restore_batch(
         }
         searches += 1;
         client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
-        let found = find_refused(client, &batch, &places).await?;
+        let found = find_refused(client, &batch).await?;
         debug!(month = %request.month, rows = found.len(), "restore: rows that EventLog does not take");
         if found.is_empty() && searches > 1 {
             // Each by itself is taken, and all at once are not.
@@ -313,11 +314,13 @@ struct Batch<'a> {
     matching: Matching,
     /// Streams under legal hold.
     on_hold: Vec<String>,
+    /// Places of rows that `EventLog` was found not to take.
+    refused_places: Vec<String>,
 }
 
 impl Batch<'_> {
-    /// The batch, but for its seal, without rows at `refused_places`; `digests` of what was inserted, too.
-    fn restore<'s>(&'s self, refused_places: &'s Vec<&str>, forms: &SealedForms, digests: bool) -> Statement<'s> {
+    /// The batch, but for its seal; `digests` of what was inserted, too.
+    fn restore(&self, forms: &SealedForms, digests: bool) -> Statement<'_> {
         let Self { columns, form, request, .. } = self;
         let is_end = if request.target.contract_ids().is_some() {
             "true".into()
@@ -335,7 +338,7 @@ impl Batch<'_> {
             "SELECT id FROM gone g WHERE :is_gone_returned"
         };
         let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
-        self.look(include_str!("sql/restore_batch.sql"), refused_places)
+        self.look(include_str!("sql/restore_batch.sql"))
             .fragment("proof_columns", forms.proof_columns())
             .fragment("is_end", is_end)
             .fragment("is_same", columns.is_restored())
@@ -346,7 +349,7 @@ impl Batch<'_> {
     }
 
     /// A statement with restore_candidates.sql.
-    fn look<'s>(&'s self, sql: &'static str, refused_places: &'s Vec<&str>) -> Statement<'s> {
+    fn look(&self, sql: &'static str) -> Statement<'_> {
         let Self { columns, request, .. } = self;
         let has_key = columns.have_event_index();
         let after = if let Some(contract_ids) = request.target.contract_ids() {
@@ -382,7 +385,7 @@ impl Batch<'_> {
             .bind("after_id", &request.after.id, Type::TEXT)
             .bind("limit", &request.limit, Type::INT8)
             .bind("held", &self.on_hold, Type::TEXT_ARRAY)
-            .bind("refused_places", refused_places, Type::TEXT_ARRAY);
+            .bind("refused_places", &self.refused_places, Type::TEXT_ARRAY);
         self.matching.bind(statement)
     }
 
@@ -444,14 +447,10 @@ fn is_of_rows(error: &tokio_postgres::Error) -> bool {
 
 /// The rows of the batch that `EventLog` does not take, found out by trying; nothing stays of that. The transaction has
 /// the savepoint `batch`.
-async fn find_refused(
-    client: &impl GenericClient,
-    batch: &Batch<'_>,
-    refused_places: &Vec<&str>,
-) -> Result<Vec<Refused>> {
+async fn find_refused(client: &impl GenericClient, batch: &Batch<'_>) -> Result<Vec<Refused>> {
     const SET: &str = "SELECT set_config('snapshot_service.insertion', $1, true), \
                        set_config('snapshot_service.places', $2::text[]::text, true)";
-    let list = batch.look(include_str!("sql/list_restorable_rows.sql"), refused_places);
+    let list = batch.look(include_str!("sql/list_restorable_rows.sql"));
     let places: Vec<String> = list.query_one(client).await?.try_get("places")?;
     // The parameter is that of EXECUTE.
     let insertion = Statement::new(include_str!("sql/insert_places.sql")).fragment("places", "$1");

@@ -106,11 +106,13 @@ impl<'a> Statement<'a> {
                     numbered.push(index);
                     numbered.len() - 1
                 });
-                *sql += &format!("${}", number + 1);
+                sql.push('$');
+                *sql += &(number + 1).to_string();
             } else {
                 debug_assert!(false, "no value for :{name} of {part}");
                 // PostgreSQL refuses the statement and says where.
-                *sql += &format!(":{name}");
+                sql.push(':');
+                sql.push_str(name);
             }
         }
     }

@@ -757,7 +757,7 @@ fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
     let reader = runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        client.batch_execute(r#"BEGIN; SELECT FROM "StreamSnapshot""#).await.unwrap();
+        client.batch_execute(r#"BEGIN; SELECT FROM snapshot_service."StreamSnapshot""#).await.unwrap();
         client
     });
     let mut process = rollback().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

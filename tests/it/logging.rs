@@ -81,11 +81,11 @@ async fn a_line_of_a_connections_task_has_the_ids_of_the_event_that_is_being_han
         tokio::task::yield_now().await;
     }
     database.execute(&format!("SELECT pg_terminate_backend(pid) FROM {of_function} AND state = 'idle'")).await;
-    while !function.log().contains("Connection error") {
+    while !function.log().contains("a connection to the database is lost") {
         tokio::task::yield_now().await;
     }
     lock.rollback().await.unwrap();
     let outcome = function.outcome().await;
-    assert!(!outcome.failed && outcome.log.contains("Connection error"), "{outcome:?}");
+    assert!(!outcome.failed && outcome.log.contains("a connection to the database is lost"), "{outcome:?}");
     assert_traced(&outcome.log, TRACE, "of a task");
 }

@@ -56,8 +56,10 @@ def address_for_containers(architecture):
     """
     image = f"public.ecr.aws/lambda/provided:al2023-{architecture}"
     hosts = output("docker", "run", "--rm", "--entrypoint", "cat", "--add-host", HOST_GATEWAY, image, "/etc/hosts")
-    addresses = [fields[0] for fields in map(str.split, hosts.splitlines()) if HOST_NAME in fields[1:]]
-    return next(address for address in addresses if ":" not in address)
+    named = [fields[0] for fields in map(str.split, hosts.splitlines()) if HOST_NAME in fields[1:]]
+    addresses = [address for address in named if ":" not in address]
+    assert addresses, f"containers have no IPv4 address of this machine: {hosts}"
+    return addresses[0]
 
 
 class Database:

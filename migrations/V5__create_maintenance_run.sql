@@ -1,8 +1,7 @@
--- "MaintenanceRun": each run of maintenance, what it is about, how far it is, and who works on it.
--- A run is open until "finishedAt"; there are one open restore and one open run of another scope at most, and beside a rollback
--- none. Whoever works on it holds its lease: "leaseHolder" until
--- "leaseExpiresAt". Every transaction of the run renews the lease and records the progress; without the lease it cannot
--- commit. All times are UTC; those of the lease are the database's own, so that no two clocks are compared.
+-- "MaintenanceRun": each run of maintenance, what it is about, how far it is, and who owns it.
+-- A run is open until "finishedAt". At most one restore and one run of another scope are open; beside a rollback there is none.
+-- The owner of a run has its lease until "leaseExpiresAt". The fencing token is new for each owner: a former owner cannot commit. All
+-- times are UTC. Those of leases are the database's own, so that no two clocks are compared.
 CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     id                  UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     trigger             TEXT NOT NULL CHECK (trigger IN ('schedule', 'api', 'cli')),
@@ -21,9 +20,6 @@ CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     "snapshotsCreated"  BIGINT NOT NULL DEFAULT 0,
     "unparsedAmounts"   BIGINT NOT NULL DEFAULT 0,
     "rowsEstimated"     BIGINT,                      -- due when archiving began, by the planner's estimate
-    "logsArchived"      BIGINT NOT NULL DEFAULT 0,
-    "alreadyArchived"   BIGINT NOT NULL DEFAULT 0,
-    months              JSONB NOT NULL DEFAULT '{}', -- by month: how far it is, and what stayed; see MonthProgress
     "heldBack"          JSONB NOT NULL DEFAULT '[]', -- due rows that stayed, by the last look; see StoredHeldBack
     "currentMonth"      TEXT,
     "rowsPerSecond"     DOUBLE PRECISION,
@@ -36,11 +32,9 @@ CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     "startedAt"         TIMESTAMP(3) NOT NULL,
     "updatedAt"         TIMESTAMP(3) NOT NULL,
     "finishedAt"        TIMESTAMP(3),
-    "leaseHolder"       TEXT,
+    "leaseHolder"       TEXT,                        -- the owner: a program, or an execution of the state machine
+    token               UUID,                        -- the fencing token; NULL while nobody owns the run
     "leaseExpiresAt"    TIMESTAMP(3),
-    "hashMismatches"    BIGINT NOT NULL DEFAULT 0,
-    "duplicatesDropped" BIGINT NOT NULL DEFAULT 0,
-    "logsRestored"      BIGINT NOT NULL DEFAULT 0,
     target              JSONB,                       -- what a restore is about; see RestoreTarget
     "hostFindings"      JSONB NOT NULL DEFAULT '[]', -- what the host has that refuses, holds or warns; see HostFinding
     CHECK ((period IS NOT NULL) = (trigger = 'schedule')),
@@ -51,6 +45,28 @@ CREATE TABLE IF NOT EXISTS "MaintenanceRun" (
     ) WITH &&) WHERE ("finishedAt" IS NULL)
 );
 CREATE INDEX IF NOT EXISTS "MaintenanceRun_startedAt_id_idx" ON "MaintenanceRun" ("startedAt" DESC, id DESC);
+
+-- "RunMonth": each month that a run works on, how far the run is there, and what it has done. A run's totals are the sums.
+CREATE TABLE IF NOT EXISTS "RunMonth" (
+    "runId"             UUID NOT NULL,
+    month               TEXT NOT NULL CHECK (month ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+    done                BOOLEAN NOT NULL DEFAULT false,      -- all rows were looked at
+    passes              INTEGER NOT NULL DEFAULT 0,          -- how often the run began the month again, because due rows were left
+    "afterCreatedAt"    TIMESTAMP,                           -- the last row that was looked at; NULL at the start of a pass
+    "afterId"           TEXT,
+    place               TEXT,                                -- where this row is in its partition, for a restore
+    moved               BIGINT NOT NULL DEFAULT 0,           -- rows moved in this pass
+    "rowsToRestore"     BIGINT,                              -- counted before a restore moves the first row
+    "logsArchived"      BIGINT NOT NULL DEFAULT 0,
+    "alreadyArchived"   BIGINT NOT NULL DEFAULT 0,
+    "duplicatesDropped" BIGINT NOT NULL DEFAULT 0,
+    "hashMismatches"    BIGINT NOT NULL DEFAULT 0,
+    "logsRestored"      BIGINT NOT NULL DEFAULT 0,
+    "onHold"            BIGINT NOT NULL DEFAULT 0,           -- rows that a restore left, under legal hold
+    conflicts           BIGINT NOT NULL DEFAULT 0,           -- rows that a restore left, because "EventLog" does not take them
+    "conflictDetails"   JSONB NOT NULL DEFAULT '[]',         -- the first hundred of these; see ConflictDetail
+    PRIMARY KEY ("runId", month)
+);
 
 -- "MaintenancePause": while it has its one row, no run goes on and none starts.
 CREATE TABLE IF NOT EXISTS "MaintenancePause" (

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFinding, findings};
-use crate::maintenance::{Deadline, Plan, Settings, Steps, dry_run, dry_run_restore, run, verify};
+use crate::maintenance::{Deadline, Engine, Plan, Settings, Steps, dry_run, dry_run_restore, run, verify};
 use crate::model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Cursor, DryRunReport, EventPosition, LegalHold, LoggedEvent,
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, ReleaseRequest,
@@ -22,7 +22,7 @@ use crate::store::backlog::{self, Standing};
 use crate::store::session::{self, Limits};
 use crate::store::stream_identity::{self, FoundStream};
 use crate::store::{
-    event_log, events, holds, host, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
+    event_log, events, holds, host, leases, maintenance_pause, maintenance_runs, roles, rollback, snapshots, verification,
 };
 
 /// Longest that a statement of a reader may take: below the 5 s within which a caller hears that the database is down.
@@ -105,7 +105,7 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<Option<StepReport>> {
-        let steps = Steps { pool: &self.pool, settings: &self.settings, execution: &event.execution, now, deadline };
+        let steps = Steps { engine: self.engine(now, deadline), execution: &event.execution };
         let (report, request) = match &event.step {
             Step::Fail { error } => return steps.fail(&error.message()).await.map(|()| None),
             Step::TakeSnapshots { request } => (steps.take_snapshots(*request).await, *request),
@@ -155,7 +155,7 @@ impl SnapshotService {
             request.stream = Some(found.contract_id);
             contract_ids = Some(found.contract_ids);
         }
-        verify(&self.pool, &self.settings, &request, contract_ids.as_deref(), now, deadline).await
+        verify(self.engine(now, deadline), &request, contract_ids.as_deref()).await
     }
 
     /// The verification that started last, or none.
@@ -302,7 +302,7 @@ impl SnapshotService {
         let mut client = self.pool.get().await?;
         let transaction = session::begin(&mut client, &self.read_limits()).await?;
         let mut runs = Vec::new();
-        for id in maintenance_runs::cancel_open_runs(&transaction).await? {
+        for id in leases::cancel_open_runs(&transaction).await? {
             runs.extend(maintenance_runs::find_run(&transaction, id).await?);
         }
         transaction.commit().await?;
@@ -420,7 +420,7 @@ impl SnapshotService {
             self.observe(stream).await?;
         }
         let target = self.target(request).await?;
-        run::run(&self.pool, &self.settings, Scope::Restore, Some(target), Trigger::Cli.request(), now, deadline).await
+        run::run(self.engine(now, deadline), Scope::Restore, Some(target), Trigger::Cli.request()).await
     }
 
     /// What [`restore`](Self::restore) would do now. Writes nothing.
@@ -637,7 +637,7 @@ impl SnapshotService {
             ));
         }
         let target = Some(RestoreTarget::default());
-        run::run(&self.pool, &self.settings, Scope::Rollback, target, Trigger::Cli.request(), now, deadline).await
+        run::run(self.engine(now, deadline), Scope::Rollback, target, Trigger::Cli.request()).await
     }
 
     /// The second step: gives each snapshot to `write`, as a line of JSON, in order of month and stream. Returns how many.
@@ -706,7 +706,11 @@ impl SnapshotService {
         now: DateTime<Utc>,
         deadline: &Deadline,
     ) -> Result<MaintenanceRun> {
-        run::run(&self.pool, &self.settings, scope, None, request, now, deadline).await
+        run::run(self.engine(now, deadline), scope, None, request).await
+    }
+
+    fn engine<'a>(&'a self, now: DateTime<Utc>, deadline: &'a Deadline) -> Engine<'a> {
+        Engine::new(&self.pool, &self.settings, now, deadline)
     }
 
     /// Limits of what waits for the batch that is under way.

@@ -12,7 +12,7 @@ use crate::host::{HostFinding, HostLimits, findings};
 use crate::model::Month;
 use crate::store::former::{self, Comparison};
 use crate::store::installation::{self, MIGRATION_TABLE};
-use crate::store::ledger;
+use crate::store::seals;
 use crate::store::session::Connection;
 use crate::store::session::MigrationTransaction;
 use crate::store::{archive_columns, host, migration_lock, partitions, roles, server, stream_history, stream_identity};
@@ -151,8 +151,8 @@ async fn seal_anew(client: &mut Connection) -> Result<u64> {
     let mut sealed = 0;
     loop {
         let transaction = migration_lock::begin(client).await?;
-        let Some(month) = ledger::find_unsealed_month(transaction.client()).await? else { return Ok(sealed) };
-        sealed += ledger::seal_month(transaction.client(), month).await?;
+        let Some(month) = seals::find_unsealed_month(transaction.client()).await? else { return Ok(sealed) };
+        sealed += seals::seal_month(transaction.client(), month).await?;
         transaction.commit().await?;
         info!(%month, sealed, "migration: a month without seals is sealed as it is");
     }

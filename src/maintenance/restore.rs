@@ -1,23 +1,26 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, IsolationLevel};
 use tracing::{debug, info, warn};
 
-use super::archive::{analyze, prepare_partitions};
-use super::slice::Slice;
+use super::engine::{Halt, Work};
+use super::month::{self, ClaimedMonth, index_partitions, note_months};
+use super::slice::{MonthChange, MonthWork, Slice, attempt};
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Result};
 use crate::host::HostFinding;
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Position};
-use crate::store::maintenance_runs::{self, MonthProgress, Progress};
+use crate::store::leases::Change;
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
 use crate::store::row_form::RowForm;
+use crate::store::run_months::{self, MonthProgress};
 use crate::store::session::Connection;
 use crate::store::session::{self, Limits};
-use crate::store::{former, host};
+use crate::store::{former, host, maintenance_runs};
 
 /// Before all places of a table.
 const FIRST_PLACE: &str = "(0,0)";
@@ -28,86 +31,50 @@ struct Restoring<'a> {
     slice: &'a Slice<'a>,
     target: RestoreTarget,
     started: Instant,
-    rows: u64,
+    /// Rows that this slice has moved.
+    rows: AtomicU64,
 }
 
-/// Moves the archived logs that the run is about back to `EventLog`, month by month. Returns why it stopped, if that was
-/// before all were moved.
-pub(super) async fn restore(slice: &Slice<'_>) -> Result<Option<StopReason>> {
-    let mut client = slice.pool.get().await?;
-    // Before the first lock: not everything that may be in the log's place can be locked.
-    session::read(&client, &slice.settings.limits(), check_host(&**client)).await?;
-    if let Some(stop) = prepare_partitions(slice, &mut client).await? {
-        return Ok(Some(stop));
-    }
+/// Moves the archived logs that the run is about back to `EventLog`, month by month.
+pub(super) async fn restore(slice: &Slice<'_>) -> Work {
     let target = slice.run.target.clone().unwrap_or_default();
-    let limits = slice.settings.limits();
-    let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
-    let months = restore::list_months(&transaction, &target).await?;
-    transaction.commit().await?;
-    if slice.run.rows_estimated.is_none()
-        && let Some(stop) = check(slice, &client, &target, &months).await?
-    {
-        return Ok(Some(stop));
-    }
-    let mut restoring = Restoring { slice, target, started: Instant::now(), rows: 0 };
-    let mut stopped = None;
-    for month in months {
-        stopped = slice.stop();
-        if stopped.is_none() {
-            stopped = restoring.restore_month(&mut client, month).await?;
-        }
-        if stopped.is_some() {
-            break;
-        }
-    }
-    if stopped.is_none() && slice.run.scope == Scope::Rollback {
-        check_rollback(slice, &client).await?;
-    }
-    if stopped.is_none() {
-        slice.record(&Progress { phase: Some(Phase::Vacuum), ..Progress::default() }).await?;
-    }
-    info!(run = %slice.run.id, rows = restoring.rows, ?stopped, "snapshot maintenance: restore");
-    Ok(stopped)
+    let restoring = Restoring { slice, target, started: Instant::now(), rows: AtomicU64::new(0) };
+    let result = restoring.restore().await;
+    let (run, rows) = (slice.run.id, restoring.rows.load(Ordering::Relaxed));
+    let stopped = if let Err(Halt::Stop(reason)) = &result { Some(reason) } else { None };
+    info!(%run, rows, ?stopped, "snapshot maintenance: restore");
+    result
 }
 
 /// Counts the rows month by month, and refuses to move the first of them when one could not go back whole.
-async fn check(
-    slice: &Slice<'_>,
-    client: &Connection,
-    target: &RestoreTarget,
-    months: &[Month],
-) -> Result<Option<StopReason>> {
+async fn count_rows(slice: &Slice<'_>, client: &mut Connection, target: &RestoreTarget, months: &[Month]) -> Work {
     // As long as it takes: it would take as long again the next time.
-    let limits = Limits { statement: Duration::ZERO, lock: slice.settings.lock_timeout };
+    let limits = Limits { statement: Duration::ZERO, lock: slice.engine.settings.lock_timeout };
     let started = Instant::now();
-    let mut rows = 0;
-    for month in months {
-        if let Some(checked) = slice.state.months.get(month).and_then(|progress| progress.checked) {
-            rows += checked;
-            continue;
+    let counted = run_months::list_rows_to_restore(&**client, slice.run.id);
+    let counted = session::read(&*client, &limits, counted).await?;
+    let mut rows: u64 = counted.values().sum();
+    for month in months.iter().filter(|month| !counted.contains_key(month)) {
+        match slice.check_time().and_then(|()| slice.check()) {
+            Err(Halt::Stop(StopReason::Deadline)) if started.elapsed() <= COUNTING_GRACE => {}
+            checked => checked?,
         }
-        if let Some(stop) = slice.deadline.has_come().or(slice.stop())
-            && (stop != StopReason::Deadline || started.elapsed() > COUNTING_GRACE)
-        {
-            return Ok(Some(stop));
-        }
-        let columns = session::read(client, &limits, MirroredColumns::load(&**client)).await?;
-        let form = session::read(client, &limits, RowForm::load(&**client)).await?;
+        let columns = session::read(&*client, &limits, MirroredColumns::load(&**client)).await?;
+        let form = session::read(&*client, &limits, RowForm::load(&**client)).await?;
         let count = restore::check_month(&**client, &columns, &form, target, *month);
-        let checked = slice.keep_lease_while(session::read(client, &limits, count)).await?;
-        let progress = MonthProgress { checked: Some(checked), ..MonthProgress::default() };
-        slice.record(&Progress { month: Some((*month, progress)), ..Progress::default() }).await?;
-        rows += checked;
+        let of_month = slice.keep_lease_while(None, session::read(&*client, &limits, count)).await?;
+        let transaction = session::begin_volatile(client, &slice.engine.settings.limits()).await?;
+        run_months::record_rows_to_restore(&transaction, slice.run.id, *month, of_month).await?;
+        slice.commit(transaction, &Change::Alive).await?;
+        rows += of_month;
     }
-    slice.record(&Progress { rows_estimated: Some(rows), ..Progress::default() }).await?;
-    Ok(None)
+    Ok(slice.record(&Change::RowsEstimated(rows)).await?)
 }
 
 /// Refuses to go on with a rollback that has left rows in the archive.
 async fn check_rollback(slice: &Slice<'_>, client: &Connection) -> Result<()> {
     let find = maintenance_runs::find_run(&**client, slice.run.id);
-    let run = session::read(client, &slice.settings.limits(), find).await?;
+    let run = session::read(client, &slice.engine.settings.limits(), find).await?;
     let run = run.ok_or(Error::LeaseLost { run: slice.run.id })?;
     if run.conflicts > 0 {
         let conflicts = run.conflicts;
@@ -132,85 +99,91 @@ async fn check_rollback(slice: &Slice<'_>, client: &Connection) -> Result<()> {
 }
 
 impl Restoring<'_> {
-    /// Moves the rows of `month`. Begins again at its start until nothing is left to move: an operator may have rewritten the
-    /// partition, and the rows are in other places.
-    async fn restore_month(&mut self, client: &mut Connection, month: Month) -> Result<Option<StopReason>> {
+    async fn restore(&self) -> Work {
         let slice = self.slice;
-        let mut progress = slice.state.months.get(&month).cloned().unwrap_or_default();
-        if slice.run.scope == Scope::Rollback && progress.on_hold + progress.conflicts > 0 {
-            // Somebody has seen to them, or will hear of them again.
-            progress = MonthProgress::default();
+        let limits = slice.engine.settings.limits();
+        let mut client = slice.engine.connect().await?;
+        // Before the first lock: not everything that may be in the log's place can be locked.
+        session::read(&client, &limits, check_host(&**client)).await?;
+        let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+        let months = restore::list_months(&transaction, &self.target).await?;
+        transaction.commit().await?;
+        note_months(slice, &mut client, &months, false).await?;
+        index_partitions(slice, &mut client).await?;
+        if slice.run.rows_estimated.is_none() {
+            count_rows(slice, &mut client, &self.target, &months).await?;
         }
-        let mut size = slice.batch_size();
-        let mut moved = 0;
-        while !progress.done {
-            if let Some(stop) = wait_while_busy(slice, client).await? {
-                return Ok(Some(stop));
-            }
-            let mut attempt = size.attempt();
-            let batch = loop {
-                match self.restore_batch(client, month, &mut progress, attempt.rows()).await {
-                    Ok(batch) => break batch,
-                    Err(error) => {
-                        if let Some(stop) = slice.retry(&mut attempt, error).await? {
-                            return Ok(Some(stop));
-                        }
-                    }
-                }
-            };
-            slice.succeed(attempt, batch.seen);
-            moved += batch.moved;
-            if let Some(stop) = slice.stop() {
-                return Ok(Some(stop));
-            }
+        if slice.run.scope == Scope::Rollback {
+            let transaction = session::begin(&mut client, &limits).await?;
+            run_months::begin_rollback_again(&transaction, slice.run.id).await?;
+            slice.commit(transaction, &Change::Alive).await?;
         }
-        if moved > 0 {
-            analyze(slice, client, month).await?;
+        while let Some(mut month) = month::claim(slice, &mut client, None).await? {
+            self.restore_month(&mut client, &mut month).await?;
+            month.release(&mut client).await?;
         }
-        Ok(None)
+        if slice.run.scope == Scope::Rollback {
+            check_rollback(slice, &client).await?;
+        }
+        Ok(slice.record(&Change::Phase(Phase::Vacuum)).await?)
     }
 
-    /// Moves one batch as one transaction.
+    /// Moves the rows of a month. Begins again at its start until nothing is left to move: an operator may have rewritten the
+    /// partition, and the rows are in other places.
+    async fn restore_month(&self, client: &mut Connection, month: &mut ClaimedMonth<'_>) -> Work {
+        let slice = self.slice;
+        let mut size = slice.batch_size();
+        let mut moved = 0;
+        while !month.progress.done {
+            wait_while_busy(slice, client).await?;
+            moved += attempt!(slice, size, |rows| self.restore_batch(client, month, rows));
+            slice.check()?;
+        }
+        if moved > 0 {
+            month.analyze(client).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves one batch as one transaction. Returns how many rows it has moved, and how many it has seen.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
     async fn restore_batch(
-        &mut self,
+        &self,
         client: &mut Connection,
-        month: Month,
-        progress: &mut MonthProgress,
+        month: &mut ClaimedMonth<'_>,
         limit: u32,
-    ) -> Result<RestoredBatch> {
+    ) -> Result<(u64, u64)> {
         let run = &self.slice.run;
-        let transaction = session::begin(client, &self.slice.settings.limits()).await?;
+        let transaction = session::begin(client, &self.slice.engine.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
         check_host(&transaction).await?;
         // Under the lock and for each batch: a column that the host drops between two batches is not lost in silence.
         let columns = MirroredColumns::load(&transaction).await?;
         let form = RowForm::load(&transaction).await?;
+        let start = Position::before(month.month().start());
         let request = RestoreBatch {
             target: &self.target,
-            month,
-            after: &progress.after.clone().unwrap_or_else(|| Position::before(month.start())),
-            after_place: progress.place.as_deref().unwrap_or(FIRST_PLACE),
+            lease: &month.lease,
+            after: month.progress.after.as_ref().unwrap_or(&start),
+            after_place: month.progress.place.as_deref().unwrap_or(FIRST_PLACE),
             limit: limit.into(),
-            run: run.id,
             hold: run.scope == Scope::Restore,
             // A rollback leaves to it what it still has.
             former: if run.scope == Scope::Rollback { former::find_archive(&transaction).await? } else { None },
         };
         let batch = restore::restore_batch(&transaction, &columns, &form, &request).await?;
-        let next = after(progress, &batch);
-        let rows = self.rows + batch.moved;
+        let next = after(&month.progress, &batch);
+        let rows = self.rows.load(Ordering::Relaxed) + batch.moved;
         let rate = rows as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        let made = Progress {
-            logs_restored: batch.moved,
-            month: Some((month, next.clone())),
-            current_month: Some(month),
+        let done = MonthWork {
+            change: MonthChange::Restored(&next, batch.moved),
             rows_per_second: (rows > 0).then_some(rate),
-            ..Progress::default()
+            mismatches: &[],
         };
-        self.slice.commit(transaction, &made).await?;
-        (self.rows, *progress) = (rows, next);
-        debug!(run = %run.id, %month, rows = batch.moved, seen = batch.seen, "snapshot maintenance: restore batch");
+        month.commit(transaction, &done).await?;
+        self.rows.store(rows, Ordering::Relaxed);
+        month.progress = next;
+        debug!(run = %run.id, month = %month.month(), rows = batch.moved, seen = batch.seen, "snapshot maintenance: restore batch");
         if batch.conflicts > 0 && self.slice.may_log() {
             let such_as: Vec<_> = batch.conflict_details.iter().take(10).map(ToString::to_string).collect();
             warn!(
@@ -218,7 +191,7 @@ impl Restoring<'_> {
                 "snapshot maintenance: logs that EventLog does not take stay in the archive"
             );
         }
-        Ok(batch)
+        Ok((batch.moved, batch.seen))
     }
 }
 
@@ -234,10 +207,8 @@ fn after(progress: &MonthProgress, batch: &RestoredBatch) -> MonthProgress {
     next.moved += batch.moved;
     next.on_hold += batch.on_hold;
     next.conflicts += batch.conflicts;
-    let room = MAX_REPORTED_IDS.saturating_sub(next.conflict_ids.len());
-    let details = batch.conflict_details.iter().take(room);
-    next.conflict_ids.extend(details.clone().map(|detail| detail.log_id.clone()));
-    next.conflict_details.extend(details.cloned());
+    let room = MAX_REPORTED_IDS.saturating_sub(next.conflict_details.len());
+    next.conflict_details.extend(batch.conflict_details.iter().take(room).cloned());
     next.after = batch.last.clone().or(next.after);
     next.place = batch.last_place.clone().or(next.place);
     if !batch.is_end {

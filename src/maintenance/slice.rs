@@ -2,18 +2,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::database::Pool;
-use chrono::{DateTime, Utc};
+use futures_util::join;
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
 use tracing::{info, warn};
 
+use super::Settings;
 use super::batch_size::{Attempt, BatchSize};
-use super::{Deadline, Settings};
+use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, Result, chain};
 use crate::host::HostFinding;
-use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
-use crate::store::maintenance_runs::{Progress, RunState, Taken, add_host_findings, insert_mismatches, renew_lease};
+use crate::model::{MaintenanceRun, Month, SliceOutcome, SliceReport, StopReason};
+use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run};
+use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
+use crate::store::run_months::{ArchivedCounts, MonthProgress, record_archived, record_restored};
 use crate::store::session::{self, Limits};
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
@@ -26,41 +29,65 @@ const MAX_REPORTED_TIMES: usize = 100;
 /// Lines about what single batches found that a slice logs.
 const MAX_LOGGED: u32 = 20;
 
-/// A run whose lease was just taken.
-#[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) run: MaintenanceRun,
-    pub(super) state: RunState,
-    pub(super) lease: Taken,
+/// Does one batch: `$batch`, a `Result` of what it has done and how many rows it has seen, which may take `$rows` rows. A batch that takes
+/// too long is tried with fewer rows, and one that lost against another transaction, again. A macro, for the compiler cannot tell that the
+/// future of a function that takes an async closure is `Send`.
+macro_rules! attempt {
+    ($slice:expr, $size:expr, |$rows:ident| $batch:expr) => {{
+        let mut attempt = $size.attempt();
+        loop {
+            let $rows = attempt.rows();
+            match $batch.await {
+                Ok((done, seen)) => {
+                    $slice.succeed(attempt, seen);
+                    break done;
+                }
+                Err(error) => $slice.retry(&mut attempt, error).await?,
+            }
+        }
+    }};
+}
+pub(super) use attempt;
+
+/// What a transaction has done with a month.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MonthWork<'a> {
+    pub(super) change: MonthChange<'a>,
+    /// How fast the slice moves rows; `None` while it moves none.
+    pub(super) rows_per_second: Option<f64>,
+    /// Rows whose entry hash is not that of their contents: month; id and both hashes.
+    pub(super) mismatches: &'a [(Month, Value)],
 }
 
-impl Begun {
-    /// Tells who works on what from now on.
-    pub(super) fn log(&self) {
-        let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &self.run;
-        info!(
-            run = %id, attempt = attempts, holder = self.lease.holder, %snapshot_month, %cutoff, phase = phase.as_str(),
-            "snapshot maintenance: begins",
-        );
-    }
+impl MonthWork<'_> {
+    /// No row was moved.
+    pub(super) const PREPARED: Self =
+        Self { change: MonthChange::Alive, rows_per_second: None, mismatches: &[] };
 }
 
-/// One holder's work on a run, from taking the lease to giving it back. Who has it may work on the run: all that is
-/// committed is committed by [`Slice::commit`], which fails once the lease is somebody else's.
+/// What is recorded of a month.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MonthChange<'a> {
+    /// That somebody works on it.
+    Alive,
+    /// How far it is, and what the batch has added to the counts.
+    Archived(&'a MonthProgress, ArchivedCounts),
+    /// How far it is, and how many logs the batch restored.
+    Restored(&'a MonthProgress, u64),
+}
+
+/// One owner's work on a run, from the claim to the release. Who has it may work on the run: [`Slice::commit`] and
+/// [`Slice::commit_month`] commit all that is committed, and fail once the lease is somebody else's.
 #[derive(Debug)]
 pub(super) struct Slice<'a> {
-    pub(super) pool: &'a Pool,
-    pub(super) settings: &'a Settings,
-    pub(super) deadline: &'a Deadline,
-    /// The run as it was when the lease was taken.
+    pub(super) engine: Engine<'a>,
+    /// The run as it was when it was claimed.
     pub(super) run: MaintenanceRun,
     /// Where its last slice stopped.
     pub(super) state: RunState,
-    /// It is a slice of an execution of the state machine, which has the lease until its last slice ends.
+    /// It is a slice of an execution of the state machine, which owns the run until its last slice ends.
     pub(super) keeps_lease: bool,
-    lease: Taken,
-    /// When it began, by the caller's clock and by one that only goes forward.
-    clock: (DateTime<Utc>, Instant),
+    pub(super) lease: RunLease,
     /// Each call does something, so that repeated calls always end: it stops only after that.
     has_worked: AtomicBool,
     is_paused: AtomicBool,
@@ -76,25 +103,18 @@ pub(super) struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    pub(super) fn new(
-        pool: &'a Pool,
-        settings: &'a Settings,
-        deadline: &'a Deadline,
-        clock: (DateTime<Utc>, Instant),
-        begun: Begun,
-    ) -> Self {
-        let Begun { run, state, lease } = begun;
+    /// A slice of the run that `lease` is of.
+    pub(super) async fn load(client: &impl GenericClient, engine: Engine<'a>, lease: RunLease) -> Result<Self> {
+        let run = find_run(client, lease.run).await?.ok_or(Error::LeaseLost { run: lease.run })?;
+        let state = get_run_state(client, lease.run).await?;
         let flag = || AtomicBool::new(false);
         let unreported = Mutex::new(SliceReport::of(run.id));
-        Self {
-            pool,
-            settings,
-            deadline,
+        Ok(Self {
+            engine,
             run,
             state,
             keeps_lease: false,
             lease,
-            clock,
             has_worked: flag(),
             is_paused: flag(),
             has_failed: flag(),
@@ -102,13 +122,16 @@ impl<'a> Slice<'a> {
             logged: AtomicU32::new(0),
             began: Instant::now(),
             unreported,
-        }
+        })
     }
 
-    /// What the caller's clock says now.
-    pub(super) fn now(&self) -> DateTime<Utc> {
-        let (now, since) = self.clock;
-        now + since.elapsed()
+    /// Tells who works on what from now on.
+    pub(super) fn log(&self) {
+        let MaintenanceRun { id, attempts, snapshot_month, cutoff, phase, .. } = &self.run;
+        info!(
+            run = %id, attempt = attempts, %snapshot_month, %cutoff, phase = phase.as_str(),
+            "snapshot maintenance: begins",
+        );
     }
 
     /// The call that this slice is of has done something already.
@@ -118,42 +141,27 @@ impl<'a> Slice<'a> {
 
     /// The batch sizes to begin with.
     pub(super) fn batch_size(&self) -> BatchSize {
-        BatchSize::new(self.settings, self.state.batch_rows)
+        BatchSize::new(self.engine.settings, self.state.batch_rows)
     }
 
     /// The same, for batches that are never larger than `max_rows`.
     pub(super) fn batch_size_up_to(&self, max_rows: u32) -> BatchSize {
-        let batch_rows = self.settings.batch_rows.min(max_rows);
-        BatchSize::new(&Settings { batch_rows, ..self.settings.clone() }, self.state.batch_rows)
-    }
-
-    /// A batch is done with `seen` rows. Returns whether it was full, so that there may be more.
-    pub(super) fn succeed(&self, attempt: Attempt<'_>, seen: u64) -> bool {
-        if seen > 0 {
-            let mut unreported = self.unreported();
-            unreported.batch_times.push(attempt.elapsed());
-            if unreported.batch_times.len() == MAX_REPORTED_TIMES {
-                self.report(&mut unreported);
-            }
-        }
-        attempt.succeed(seen)
+        let batch_rows = self.engine.settings.batch_rows.min(max_rows);
+        BatchSize::new(&Settings { batch_rows, ..self.engine.settings.clone() }, self.state.batch_rows)
     }
 
     /// Does all the `work` of the slice, and reports how it ended.
-    ///
-    /// # Errors
-    ///
-    /// Those of `work`.
-    pub(super) async fn reported<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn reported<T>(&self, work: impl Future<Output = Work<T>>) -> Work<T> {
         let result = work.await;
-        if let Err(Error::HostRefuses { finding }) = &result
+        if let Err(Halt::Failed(Error::HostRefuses { finding })) = &result
             && let Err(error) = self.note(finding).await
         {
             // It is the run's error, too.
             warn!(run = %self.run.id, error = chain(&error), "snapshot maintenance: what refuses is not noted");
         }
-        // Who lost the lease leaves the run to another holder, and an execution says itself when it gives up.
-        let failed = !self.keeps_lease && matches!(&result, Err(error) if !matches!(error, Error::LeaseLost { .. }));
+        // Who lost the lease leaves the run to another owner, and an execution says itself when it gives up.
+        let failed = !self.keeps_lease
+            && matches!(&result, Err(Halt::Failed(error)) if !matches!(error, Error::LeaseLost { .. }));
         let mut unreported = self.unreported();
         unreported.outcome = Some(SliceOutcome { time: self.began.elapsed(), failed });
         self.report(&mut unreported);
@@ -162,15 +170,15 @@ impl<'a> Slice<'a> {
 
     /// Notes a finding among what the run has met: a trigger is found out only by what it does.
     pub(super) async fn note(&self, finding: &HostFinding) -> Result<()> {
-        let mut client = self.pool.get().await?;
-        let transaction = session::begin(&mut client, &self.settings.limits()).await?;
+        let mut client = self.engine.connect().await?;
+        let transaction = session::begin(&mut client, &self.engine.settings.limits()).await?;
         add_host_findings(&transaction, self.run.id, std::slice::from_ref(finding)).await?;
         Ok(transaction.commit().await?)
     }
 
     fn report(&self, unreported: &mut SliceReport) {
         let report = std::mem::replace(unreported, SliceReport::of(self.run.id));
-        if let Some(on_slice) = self.settings.on_slice {
+        if let Some(on_slice) = self.engine.settings.on_slice {
             on_slice(&report);
         }
     }
@@ -180,100 +188,135 @@ impl<'a> Slice<'a> {
         self.unreported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch failed: returns when it is to be tried again, or why to stop instead.
+    /// A batch failed: returns when it is to be tried again.
     ///
     /// # Errors
     ///
-    /// `error`, when trying again does not help; [`Error::LeaseLost`].
-    pub(super) async fn retry(&self, attempt: &mut Attempt<'_>, error: Error) -> Result<Option<StopReason>> {
-        if error.retry().is_some()
-            && let Some(stop) = self.deadline.has_come()
-        {
-            return Ok(Some(stop));
+    /// `error`, when trying again does not help, or the reason to stop instead.
+    pub(super) async fn retry(&self, attempt: &mut Attempt<'_>, error: Error) -> Work {
+        if error.retry().is_some() {
+            self.check_time()?;
         }
         let (rows, cause) = (attempt.rows(), chain(&error));
         let is_smaller = attempt.fail(error).await?;
-        warn!(run = %self.run.id, rows, next_rows = attempt.rows(), cause, "snapshot maintenance: a batch is tried again");
+        let next_rows = attempt.rows();
+        warn!(run = %self.run.id, rows, next_rows, cause, "snapshot maintenance: a batch is tried again");
         if is_smaller {
             // The next slice need not find out again; and this one is alive.
-            self.record(&Progress { batch_rows: Some(attempt.rows()), ..Progress::default() }).await?;
+            self.record(&Change::BatchRows(next_rows)).await?;
         }
-        Ok(None)
-    }
-
-    pub(super) fn lease(&self) -> &Taken {
-        &self.lease
-    }
-
-    /// Commits `transaction` together with the progress that it made, and renews the lease.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::LeaseLost`], and then nothing is committed.
-    pub(super) async fn commit(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
-        self.commit_preparation(transaction, progress).await?;
-        self.set_worked();
         Ok(())
     }
 
-    /// The same for what alone is not yet work done.
+    /// A batch is done with `seen` rows.
+    pub(super) fn succeed(&self, attempt: Attempt<'_>, seen: u64) {
+        if seen > 0 {
+            let mut unreported = self.unreported();
+            unreported.batch_times.push(attempt.elapsed());
+            if unreported.batch_times.len() == MAX_REPORTED_TIMES {
+                self.report(&mut unreported);
+            }
+        }
+        attempt.succeed(seen);
+    }
+
+    /// Commits `transaction` together with the change that it made, and renews the lease.
     ///
     /// # Errors
     ///
     /// [`Error::LeaseLost`], and then nothing is committed.
-    pub(super) async fn commit_preparation(&self, transaction: Transaction<'_>, progress: &Progress) -> Result<()> {
-        self.renew(&transaction, progress).await?;
-        if !progress.mismatches.is_empty() {
-            let has_room = insert_mismatches(&transaction, self.run.id, progress).await?;
-            self.has_room_for_findings.store(has_room, Ordering::Relaxed);
-        }
+    pub(super) async fn commit(&self, transaction: Transaction<'_>, change: &Change<'_>) -> Result<()> {
+        let paused = renew_run(&transaction, &self.lease, self.lease_seconds(), change).await?;
         transaction.commit().await?;
-        let mut unreported = self.unreported();
-        unreported.snapshots_created += progress.snapshots_created;
-        unreported.unparsed_amounts += progress.unparsed_amounts;
-        unreported.logs_archived += progress.logs_archived;
-        unreported.hash_mismatches += progress.hash_mismatches;
-        unreported.rows_per_second = progress.rows_per_second.or(unreported.rows_per_second);
+        self.is_paused.store(paused, Ordering::Relaxed);
+        if let Change::Snapshots { created, unparsed } = change {
+            self.set_worked();
+            let mut unreported = self.unreported();
+            unreported.snapshots_created += created;
+            unreported.unparsed_amounts += unparsed;
+        }
         Ok(())
     }
 
-    /// Records `progress` that comes with no other change, and renews the lease.
+    /// Records `change`, which comes with no other, and renews the lease.
     ///
     /// # Errors
     ///
     /// [`Error::LeaseLost`].
-    pub(super) async fn record(&self, progress: &Progress) -> Result<()> {
-        let mut client = self.pool.get().await?;
-        // What a crash undoes of it is found out again.
-        let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
-        self.commit_preparation(transaction, progress).await
+    pub(super) async fn record(&self, change: &Change<'_>) -> Result<()> {
+        let mut client = self.engine.connect().await?;
+        // A crash may lose it: the next slice finds it out again.
+        let transaction = session::begin_volatile(&mut client, &self.engine.settings.limits()).await?;
+        self.commit(transaction, change).await
     }
 
-    async fn renew(&self, client: &impl GenericClient, progress: &Progress) -> Result<()> {
-        let renewed = renew_lease(client, &self.lease, self.settings.lease.as_secs_f64(), progress).await?;
-        let paused = renewed.ok_or(Error::LeaseLost { run: self.run.id })?;
+    /// Commits `transaction`, which has worked on a month, and renews the month's lease and the run's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`], and then nothing is committed.
+    pub(super) async fn commit_month(
+        &self,
+        transaction: Transaction<'_>,
+        lease: &MonthLease,
+        done: &MonthWork<'_>,
+    ) -> Result<()> {
+        let renewed = renew_month(&transaction, lease, self.lease_seconds(), done.rows_per_second);
+        let recorded = async {
+            match done.change {
+                MonthChange::Alive => Ok(()),
+                MonthChange::Archived(progress, counts) => record_archived(&transaction, lease, progress, counts).await,
+                MonthChange::Restored(progress, rows) => record_restored(&transaction, lease, progress, rows).await,
+            }
+        };
+        // Pipelined.
+        let (paused, recorded) = join!(renewed, recorded);
+        let paused = paused?;
+        recorded?;
+        if !done.mismatches.is_empty() {
+            let has_room = insert_mismatches(&transaction, self.run.id, done.mismatches).await?;
+            self.has_room_for_findings.store(has_room, Ordering::Relaxed);
+        }
+        transaction.commit().await?;
         self.is_paused.store(paused, Ordering::Relaxed);
+        if !matches!(done.change, MonthChange::Alive) {
+            self.set_worked();
+        }
+        let mut unreported = self.unreported();
+        if let MonthChange::Archived(_, counts) = done.change {
+            unreported.logs_archived += counts.logs_archived;
+            unreported.hash_mismatches += counts.hash_mismatches;
+        }
+        unreported.rows_per_second = done.rows_per_second.or(unreported.rows_per_second);
         Ok(())
     }
 
-    /// Does `work`, which may take longer than the lease lasts, and renews the lease meanwhile.
+    pub(super) fn lease_seconds(&self) -> f64 {
+        self.engine.settings.lease.as_secs_f64()
+    }
+
+    /// Does `work`, which may take longer than the lease lasts, and renews the lease meanwhile; that of `month`, too.
     ///
     /// # Errors
     ///
     /// Those of `work`, and [`Error::LeaseLost`].
-    pub(super) async fn keep_lease_while<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn keep_lease_while<T>(
+        &self,
+        month: Option<&MonthLease>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         // Side by side: a renewal may wait for the run's row, which a commit of the work holds.
         tokio::select! {
             result = work => result,
-            error = self.renew_for_ever() => Err(error),
+            error = self.renew_for_ever(month) => Err(error),
         }
     }
 
     /// Renews the lease time and again, until it is lost.
-    async fn renew_for_ever(&self) -> Error {
+    async fn renew_for_ever(&self, month: Option<&MonthLease>) -> Error {
         loop {
-            tokio::time::sleep(self.settings.lease / 3).await;
-            match self.record(&Progress::default()).await {
+            tokio::time::sleep(self.engine.settings.lease / 3).await;
+            match self.renew(month).await {
                 Err(error @ Error::LeaseLost { .. }) => return error,
                 // There is time to try again before the lease expires; the work's own commit decides.
                 Err(error) => {
@@ -284,23 +327,38 @@ impl<'a> Slice<'a> {
         }
     }
 
+    async fn renew(&self, month: Option<&MonthLease>) -> Result<()> {
+        let Some(lease) = month else { return self.record(&Change::Alive).await };
+        let mut client = self.engine.connect().await?;
+        let transaction = session::begin_volatile(&mut client, &self.engine.settings.limits()).await?;
+        let paused = renew_month(&transaction, lease, self.lease_seconds(), None).await?;
+        transaction.commit().await?;
+        self.is_paused.store(paused, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Limits of a statement that cannot be cut into batches: it may take what is left of the slice, and wait until the
     /// last batch of a holder that is dead has ended. Who waits so shuts out no reader.
     pub(super) fn long_limits(&self) -> Limits {
         // Zero is no limit to PostgreSQL.
-        let statement = self.deadline.remaining().map_or(Duration::ZERO, |left| left + LONG_STATEMENT_GRACE);
-        Limits { statement, lock: self.settings.lock_timeout + self.settings.statement_timeout }
+        let statement = self.engine.deadline.remaining().map_or(Duration::ZERO, |left| left + LONG_STATEMENT_GRACE);
+        Limits { statement, lock: self.engine.settings.lock_timeout + self.engine.settings.statement_timeout }
     }
 
-    /// Why to stop; `None` while there is time.
-    pub(super) fn stop(&self) -> Option<StopReason> {
+    /// Halts when there is a reason to stop.
+    pub(super) fn check(&self) -> Work {
         if self.has_failed.load(Ordering::Relaxed) {
-            return Some(StopReason::Error);
+            return Err(Halt::Stop(StopReason::Error));
         }
         if self.is_paused.load(Ordering::Relaxed) {
-            return Some(StopReason::Paused);
+            return Err(Halt::Stop(StopReason::Paused));
         }
-        self.deadline.has_come().filter(|_| self.has_worked.load(Ordering::Relaxed))
+        if self.has_worked.load(Ordering::Relaxed) { self.check_time() } else { Ok(()) }
+    }
+
+    /// Halts when the time is over, though nothing may be done yet.
+    pub(super) fn check_time(&self) -> Work {
+        self.engine.deadline.has_come().map_or(Ok(()), |stop| Err(Halt::Stop(stop)))
     }
 
     /// Whether the run may keep more details of what it finds.

@@ -6,12 +6,14 @@ use tokio_postgres::Transaction;
 use tracing::{debug, info, warn};
 
 use super::batch_size::BatchSize;
-use super::slice::Slice;
+use super::engine::Work;
+use super::slice::{Slice, attempt};
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Result, Retry, chain};
 use crate::host::{HostFacts, HostFinding, HostLimits, findings};
-use crate::model::{MaintenanceRun, Phase, Scope, StopReason};
-use crate::store::maintenance_runs::{LastStream, Progress, estimate_streams};
+use crate::model::{MaintenanceRun, Phase, Scope};
+use crate::store::leases::Change;
+use crate::store::maintenance_runs::estimate_streams;
 use crate::store::session::Connection;
 use crate::store::snapshots::{
     SnapshotBatch, SnapshotRequest, StreamCounts, StreamForm, count_streams, find_stream_after, insert_snapshot_batch,
@@ -24,39 +26,34 @@ use crate::store::{host, session};
 const MAX_STREAMS: u32 = 5_000;
 
 /// Takes the month's snapshot of every stream that has none, or of every stream when the run is to retake them, several pages
-/// of streams at a time. Ends when none is missing; returns why it stopped, if that was before.
+/// of streams at a time. Ends when none is missing.
 ///
 /// # Errors
 ///
 /// [`Error::HostRefuses`] before anything is done, when the host's streams cannot be read as they are.
-pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReason>> {
+pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
     let run = &slice.run;
-    let client = slice.pool.get().await?;
-    let limits = slice.settings.limits();
+    let client = slice.engine.connect().await?;
+    let limits = slice.engine.settings.limits();
     let source = Source::look(slice, &client).await?;
     let mut after = slice.state.last_stream.clone();
     let mut streams = run.streams;
     if after.is_none() {
         let may_be = session::read(&client, &limits, may_be_complete(&**client, run.snapshot_month)).await?;
-        if may_be {
-            match is_complete(slice, &client, false).await? {
-                Completeness::Complete => return Ok(None),
-                Completeness::Unknown(stop) => return Ok(Some(stop)),
-                Completeness::Incomplete => {}
-            }
+        if may_be && is_complete(slice, &client, false).await? {
+            return Ok(());
         }
         let estimate = session::read(&client, &limits, estimate_streams(&**client)).await?;
-        slice.record(&Progress { streams_estimated: Some(estimate), ..Progress::default() }).await?;
+        slice.record(&Change::StreamsEstimated(estimate)).await?;
     }
     drop(client);
-    let mut sizes: Vec<_> = (0..slice.settings.workers.max(1)).map(|_| slice.batch_size_up_to(MAX_STREAMS)).collect();
+    let workers = slice.engine.settings.workers.max(1);
+    let mut sizes: Vec<_> = (0..workers).map(|_| slice.batch_size_up_to(MAX_STREAMS)).collect();
     let mut is_again = false;
     let (mut created, mut barren_rounds) = (0, 0);
     loop {
-        let client = slice.pool.get().await?;
-        if let Some(stop) = wait_while_busy(slice, &client).await? {
-            return Ok(Some(stop));
-        }
+        let client = slice.engine.connect().await?;
+        wait_while_busy(slice, &client).await?;
         let pages = divide(slice, &source, &client, after.clone(), &mut sizes).await?;
         drop(client);
         // All of them: one that fails does not cut off the others' batches.
@@ -64,47 +61,34 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Result<Option<StopReaso
         let mut seen = 0;
         let mut is_end = false;
         for result in results {
-            let taken = match result? {
-                Ok(taken) => taken,
-                // What the others have taken is there, and found when the position comes to it.
-                Err(stop) => return Ok(Some(stop)),
-            };
-            seen += taken.seen;
-            created += taken.created;
-            after = taken.last_stream.or(after);
-            is_end = taken.is_end;
+            // What the others have taken is there, and found when the position comes to it.
+            let page = result?;
+            seen += page.seen;
+            created += page.created;
+            after = page.last_stream.or(after);
+            is_end = page.is_end;
         }
         streams += seen;
-        record_position(slice, streams, after.clone()).await?;
+        slice.record(&Change::StreamsSeen { streams, last_stream: after.as_deref() }).await?;
         if is_end {
-            let client = slice.pool.get().await?;
-            match is_complete(slice, &client, is_again).await? {
-                Completeness::Complete => return Ok(None),
-                Completeness::Unknown(stop) => return Ok(Some(stop)),
-                // Streams were added meanwhile: behind the last one, as their ids usually are, ...
-                Completeness::Incomplete if seen > 0 => {}
-                // ... or before it.
-                Completeness::Incomplete => {
-                    barren_rounds = if created == 0 { barren_rounds + 1 } else { 0 };
-                    if barren_rounds > MAX_BARREN_ROUNDS {
-                        let finding = Box::new(HostFinding::snapshots_refused());
-                        return Err(Error::HostRefuses { finding });
-                    }
-                    is_again = true;
-                    (after, streams, created) = (None, 0, 0);
-                    record_position(slice, streams, None).await?;
+            let client = slice.engine.connect().await?;
+            if is_complete(slice, &client, is_again).await? {
+                return Ok(());
+            }
+            // Streams were added meanwhile: behind the last one, as their ids usually are, or before it.
+            if seen == 0 {
+                barren_rounds = if created == 0 { barren_rounds + 1 } else { 0 };
+                if barren_rounds > MAX_BARREN_ROUNDS {
+                    let finding = Box::new(HostFinding::snapshots_refused());
+                    return Err(Error::HostRefuses { finding }.into());
                 }
+                is_again = true;
+                (after, streams, created) = (None, 0, 0);
+                slice.record(&Change::StreamsSeen { streams: 0, last_stream: None }).await?;
             }
         }
-        if let Some(stop) = slice.stop() {
-            return Ok(Some(stop));
-        }
+        slice.check()?;
     }
-}
-
-async fn record_position(slice: &Slice<'_>, streams: u64, after: Option<String>) -> Result<()> {
-    let last_stream = Some(LastStream(after));
-    slice.record(&Progress { streams: Some(streams), last_stream, ..Progress::default() }).await
 }
 
 /// The host's tables, as the workers of a slice read them.
@@ -118,7 +102,7 @@ struct Source {
 
 impl Source {
     async fn look(slice: &Slice<'_>, client: &Connection) -> Result<Self> {
-        let facts = session::read(client, &slice.settings.limits(), host::look(&**client)).await?;
+        let facts = session::read(client, &slice.engine.settings.limits(), host::look(&**client)).await?;
         let form = Mutex::new(read_form(slice, &facts)?);
         let reads_log =
             facts.log.as_ref().is_some_and(|log| {
@@ -132,7 +116,7 @@ impl Source {
 
     /// Looks at the columns of `Stream` again. Returns whether they are others than `form` has.
     async fn has_changed(&self, slice: &Slice<'_>, client: &Connection, form: &StreamForm) -> Result<bool> {
-        let facts = session::read(client, &slice.settings.limits(), host::look(&**client)).await?;
+        let facts = session::read(client, &slice.engine.settings.limits(), host::look(&**client)).await?;
         let now = read_form(slice, &facts)?;
         let has_changed = now != *form;
         *self.form.lock().unwrap_or_else(PoisonError::into_inner) = now;
@@ -164,8 +148,8 @@ impl Source {
 fn read_form(slice: &Slice<'_>, facts: &HostFacts) -> Result<StreamForm> {
     let streams = facts.streams.as_ref().ok_or(Error::HostTableMissing { table: "Stream" })?;
     let limits = HostLimits {
-        max_replica_lag: slice.settings.max_replica_lag.is_some(),
-        max_active_sessions: slice.settings.max_active_sessions.is_some(),
+        max_replica_lag: slice.engine.settings.max_replica_lag.is_some(),
+        max_active_sessions: slice.engine.settings.max_active_sessions.is_some(),
     };
     match findings(facts, limits).into_iter().find(|finding| finding.effect.refuses_snapshots()) {
         Some(finding) => Err(Error::HostRefuses { finding: Box::new(finding) }),
@@ -182,13 +166,20 @@ struct PageOfStreams<'s> {
 }
 
 /// How far a worker came with its page.
-struct Taken {
+struct TakenPage {
     seen: u64,
     created: u64,
     /// `None` when there was no stream.
     last_stream: Option<String>,
     /// Whether no stream follows.
     is_end: bool,
+}
+
+/// A batch of a page, of how many streams at most, and whether these were fewer than a batch may have.
+struct TakenBatch {
+    batch: SnapshotBatch,
+    rows: u32,
+    is_narrow: bool,
 }
 
 /// A page for each worker, one behind the other, from `after` on; fewer where fewer streams are left.
@@ -205,7 +196,7 @@ async fn divide<'s>(
     for (worker, size) in sizes.iter_mut().enumerate() {
         let upto = if worker + 1 < workers {
             let find = find_stream_after(&**client, &form, after.as_deref(), size.rows());
-            session::read(client, &slice.settings.limits(), find).await?
+            session::read(client, &slice.engine.settings.limits(), find).await?
         } else {
             None
         };
@@ -221,40 +212,18 @@ async fn divide<'s>(
 impl PageOfStreams<'_> {
     /// Takes the page's snapshots, on a connection of its own. In more than one batch only when one took too long, or when
     /// something about one stream's row makes it fail.
-    async fn take(self, slice: &Slice<'_>, source: &Source) -> Result<std::result::Result<Taken, StopReason>> {
+    async fn take(self, slice: &Slice<'_>, source: &Source) -> Work<TakenPage> {
         let Self { mut after, upto, size } = self;
-        let mut client = slice.pool.get().await?;
+        let mut client = slice.engine.connect().await?;
         let (mut seen, mut created) = (0, 0);
         let mut last_stream = None;
         // Most streams of a batch, while one that fails is looked for.
         let mut narrowed = u32::MAX;
         loop {
-            let mut attempt = size.attempt();
-            let (batch, rows, is_narrow) = loop {
-                let rows = attempt.rows().min(narrowed);
-                let form = source.form();
-                let stretch = Stretch { after: after.as_deref(), upto: upto.as_deref(), limit: rows };
-                let error = match take_batch(slice, source, &form, &mut client, &stretch).await {
-                    Ok(batch) => break (batch, rows, rows < attempt.rows()),
-                    Err(error) => error,
-                };
-                if is_of_columns(&error) && source.has_changed(slice, &client, &form).await? {
-                    continue;
-                }
-                if !is_of_data(&error) {
-                    if let Some(stop) = slice.retry(&mut attempt, error).await? {
-                        return Ok(Err(stop));
-                    }
-                } else if rows > 1 {
-                    debug!(run = %slice.run.id, rows, cause = chain(&error), "snapshot maintenance: a batch is halved");
-                    narrowed = rows / 2;
-                } else {
-                    let batch = take_what_can_be_had(slice, source, &mut client, &stretch, error).await?;
-                    break (batch, rows, true);
-                }
-            };
+            let stretch = |limit| Stretch { after: after.as_deref(), upto: upto.as_deref(), limit };
+            let TakenBatch { batch, rows, is_narrow } =
+                attempt!(slice, size, |limit| take_stretch(slice, source, &mut client, stretch(limit), &mut narrowed));
             let full = batch.seen >= u64::from(rows);
-            slice.succeed(attempt, batch.seen);
             narrowed = narrowed.saturating_mul(2);
             warn_of_unparsed(&slice.run, &batch);
             seen += batch.seen;
@@ -264,13 +233,48 @@ impl PageOfStreams<'_> {
                 (Some(upto), Some(last)) if full && last != upto => after = Some(last.clone()),
                 // A batch of fewer streams than the page may have does not end it.
                 (None, Some(last)) if full && is_narrow && seen < u64::from(size.rows()) => after = Some(last.clone()),
-                _ => return Ok(Ok(Taken { seen, created, last_stream, is_end: upto.is_none() && !full })),
+                _ => return Ok(TakenPage { seen, created, last_stream, is_end: upto.is_none() && !full }),
             }
             // A page of such rows takes long.
-            if is_narrow && let Some(stop) = slice.stop() {
-                return Ok(Err(stop));
+            if is_narrow {
+                slice.check()?;
             }
         }
+    }
+}
+
+/// Takes the snapshots of a stretch, or of fewer streams, `narrowed`, while one that fails is looked for. Returns what was taken, and how
+/// many streams were seen.
+async fn take_stretch(
+    slice: &Slice<'_>,
+    source: &Source,
+    client: &mut Connection,
+    whole: Stretch<'_>,
+    narrowed: &mut u32,
+) -> Result<(TakenBatch, u64)> {
+    let taken = |batch: SnapshotBatch, rows, is_narrow| {
+        let seen = batch.seen;
+        Ok((TakenBatch { batch, rows, is_narrow }, seen))
+    };
+    loop {
+        let rows = whole.limit.min(*narrowed);
+        let form = source.form();
+        let stretch = Stretch { limit: rows, ..whole };
+        let error = match take_batch(slice, source, &form, client, &stretch).await {
+            Ok(batch) => return taken(batch, rows, rows < whole.limit),
+            Err(error) => error,
+        };
+        if is_of_columns(&error) && source.has_changed(slice, client, &form).await? {
+            continue;
+        }
+        if !is_of_data(&error) {
+            return Err(error);
+        }
+        if rows == 1 {
+            return taken(take_what_can_be_had(slice, source, client, &stretch, error).await?, rows, true);
+        }
+        debug!(run = %slice.run.id, rows, cause = chain(&error), "snapshot maintenance: a batch is halved");
+        *narrowed = rows / 2;
     }
 }
 
@@ -296,6 +300,7 @@ fn may_be_of_log(error: &Error) -> bool {
 }
 
 /// The streams that one batch takes.
+#[derive(Clone, Copy)]
 struct Stretch<'a> {
     after: Option<&'a str>,
     upto: Option<&'a str>,
@@ -313,7 +318,7 @@ async fn take_batch(
     if !source.reads_log() {
         return commit_batch(slice, form, client, stretch).await;
     }
-    let transaction = session::begin(client, &slice.settings.limits()).await?;
+    let transaction = session::begin(client, &slice.engine.settings.limits()).await?;
     // By itself: who has locked the log does not make the batch fail, which waits for nothing else of it.
     if let Err(error) = wait_for_log(&transaction).await {
         drop(transaction);
@@ -348,7 +353,7 @@ async fn commit_batch(
     client: &mut Connection,
     stretch: &Stretch<'_>,
 ) -> Result<SnapshotBatch> {
-    let transaction = session::begin(client, &slice.settings.limits()).await?;
+    let transaction = session::begin(client, &slice.engine.settings.limits()).await?;
     let batch = insert(slice, form, false, &transaction, stretch).await?;
     commit(slice, transaction, batch).await
 }
@@ -368,7 +373,7 @@ async fn insert(
         limit: stretch.limit,
         started_at: run.started_at.naive_utc(),
         // A clock may be behind the one that the run was started by.
-        taken_at: slice.now().max(run.started_at).naive_utc(),
+        taken_at: slice.engine.now().max(run.started_at).naive_utc(),
         refresh: run.refresh,
     };
     insert_snapshot_batch(transaction, form, reads_log, &request).await
@@ -378,9 +383,7 @@ async fn commit(slice: &Slice<'_>, transaction: Transaction<'_>, batch: Snapshot
     if batch.seen == 0 {
         return Ok(batch);
     }
-    let progress =
-        Progress { snapshots_created: batch.created, unparsed_amounts: batch.unparsed, ..Progress::default() };
-    slice.commit(transaction, &progress).await?;
+    slice.commit(transaction, &Change::Snapshots { created: batch.created, unparsed: batch.unparsed }).await?;
     debug!(run = %slice.run.id, seen = batch.seen, created = batch.created, "snapshot maintenance: snapshot batch");
     Ok(batch)
 }
@@ -394,7 +397,7 @@ async fn take_what_can_be_had(
     stretch: &Stretch<'_>,
     error: Error,
 ) -> Result<SnapshotBatch> {
-    let limits = slice.settings.limits();
+    let limits = slice.engine.settings.limits();
     let form = source.form();
     let find = find_stream_after(&**client, &form, stretch.after, 1);
     let Some(stream) = session::read(&*client, &limits, find).await? else { return Err(error) };
@@ -424,30 +427,24 @@ async fn take_what_can_be_had(
 /// How often all streams are gone through without a snapshot written while some have none: they may just have been added.
 const MAX_BARREN_ROUNDS: u32 = 2;
 
-/// Whether every stream has its snapshot and its ids are remembered.
-enum Completeness {
-    Complete,
-    Incomplete,
-    /// There was no time to count.
-    Unknown(StopReason),
-}
-
-/// Counts the streams without snapshot. When there is none, the phase ends with the number of streams. That ids are not recorded
-/// as they are begins it again once: two rows of one id can never both be.
-async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> Result<Completeness> {
+/// Whether every stream has its snapshot and its ids are remembered. When so, the phase ends with the number of streams. That ids are
+/// not recorded as they are begins it again once: two rows of one id can never both be.
+async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> Work<bool> {
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.
     let count = count_streams(&**client, run.snapshot_month, since);
-    let counts = match slice.keep_lease_while(session::read(client, &slice.long_limits(), count)).await {
+    let counts = match slice.keep_lease_while(None, session::read(client, &slice.long_limits(), count)).await {
         Err(error) if error.retry().is_some() => {
-            return slice.deadline.has_come().map(Completeness::Unknown).ok_or(error);
+            // There was no time to count.
+            slice.check_time()?;
+            return Err(error.into());
         }
         counts => counts?,
     };
     let StreamCounts { streams, without_id, without_snapshot, unremembered } = counts;
     if without_snapshot > 0 || (unremembered > 0 && !is_again) {
-        return Ok(Completeness::Incomplete);
+        return Ok(false);
     }
     if unremembered > 0 {
         warn!(run = %run.id, streams = unremembered, "snapshot maintenance: ids of streams cannot be recorded as they are");
@@ -458,9 +455,9 @@ async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> 
         slice.note(&finding).await?;
     }
     info!(run = %run.id, month = %run.snapshot_month, streams, "snapshot maintenance: snapshots are complete");
-    let phase = (run.scope == Scope::Maintenance).then_some(Phase::Archive);
-    slice.record(&Progress { streams: Some(streams), phase, ..Progress::default() }).await?;
-    Ok(Completeness::Complete)
+    let next = (run.scope == Scope::Maintenance).then_some(Phase::Archive);
+    slice.record(&Change::SnapshotsComplete { streams, next }).await?;
+    Ok(true)
 }
 
 fn warn_of_unparsed(run: &MaintenanceRun, batch: &SnapshotBatch) {

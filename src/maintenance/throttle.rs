@@ -3,10 +3,9 @@ use std::time::Duration;
 use tracing::info;
 
 use super::Settings;
+use super::engine::Work;
 use super::slice::Slice;
-use crate::error::Result;
-use crate::model::StopReason;
-use crate::store::maintenance_runs::Progress;
+use crate::store::leases::Change;
 use crate::store::server::{ServerLoad, get_server_load};
 use crate::store::session;
 use crate::store::session::Connection;
@@ -14,32 +13,31 @@ use crate::store::session::Connection;
 /// How long a pause lasts before the load is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits between two batches while the server or its replicas are busier than the settings allow. Returns why to stop, if
-/// that comes first.
-pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection) -> Result<Option<StopReason>> {
-    if slice.settings.max_replica_lag.is_none() && slice.settings.max_active_sessions.is_none() {
-        return Ok(None);
+/// Waits between two batches while the server or its replicas are busier than the settings allow.
+pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection) -> Work {
+    let settings = slice.engine.settings;
+    if settings.max_replica_lag.is_none() && settings.max_active_sessions.is_none() {
+        return Ok(());
     }
     let mut waited = false;
     loop {
-        let load = session::read(client, &slice.settings.limits(), get_server_load(&**client)).await?;
-        let Some(reason) = excess(slice.settings, &load) else { break };
+        let load = session::read(client, &settings.limits(), get_server_load(&**client)).await?;
+        let Some(reason) = excess(settings, &load) else { break };
         if !waited {
             info!(run = %slice.run.id, reason, "snapshot maintenance: waiting");
         }
         waited = true;
-        slice.record(&Progress { waiting_for: Some(reason), ..Progress::default() }).await?;
+        slice.record(&Change::WaitingFor(Some(&reason))).await?;
+        slice.check()?;
         // No batch is due to a call that may not work: its time is over when it is over.
-        if let Some(stop) = slice.stop().or_else(|| slice.deadline.has_come()) {
-            return Ok(Some(stop));
-        }
-        slice.deadline.sleep(PAUSE).await;
+        slice.check_time()?;
+        slice.engine.deadline.sleep(PAUSE).await;
     }
     if waited {
         info!(run = %slice.run.id, "snapshot maintenance: going on");
-        slice.record(&Progress { waiting_for: Some(String::new()), ..Progress::default() }).await?;
+        slice.record(&Change::WaitingFor(None)).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Which limit is passed, in words.

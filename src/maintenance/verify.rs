@@ -1,83 +1,110 @@
 use std::cmp::Ordering;
-use std::sync::atomic::{self, AtomicU64};
+use std::sync::atomic::{self, AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use crate::database::Pool;
-use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, stream};
-use tokio::sync::Semaphore;
+use futures_util::future::join_all;
 use tokio_postgres::IsolationLevel;
 use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::{Deadline, Settings};
+use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, Result};
 use crate::model::{
     Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
 };
 use crate::store::event_log::{Position, estimate_log_rows, first_instant};
 use crate::store::session::{self, Limits};
-use crate::store::verification::{self, Continued, Outcome, Piece, SealDifference};
+use crate::store::verification::{self, ClaimedTask, Outcome, SealDifference, Task};
 
 /// What a statement gets however little time there is: enough for a large month's.
 const LEAST_TIME: Duration = Duration::from_mins(1);
 /// Rows of `EventLog` that one statement looks at: it takes a fraction of a second.
-const LOG_BATCH_ROWS: i64 = 50_000;
+const LOG_BATCH_ROWS: u32 = 50_000;
 
-/// How many pieces per worker may be done before they are recorded.
-const PIECES_AHEAD: usize = 4;
-
-/// Recomputes the ledger, the entry hashes and the links, several entries at a time, and records what it finds. Changes
-/// nothing else. Works until `deadline`; the next verification of the same kind continues.
+/// Recomputes the seals, the entry hashes and the links, several seals at a time, and records what it finds. Changes
+/// nothing else. Works until the engine's deadline; the next verification of the same kind continues.
 pub(crate) async fn verify(
-    pool: &Pool,
-    settings: &Settings,
+    engine: Engine<'_>,
     request: &VerificationRequest,
     contract_ids: Option<&[ContractId]>,
-    now: DateTime<Utc>,
-    deadline: &Deadline,
 ) -> Result<Verification> {
+    let Engine { pool, settings, .. } = engine;
+    let (tasks, rows) = list_tasks(engine, request, contract_ids).await?;
+    let mut client = pool.get().await?;
+    let transaction = session::begin(&mut client, &settings.limits()).await?;
+    let id = verification::begin_verification(&transaction, request, &tasks, rows, engine.called_at).await?;
+    transaction.commit().await?;
+    drop(client);
+    info!(verification = %id, rows, tasks = tasks.len(), "snapshot maintenance: verification begins");
     let verifying = Verifying {
-        pool,
-        settings,
-        request,
+        engine,
+        id,
         contract_ids,
-        deadline,
+        has_begun: AtomicBool::new(false),
         found: AtomicU64::new(0),
         logged: AtomicU64::new(0),
     };
-    let (pieces, rows) = verifying.list_pieces().await?;
+    let result = verifying.work().await;
+    verifying.log_the_rest();
+    // What was looked at stays so, whatever went wrong with another task.
     let mut client = pool.get().await?;
     let transaction = session::begin(&mut client, &settings.limits()).await?;
-    let begun = verification::begin_verification(&transaction, request, rows, now).await?;
+    verification::end_verification(&transaction, id).await?;
     transaction.commit().await?;
-    drop(client);
-    info!(verification = %begun.id, rows, pieces = pieces.len(), "snapshot maintenance: verification begins");
-    let done = begun.after.as_ref().map(Piece::rank);
-    let left = pieces.into_iter().filter(|piece| done.is_none_or(|done| piece.rank() > done));
-    let result = match verifying.look_at(&begun, left).await {
-        // There was no time for the piece.
-        Err(error) if error.retry().is_some() && deadline.has_come().is_some() => Ok(false),
-        result => result,
-    };
-    verifying.log_the_rest(&begun);
-    // What was looked at stays so, whatever went wrong with the next piece.
-    verifying.end(&begun, matches!(result, Ok(true))).await?;
-    result?;
-    let client = pool.get().await?;
-    let get = verification::get_verification(&**client, begun.id);
+    match result {
+        // There was no time for the task.
+        Err(Halt::Failed(error)) if error.retry().is_some() && engine.deadline.has_come().is_some() => {}
+        Err(Halt::Failed(error)) => return Err(error),
+        Ok(()) | Err(Halt::Stop(_)) => {}
+    }
+    let get = verification::get_verification(&**client, id);
     let verification = session::read(&client, &settings.limits(), get).await?;
     let (status, breaks) = (verification.status, verification.break_count);
-    info!(verification = %begun.id, ?status, breaks, rows = verification.rows_done, "snapshot maintenance: verification ends");
+    info!(verification = %id, ?status, breaks, rows = verification.rows_done, "snapshot maintenance: verification ends");
     Ok(verification)
 }
 
+/// All there is to look at, in order, and how many rows that are.
+async fn list_tasks(
+    engine: Engine<'_>,
+    request: &VerificationRequest,
+    contract_ids: Option<&[ContractId]>,
+) -> Result<(Vec<Task>, u64)> {
+    let client = engine.connect().await?;
+    let limits = limits(engine);
+    let mut months = session::read(&client, &limits, verification::list_months(&**client)).await?;
+    months.retain(|month| request.month.is_none_or(|wanted| wanted == *month));
+    let mut tasks = vec![Task::Partitions];
+    let mut total = 0;
+    for month in months {
+        let list = verification::list_seals(&**client, month, contract_ids);
+        let (seals, rows) = session::read(&client, &limits, list).await?;
+        total += rows;
+        tasks.extend(seals.into_iter().map(|sequence| Task::Seal(month, sequence)));
+        tasks.push(Task::Month(month));
+    }
+    if request.full {
+        total += session::read(&client, &limits, estimate_log_rows(&**client)).await?;
+        tasks.extend([Task::Logs(None), Task::LogLinks]);
+    }
+    Ok((tasks, total))
+}
+
+/// A statement may take what time there is: a seal of a former archive has as many rows as that.
+fn limits(engine: Engine<'_>) -> Limits {
+    // Zero is no limit to PostgreSQL.
+    let statement = engine.deadline.remaining().map_or(Duration::ZERO, |left| left.max(LEAST_TIME));
+    Limits { statement, lock: engine.settings.lock_timeout }
+}
+
 struct Verifying<'a> {
-    pool: &'a Pool,
-    settings: &'a Settings,
-    request: &'a VerificationRequest,
+    engine: Engine<'a>,
+    /// The verification.
+    id: Uuid,
     /// Of the stream that it is limited to.
     contract_ids: Option<&'a [ContractId]>,
-    deadline: &'a Deadline,
+    /// Each call does something, so that repeated calls always end.
+    has_begun: AtomicBool,
     /// Breaks that this call has found.
     found: AtomicU64,
     /// Those of them that it has logged.
@@ -85,85 +112,84 @@ struct Verifying<'a> {
 }
 
 impl Verifying<'_> {
-    /// All there is to look at, in order, and how many rows that are.
-    async fn list_pieces(&self) -> Result<(Vec<Piece>, u64)> {
-        let client = self.pool.get().await?;
-        let limits = self.limits();
-        let mut months = session::read(&client, &limits, verification::list_months(&**client)).await?;
-        months.retain(|month| self.request.month.is_none_or(|wanted| wanted == *month));
-        let mut pieces = vec![Piece::Partitions];
-        let mut total = 0;
-        for month in months {
-            let list = verification::list_seals(&**client, month, self.contract_ids);
-            let (seals, rows) = session::read(&client, &limits, list).await?;
-            total += rows;
-            pieces.extend(seals.into_iter().map(|sequence| Piece::Seal(month, sequence)));
-            pieces.push(Piece::Month(month));
-        }
-        if self.request.full {
-            total += session::read(&client, &limits, estimate_log_rows(&**client)).await?;
-        }
-        Ok((pieces, total))
-    }
-
-    /// Looks at pieces side by side, and records them in order; then at `EventLog`. Returns whether it came to the end.
-    async fn look_at(&self, begun: &Continued, pieces: impl Iterator<Item = Piece>) -> Result<bool> {
+    /// Looks at the tasks that are left, several at a time.
+    async fn work(&self) -> Work {
         // One connection is for recording.
-        let side_by_side = self.settings.workers.min(self.pool.status().max_size.saturating_sub(1)).max(1);
-        let workers = Semaphore::new(side_by_side);
-        let outcomes = stream::iter(pieces).map(async |piece| {
-            let _worker = workers.acquire().await;
-            let outcome = match &piece {
-                Piece::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await,
-                Piece::Month(month) => self.look_at_month(*month).await,
-                _ => self.look_at_partitions().await,
-            };
-            outcome.map(|outcome| (piece, outcome))
-        });
-        // Pieces that are done wait for a longer one before them, and others go on meanwhile.
-        let mut outcomes = std::pin::pin!(outcomes.buffered(side_by_side * PIECES_AHEAD));
-        while let Some(looked) = outcomes.next().await {
-            let (piece, outcome) = looked?;
-            self.record(begun, &piece, &outcome).await?;
-            // Each call gets further, so that repeated calls always end.
-            if self.deadline.has_come().is_some() {
-                return Ok(false);
-            }
-        }
-        if self.request.full { self.look_at_event_log(begun).await } else { Ok(true) }
+        let connections = self.engine.pool.status().max_size.saturating_sub(1);
+        let workers = self.engine.settings.workers.min(connections).max(1);
+        let halts = join_all((0..workers).map(|_| self.work_through())).await.into_iter().filter_map(Work::err);
+        // An error goes before a reason to stop.
+        halts.min_by_key(|halt| matches!(halt, Halt::Stop(_))).map_or(Ok(()), Err)
     }
 
-    async fn record(&self, begun: &Continued, piece: &Piece, outcome: &Outcome) -> Result<()> {
+    /// Claims task after task, until none is left.
+    async fn work_through(&self) -> Work {
+        loop {
+            if self.has_begun.swap(true, atomic::Ordering::Relaxed) {
+                self.check_time()?;
+            }
+            let Some(claimed) = self.claim().await? else { return Ok(()) };
+            let outcome = match &claimed.task {
+                Task::Partitions => self.look_at_partitions().await?,
+                Task::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await?,
+                Task::Month(month) => self.look_at_month(*month).await?,
+                Task::Logs(after) => {
+                    self.look_at_logs(&claimed, after.clone()).await?;
+                    continue;
+                }
+                Task::LogLinks => self.look_at_log_links().await?,
+            };
+            self.record(&claimed, None, &outcome).await?;
+        }
+    }
+
+    fn check_time(&self) -> Work {
+        self.engine.deadline.has_come().map_or(Ok(()), |stop| Err(Halt::Stop(stop)))
+    }
+
+    async fn claim(&self) -> Result<Option<ClaimedTask>> {
+        let Engine { pool, settings, .. } = self.engine;
+        let mut client = pool.get().await?;
+        let transaction = session::begin_volatile(&mut client, &settings.limits()).await?;
+        let claimed = verification::claim_task(&transaction, self.id, settings.lease.as_secs_f64()).await?;
+        transaction.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Records what looking at a task has shown; `left` is what is left of it.
+    async fn record(&self, claimed: &ClaimedTask, left: Option<&Position>, outcome: &Outcome) -> Result<()> {
         self.found.fetch_add(outcome.break_count, atomic::Ordering::Relaxed);
         for found in &outcome.breaks {
-            if self.logged.load(atomic::Ordering::Relaxed) == MAX_LOGGED_BREAKS {
+            if self.logged.load(atomic::Ordering::Relaxed) >= MAX_LOGGED_BREAKS {
                 break;
             }
             self.logged.fetch_add(1, atomic::Ordering::Relaxed);
-            warn!(verification = %begun.id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
+            warn!(verification = %self.id, kind = ?found.kind, message = found.message, "snapshot maintenance: a break");
         }
-        let mut client = self.pool.get().await?;
-        // What a crash undoes of it is looked at again.
-        let transaction = session::begin_volatile(&mut client, &self.settings.limits()).await?;
-        verification::record_piece(&transaction, begun, piece, outcome).await?;
+        let Engine { pool, settings, .. } = self.engine;
+        let mut client = pool.get().await?;
+        // A crash may lose it: the task is looked at again.
+        let transaction = session::begin_volatile(&mut client, &settings.limits()).await?;
+        let lease_seconds = settings.lease.as_secs_f64();
+        verification::record_task(&transaction, self.id, claimed, left, outcome, lease_seconds).await?;
         Ok(transaction.commit().await?)
     }
 
     /// Says how many breaks are in no line of the log.
-    fn log_the_rest(&self, begun: &Continued) {
+    fn log_the_rest(&self) {
         let more = self.found.load(atomic::Ordering::Relaxed) - self.logged.load(atomic::Ordering::Relaxed);
         if more > 0 {
             warn!(
-                verification = %begun.id, more,
+                verification = %self.id, more,
                 "snapshot maintenance: there are more breaks; the verification has the first {MAX_REPORTED_BREAKS}"
             );
         }
     }
 
     async fn look_at_partitions(&self) -> Result<Outcome> {
-        let client = self.pool.get().await?;
+        let client = self.engine.connect().await?;
         let list = verification::list_foreign_partitions(&**client);
-        let foreign = session::read(&client, &self.limits(), list).await?;
+        let foreign = session::read(&client, &limits(self.engine), list).await?;
         let breaks = foreign.into_iter().map(|(name, bounds)| Break {
             kind: BreakKind::RowInserted,
             month: None,
@@ -177,9 +203,9 @@ impl Verifying<'_> {
     }
 
     async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
-        let mut client = self.pool.get().await?;
+        let mut client = self.engine.connect().await?;
         // One snapshot: rows may leave the month between two statements.
-        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+        let transaction = session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
         let place = Place { month, sequence };
         let seal = match verification::recompute_seal(&transaction, month, sequence).await {
             Ok(Some(seal)) => seal,
@@ -220,8 +246,8 @@ impl Verifying<'_> {
     }
 
     async fn look_at_month(&self, month: Month) -> Result<Outcome> {
-        let mut client = self.pool.get().await?;
-        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
+        let mut client = self.engine.connect().await?;
+        let transaction = session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
         let mut breaks = Vec::new();
         let check = verification::check_month(&transaction, month).await?;
         let mut break_count = check.count;
@@ -263,66 +289,49 @@ impl Verifying<'_> {
         Ok(Outcome { rows: 0, seals: 0, break_count, breaks })
     }
 
-    /// Looks at `EventLog` batch by batch, then at its links. Returns whether it came to the end.
-    async fn look_at_event_log(&self, begun: &Continued) -> Result<bool> {
-        let stream = self.contract_ids;
-        let of_row = |kind, id: &str, message: String| Break {
-            kind,
-            month: None,
-            sequence: None,
-            log_id: Some(id.to_owned()),
-            message: format!("row {id} of EventLog {message}"),
-        };
-        let mut after = match &begun.after {
-            Some(Piece::Logs(position)) => position.clone(),
-            _ => Position::before(first_instant()),
-        };
+    /// Looks at `EventLog` batch by batch, from the row behind `after` on.
+    async fn look_at_logs(&self, claimed: &ClaimedTask, after: Option<Position>) -> Work {
+        let mut after = after.unwrap_or_else(|| Position::before(first_instant()));
         loop {
-            let mut client = self.pool.get().await?;
-            let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
-            let batch = verification::recompute_logs(&transaction, &after, stream, LOG_BATCH_ROWS).await?;
+            let mut client = self.engine.connect().await?;
+            let limits = limits(self.engine);
+            let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+            let most = LOG_BATCH_ROWS.into();
+            let batch = verification::recompute_logs(&transaction, &after, self.contract_ids, most).await?;
             transaction.commit().await?;
             drop(client);
-            let Some(last) = batch.last else { break };
-            after = last;
             let breaks = batch.mismatches.iter().map(|(id, stored, computed)| {
                 let message = format!("has the entry_hash {stored}, but its contents have {computed}");
-                of_row(BreakKind::HashMismatch, id, message)
+                of_log(BreakKind::HashMismatch, id, &message)
             });
             let outcome =
                 Outcome { rows: batch.rows, seals: 0, break_count: batch.mismatch_count, breaks: breaks.collect() };
-            self.record(begun, &Piece::Logs(after.clone()), &outcome).await?;
-            if self.deadline.has_come().is_some() {
-                return Ok(false);
-            }
+            let left = batch.last.filter(|_| batch.rows >= LOG_BATCH_ROWS.into());
+            self.record(claimed, left.as_ref(), &outcome).await?;
+            let Some(last) = left else { return Ok(()) };
+            after = last;
+            self.check_time()?;
         }
-        let mut client = self.pool.get().await?;
-        let transaction = session::begin_read(&mut client, &self.limits(), IsolationLevel::RepeatableRead).await?;
-        let links = verification::list_unlinked(&transaction, None, stream).await?;
+    }
+
+    async fn look_at_log_links(&self) -> Result<Outcome> {
+        let mut client = self.engine.connect().await?;
+        let limits = limits(self.engine);
+        let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+        let links = verification::list_unlinked(&transaction, None, self.contract_ids).await?;
         transaction.commit().await?;
-        drop(client);
         let breaks = links.named.iter().map(|(id, parent)| {
             let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
-            of_row(BreakKind::LinkBroken, id, message)
+            of_log(BreakKind::LinkBroken, id, &message)
         });
-        let outcome = Outcome { break_count: links.count, breaks: breaks.collect(), ..Outcome::default() };
-        self.record(begun, &Piece::LogLinks, &outcome).await?;
-        Ok(true)
+        Ok(Outcome { break_count: links.count, breaks: breaks.collect(), ..Outcome::default() })
     }
+}
 
-    async fn end(&self, begun: &Continued, complete: bool) -> Result<()> {
-        let mut client = self.pool.get().await?;
-        let transaction = session::begin(&mut client, &self.settings.limits()).await?;
-        verification::end_verification(&transaction, begun, complete).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// A statement may take what time there is: an entry that seals a former archive has as many rows as that.
-    fn limits(&self) -> Limits {
-        // Zero is no limit to PostgreSQL.
-        let statement = self.deadline.remaining().map_or(Duration::ZERO, |left| left.max(LEAST_TIME));
-        Limits { statement, lock: self.settings.lock_timeout }
-    }
+/// A break of a row of `EventLog`.
+fn of_log(kind: BreakKind, id: &str, message: &str) -> Break {
+    let message = format!("row {id} of EventLog {message}");
+    Break { kind, month: None, sequence: None, log_id: Some(id.to_owned()), message }
 }
 
 /// An entry of a ledger.

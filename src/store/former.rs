@@ -4,7 +4,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::archive_columns::MirroredColumns;
-use super::ledger::{self, Seal};
+use super::seals::{self, Seal};
 use super::partitions::{create_partition, partition_name};
 use super::row_form::RowForm;
 use super::statement::Statement;
@@ -119,8 +119,8 @@ pub(crate) async fn copy_logs(client: &impl GenericClient, former: &FormerArchiv
     }
     let form = RowForm::load(client).await?;
     create_partition(client, month).await?;
-    let head = ledger::lock_head(client, month).await?;
-    let seal = Seal::of_adopted(&head, &form);
+    let chain = seals::lock_chain(client, month).await?;
+    let seal = Seal::of_adopted(&chain, &form);
     let (start, end, partition) = (month.start(), month.end(), partition_name(month));
     let statement = Statement::new(include_str!("sql/copy_former_logs.sql"))
         .fragment("former", former.name.as_str())
@@ -130,11 +130,12 @@ pub(crate) async fn copy_logs(client: &impl GenericClient, former: &FormerArchiv
         .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))
         // The newest of the rows is what the seal reaches up to.
         .fragment("archived_at", r#"(SELECT max("archivedAt") FROM adopted)"#)
-        .bind("sealed_until", &head.archived_after, Type::TIMESTAMP)
+        .bind("sealed_until", &chain.archived_after, Type::TIMESTAMP)
         .bind("month_start", &start, Type::TIMESTAMP)
         .bind("month_end", &end, Type::TIMESTAMP)
         .bind("limit", &COPIED_ROWS, Type::INT8);
     let row = seal.put_into(statement, "adopted").query_one(client).await?;
+    seals::advance_chain(client, month).await?;
     Ok(row.try_get::<_, i64>("copied")?.unsigned_abs())
 }
 

@@ -140,17 +140,17 @@ pub(crate) async fn describe_losses(
         return Ok(lost);
     }
     for table in &missing.tables {
-        let runs = missing.has("MaintenanceRun");
+        let months_of_runs = missing.has("RunMonth");
         let (what, consequence) = match table.as_str() {
             "StreamArchive" if missing.has("ArchiveSeal") => {
                 let rows: u64 = months.iter().map(|month| month.rows).sum();
                 (format!(" with {rows} logs, by the ledger"), "restore them from a backup")
             }
-            "StreamArchive" if runs => {
-                let sql = r#"SELECT sum("logsArchived" - "logsRestored")::bigint FROM "MaintenanceRun""#;
+            "StreamArchive" if months_of_runs => {
+                let sql = r#"SELECT sum("logsArchived" - "logsRestored")::bigint FROM "RunMonth""#;
                 (format!(" with {} logs, by the runs' counts", count(client, sql).await?), "restore them from a backup")
             }
-            "StreamSnapshot" if runs => {
+            "StreamSnapshot" if missing.has("MaintenanceRun") => {
                 let sql = r#"SELECT sum("snapshotsCreated")::bigint FROM "MaintenanceRun""#;
                 let rows = count(client, sql).await?;
                 (format!(" with {rows} snapshots at most, by the runs' counts"), "restore them from a backup")
@@ -160,8 +160,8 @@ pub(crate) async fn describe_losses(
                 let rows = count(client, sql).await?;
                 (format!(" with {rows} digests, by the ledger"), "batches that rows left cannot be verified any more")
             }
-            "RestoredLog" if runs => {
-                let sql = r#"SELECT sum("logsRestored")::bigint FROM "MaintenanceRun""#;
+            "RestoredLog" if months_of_runs => {
+                let sql = r#"SELECT sum("logsRestored")::bigint FROM "RunMonth""#;
                 let rows = count(client, sql).await?;
                 (format!(" with {rows} ids at most, by the runs' counts"), "restored logs will be archived again")
             }
@@ -179,6 +179,8 @@ pub(crate) async fn describe_losses(
             "MaintenancePause" => (UNKNOWN.into(), "maintenance is not paused any more"),
             "StreamIdentity" => (UNKNOWN.into(), "the ids of streams that are gone are not known any more"),
             "MaintenanceRun" => (UNKNOWN.into(), "a month that was run may be run again"),
+            "RunMonth" => (UNKNOWN.into(), "the counts of all runs are gone, and a run that is open goes through its months again"),
+            "VerificationTask" => (UNKNOWN.into(), "a verification that has not ended begins again"),
             MIGRATION_TABLE => (UNKNOWN.into(), "the migrations are applied again"),
             _ => (UNKNOWN.into(), "it is empty now"),
         };

@@ -4,15 +4,15 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote};
 use super::event_log::{Due, IS_NOT_RESTORED, Position, chain_head};
 use super::former::FormerArchive;
 use super::holds::{self, Held};
-use super::ledger::{self, LedgerRange, Seal};
+use super::leases::MonthLease;
 use super::partitions::partition_name;
 use super::row_form::RowForm;
+use super::seals::{self, LedgerRange, Seal};
 use super::statement::Statement;
 use crate::error::{Error, Result, chain};
 use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
@@ -42,7 +42,6 @@ pub(crate) struct BatchRules<'a> {
     pub(crate) archived_before: &'a [LedgerRange],
     /// The run's start.
     pub(crate) started_at: NaiveDateTime,
-    pub(crate) run: Uuid,
     /// Whether to seal the batch and to check its hashes.
     pub(crate) prove: bool,
 }
@@ -51,7 +50,8 @@ pub(crate) struct BatchRules<'a> {
 #[derive(Debug)]
 pub(crate) struct BatchRequest<'a> {
     pub(crate) rules: BatchRules<'a>,
-    pub(crate) month: Month,
+    /// Of the month whose rows move.
+    pub(crate) lease: &'a MonthLease,
     /// The month's partition is made for this run, and loaded in order: it has no copy of a row, and no index to look for one.
     pub(crate) is_new: bool,
     pub(crate) after: &'a Position,
@@ -70,7 +70,7 @@ struct Bounds {
 
 impl BatchRequest<'_> {
     fn bounds(&self, held: Held) -> Bounds {
-        Bounds { start: self.month.start(), end: self.end(), limit: i64::from(self.limit), held }
+        Bounds { start: self.lease.month.start(), end: self.end(), limit: i64::from(self.limit), held }
     }
 
     /// Sets the names of due_rows.sql, but `:is_free`.
@@ -92,15 +92,15 @@ impl BatchRequest<'_> {
 
     /// The month's own partition, and those of months that may hold the events under other ids: `SELECT columns` from each.
     fn archived(&self, columns: &str) -> String {
-        let others = self.rules.archived_before.iter().map(|range| range.month).filter(|month| *month != self.month);
-        let own = (!self.is_new).then_some(self.month);
+        let others = self.rules.archived_before.iter().map(|range| range.month).filter(|month| *month != self.lease.month);
+        let own = (!self.is_new).then_some(self.lease.month);
         let selects =
             own.into_iter().chain(others).map(|month| format!("SELECT {columns} FROM {}", partition_name(month)));
         selects.reduce(|sql, select| format!("{sql} UNION ALL {select}")).unwrap_or_default()
     }
 
     fn end(&self) -> NaiveDateTime {
-        self.month.end().min(self.rules.due.cutoff)
+        self.lease.month.end().min(self.rules.due.cutoff)
     }
 
     /// SQL for some of the rows of `mismatch`, as JSON.
@@ -289,15 +289,15 @@ pub(crate) async fn move_due_batch(
     request: &BatchRequest<'_>,
 ) -> Result<MovedBatch> {
     const NONE: &str = r#"SELECT id, "createdAt" FROM due WHERE false"#;
-    let BatchRules { started_at, run, prove, .. } = request.rules;
+    let BatchRules { started_at, prove, .. } = request.rules;
     let bounds = request.bounds(holds::lock_holds(client).await?);
     let locks_first = log.locks_first();
     let locked = if locks_first { Some(lock_due_rows(client, log, request, &bounds).await?) } else { None };
     let referenced_ids = list_referenced(client, log, request, locked.as_ref()).await?;
-    let head = ledger::lock_head(client, request.month).await?;
-    let archived_at = head.next_archived_at(started_at);
-    let seal = Seal::of_archived(&head, run, archived_at, &log.form);
-    let partition = partition_name(request.month);
+    let chain = seals::get_chain(client, request.lease).await?;
+    let archived_at = chain.next_archived_at(started_at);
+    let seal = Seal::of_archived(&chain, request.lease.run, archived_at, &log.form);
+    let partition = partition_name(request.lease.month);
     // LIMIT keeps these look-ups per row: a join could be planned as a scan of whole partitions for every batch.
     let of_id = (!request.is_new).then(|| {
         format!(
@@ -362,10 +362,10 @@ pub(crate) async fn move_due_batch(
     }
     let moved_ids: Vec<String> = row.try_get("moved_ids")?;
     check_gone(client, log, &moved_ids).await?;
-    check_unaltered(client, log, request.month, &moved_ids, &row.try_get("moved_digests")?).await?;
+    check_unaltered(client, log, request.lease.month, &moved_ids, &row.try_get("moved_digests")?).await?;
     let last = position(&row)?;
     let mut mismatches = Mismatches::default();
-    mismatches.add(request.month, &row)?;
+    mismatches.add(request.lease.month, &row)?;
     let Locked { seen, last } = locked.unwrap_or(Locked { seen: number("seen")?, last });
     Ok(MovedBatch {
         seen,
@@ -534,7 +534,7 @@ pub(crate) async fn settle_duplicates(
     } else {
         "a.id = e.id"
     };
-    let month = request.month.to_string();
+    let month = request.lease.month.to_string();
     let row = Statement::new(include_str!("sql/settle_duplicates.sql"))
         .fragment("id_type", log.columns.id_type())
         .fragment("entry_hash", log.form.entry_hash("e."))
@@ -545,7 +545,7 @@ pub(crate) async fn settle_duplicates(
         .fragment("has_gap", log.columns.gap())
         .bind("ids", &moved.duplicates.ids, Type::TEXT_ARRAY)
         .bind("times", &moved.duplicates.times, Type::TIMESTAMP_ARRAY)
-        .bind("run", &request.rules.run, Type::UUID)
+        .bind("run", &request.lease.run, Type::UUID)
         .bind("month", &month, Type::TEXT)
         .bind("most_kept", &MAX_KEPT_FINDINGS, Type::INT8)
         .query_one(client)

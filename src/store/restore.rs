@@ -11,7 +11,8 @@ use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::former::FormerArchive;
 use super::holds::{self, HELD_STREAMS};
-use super::ledger::{self, Seal, SealedForms};
+use super::seals::{self, Seal, SealedForms};
+use super::leases::MonthLease;
 use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
 use super::statement::Statement;
@@ -171,13 +172,13 @@ pub(crate) async fn count_month(
 #[derive(Debug)]
 pub(crate) struct RestoreBatch<'a> {
     pub(crate) target: &'a RestoreTarget,
-    pub(crate) month: Month,
+    /// Of the month whose rows move.
+    pub(crate) lease: &'a MonthLease,
     /// The last row looked at, where those of one stream are restored.
     pub(crate) after: &'a Position,
     /// Where the last row was that was looked at, else.
     pub(crate) after_place: &'a str,
     pub(crate) limit: i64,
-    pub(crate) run: Uuid,
     /// Whether the rows are to stay in `EventLog` until they are released.
     pub(crate) hold: bool,
     /// The former service's archive: rows that it still has leave the archive, and are not put into `EventLog`.
@@ -220,15 +221,15 @@ pub(crate) async fn restore_batch(
     // constraint refuses is found out here, and not at the commit.
     client.batch_execute("SET LOCAL enable_seqscan = off; SET CONSTRAINTS ALL IMMEDIATE").await?;
     let on_hold = holds::lock_legal_holds(client).await?;
-    let head = ledger::lock_head(client, request.month).await?;
+    let chain = seals::get_chain(client, request.lease).await?;
     let hooks = InsertHooks::load(client).await?;
     if !hooks.rules.is_empty() {
         // They do something else than insert, or are none that a statement like the batch's can have.
         return Err(Error::RestoreRefused { rows: 0, by: hooks.rules });
     }
-    let seal = Seal::of_restored(&head, request.run, form);
-    let forms = ledger::list_sealed_forms(client, request.month, form).await?;
-    let matching = Matching::new(request.target, request.month);
+    let seal = Seal::of_restored(&chain, request.lease.run, form);
+    let forms = seals::list_sealed_forms(client, request.lease.month, form).await?;
+    let matching = Matching::new(request.target, request.lease.month);
     let mut batch = Batch { columns, form, request, matching, on_hold, refused_places: Vec::new() };
     let mut refused: Vec<Refused> = Vec::new();
     let mut searches = 0;
@@ -249,7 +250,7 @@ pub(crate) async fn restore_batch(
         searches += 1;
         client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
         let found = find_refused(client, &batch).await?;
-        debug!(month = %request.month, rows = found.len(), "restore: rows that EventLog does not take");
+        debug!(month = %request.lease.month, rows = found.len(), "restore: rows that EventLog does not take");
         if found.is_empty() && searches > 1 {
             // Each by itself is taken, and all at once are not.
             let by = [hooks.before, hooks.after].concat();
@@ -327,7 +328,7 @@ impl Batch<'_> {
         } else {
             format!(
                 "pg_relation_size('{}'::regclass) <= {}::bigint * current_setting('block_size')::bigint",
-                partition_name(request.month),
+                partition_name(request.lease.month),
                 end_page(request.after_place)
             )
         };
@@ -406,7 +407,7 @@ impl Batch<'_> {
             format!("SELECT {} FROM gone g WHERE :is_gone_returned", columns.restored_values(r#"g."eventIndex""#))
         };
         statement
-            .fragment("partition", partition_name(request.month))
+            .fragment("partition", partition_name(request.lease.month))
             .fragment("names", columns.restored_names())
             .fragment("rows", rows)
             .fragment("is_gone_returned", is_returned(request.former.as_ref(), "g"))

@@ -39,7 +39,7 @@ pub(crate) struct Remainder {
 pub(crate) async fn get_remainder(client: &impl GenericClient, run: Uuid) -> Result<Remainder> {
     let row = client
         .query_typed_one(
-            r#"SELECT EXISTS (SELECT FROM "MaintenanceRun" WHERE id = $1 AND "finishedAt" IS NULL AND "leaseHolder" IS NULL)
+            r#"SELECT EXISTS (SELECT FROM "MaintenanceRun" WHERE id = $1 AND "finishedAt" IS NULL AND token IS NULL)
                           AND NOT EXISTS (SELECT FROM "MaintenancePause")
                           AND NOT EXISTS (SELECT FROM "LegalHold" WHERE "releasedAt" IS NULL) AS is_ready,
                       EXISTS (SELECT FROM "StreamArchive") AS has_archived_rows,

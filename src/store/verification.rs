@@ -1,7 +1,6 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote}
 use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::host;
-use super::ledger::{digest_removals, digest_rows};
+use super::seals::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
 use super::statement::{Parameter, Statement};
@@ -25,39 +24,58 @@ pub(crate) const MAX_NAMED: i64 = 1_000;
 /// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
 const MAX_FOLLOWED: i64 = 1_000;
 
-const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, position, "rowsTotal", "rowsDone", "sealsDone", breaks,
+const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, "rowsTotal", "rowsDone", "sealsDone", breaks,
     "breakCount", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
 
-/// A piece of a verification: what one or a few statements look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Piece {
+/// A part of a verification: what one or a few statements look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Task {
     /// What the archive consists of.
     Partitions,
-    /// An entry of a month's ledger.
+    /// A seal of a month's chain.
     Seal(Month, i32),
-    /// What no single entry of the month shows, and its links.
+    /// What no single seal of the month shows, and its links.
     Month(Month),
-    /// The rows of `EventLog` up to this one.
-    Logs(Position),
+    /// The rows of `EventLog` behind this one.
+    Logs(Option<Position>),
     /// The links of `EventLog`.
     LogLinks,
 }
 
-impl Piece {
-    /// In which order pieces are looked at.
-    pub(crate) fn rank(&self) -> (u8, Option<Month>, i32) {
+impl Task {
+    fn kind(&self) -> &'static str {
         match self {
-            Self::Partitions => (0, None, 0),
-            Self::Seal(month, sequence) => (0, Some(*month), *sequence),
-            Self::Month(month) => (0, Some(*month), i32::MAX),
-            Self::Logs(_) => (1, None, 0),
-            Self::LogLinks => (1, None, 1),
+            Self::Partitions => "partitions",
+            Self::Seal(..) => "seal",
+            Self::Month(_) => "month",
+            Self::Logs(_) => "logs",
+            Self::LogLinks => "log_links",
         }
+    }
+
+    fn parse(row: &Row) -> Result<Self> {
+        Ok(match row.try_get("kind")? {
+            "partitions" => Self::Partitions,
+            "seal" => Self::Seal(decode(row, "month")?, row.try_get("sequence")?),
+            "month" => Self::Month(decode(row, "month")?),
+            "logs" => {
+                let (created_at, id) = (row.try_get::<_, Option<NaiveDateTime>>("afterCreatedAt")?, row.try_get("afterId")?);
+                Self::Logs(created_at.map(|created_at| Position { created_at, id }))
+            }
+            _ => Self::LogLinks,
+        })
     }
 }
 
-/// What looking at a piece has shown.
+/// A task under its lease.
+#[derive(Debug)]
+pub(crate) struct ClaimedTask {
+    pub(crate) task: Task,
+    place: i32,
+    token: Uuid,
+}
+
+/// What looking at a task has shown.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) rows: u64,
@@ -75,88 +93,109 @@ impl Outcome {
     }
 }
 
-/// A verification to be continued.
-#[derive(Debug)]
-pub(crate) struct Continued {
-    pub(crate) id: Uuid,
-    /// Which call this is: only the last one may go on.
-    pub(crate) attempt: i32,
-    /// The last piece that was looked at.
-    pub(crate) after: Option<Piece>,
-}
-
-/// Continues the last verification of the same kind, if it stopped within the last day, or starts one.
+/// Continues the last verification of the same kind, if it stopped within the last day, or starts one with these `tasks`.
 pub(crate) async fn begin_verification(
     client: &impl GenericClient,
     request: &VerificationRequest,
+    tasks: &[Task],
     rows_total: u64,
     now: DateTime<Utc>,
-) -> Result<Continued> {
+) -> Result<Uuid> {
     let month = request.month.map(|month| month.to_string());
-    let total = i64::try_from(rows_total).unwrap_or(i64::MAX);
     let row = Statement::new(include_str!("sql/begin_verification.sql"))
         .bind("month", &month, Type::TEXT)
         .bind("stream", &request.stream, Type::TEXT)
         .bind("is_full", &request.full, Type::BOOL)
-        .bind("rows_total", &total, Type::INT8)
+        .bind("rows_total", &number(rows_total), Type::INT8)
         .bind("now", &now.naive_utc(), Type::TIMESTAMP)
         .query_one(client)
         .await?;
-    Ok(Continued { id: row.try_get("id")?, attempt: row.try_get("attempts")?, after: decode_json(&row, "position")? })
+    let id = row.try_get("id")?;
+    if row.try_get("is_new")? {
+        let kinds: Vec<_> = tasks.iter().map(Task::kind).collect();
+        let (months, sequences): (Vec<_>, Vec<_>) = tasks
+            .iter()
+            .map(|task| match task {
+                Task::Seal(month, sequence) => (Some(month.to_string()), Some(*sequence)),
+                Task::Month(month) => (Some(month.to_string()), None),
+                _ => (None, None),
+            })
+            .unzip();
+        client
+            .execute_typed(
+                r#"INSERT INTO "VerificationTask" ("verificationId", place, kind, month, sequence)
+                   SELECT $1, place, kind, month, sequence
+                   FROM unnest($2, $3, $4) WITH ORDINALITY task (kind, month, sequence, place)"#,
+                &[
+                    (&id, Type::UUID),
+                    (&kinds, Type::TEXT_ARRAY),
+                    (&months, Type::TEXT_ARRAY),
+                    (&sequences, Type::INT4_ARRAY),
+                ],
+            )
+            .await?;
+    }
+    Ok(id)
 }
 
-/// Records what looking at `piece`, the next one, has shown.
+/// Claims the next task of a verification.
+pub(crate) async fn claim_task(
+    client: &impl GenericClient,
+    verification: Uuid,
+    lease_seconds: f64,
+) -> Result<Option<ClaimedTask>> {
+    let row = Statement::new(include_str!("sql/claim_task.sql"))
+        .bind("verification", &verification, Type::UUID)
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .query_opt(client)
+        .await?;
+    row.map(|row| Ok(ClaimedTask { task: Task::parse(&row)?, place: row.try_get("place")?, token: row.try_get("token")? }))
+        .transpose()
+}
+
+/// Records what looking at a task has shown; `left` is what is left of it.
 ///
 /// # Errors
 ///
-/// [`Error::LeaseLost`] when another call has taken over.
-pub(crate) async fn record_piece(
+/// [`Error::LeaseLost`] when another call has the task.
+pub(crate) async fn record_task(
     client: &impl GenericClient,
-    continued: &Continued,
-    piece: &Piece,
+    verification: Uuid,
+    claimed: &ClaimedTask,
+    left: Option<&Position>,
     outcome: &Outcome,
+    lease_seconds: f64,
 ) -> Result<()> {
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let piece = serde_json::to_value(piece).map_err(Error::Serialize)?;
     let breaks = serde_json::to_value(outcome.breaks.iter().take(MAX_REPORTED_BREAKS).collect::<Vec<_>>());
-    let recorded = client
-        .execute_typed(
-            r#"UPDATE "ArchiveVerification"
-               SET position = $3, "rowsDone" = "rowsDone" + $4, "sealsDone" = "sealsDone" + $5,
-                   breaks = breaks || COALESCE((
-                       SELECT jsonb_agg(found ORDER BY place) FROM jsonb_array_elements($6) WITH ORDINALITY f (found, place)
-                       WHERE place <= $8 - jsonb_array_length(breaks)
-                   ), '[]'),
-                   "breakCount" = "breakCount" + $7, "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
-               WHERE id = $1 AND attempts = $2"#,
-            &[
-                (&continued.id, Type::UUID),
-                (&continued.attempt, Type::INT4),
-                (&piece, Type::JSONB),
-                (&number(outcome.rows), Type::INT8),
-                (&number(outcome.seals), Type::INT8),
-                (&breaks.map_err(Error::Serialize)?, Type::JSONB),
-                (&number(outcome.break_count), Type::INT8),
-                (&number(MAX_REPORTED_BREAKS as u64), Type::INT8),
-            ],
-        )
+    let recorded = Statement::new(include_str!("sql/record_task.sql"))
+        .bind("verification", &verification, Type::UUID)
+        .bind("place", &claimed.place, Type::INT4)
+        .bind("token", &claimed.token, Type::UUID)
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .bind("done", &left.is_none(), Type::BOOL)
+        .bind("after_created_at", &left.map(|left| left.created_at), Type::TIMESTAMP)
+        .bind("after_id", &left.and_then(|left| left.id.as_ref()), Type::TEXT)
+        .bind("rows", &number(outcome.rows), Type::INT8)
+        .bind("seals", &number(outcome.seals), Type::INT8)
+        .bind("break_count", &number(outcome.break_count), Type::INT8)
+        .bind("breaks", &breaks.map_err(Error::Serialize)?, Type::JSONB)
+        .bind("most_breaks", &number(MAX_REPORTED_BREAKS as u64), Type::INT8)
+        .execute(client)
         .await?;
-    if recorded == 0 { Err(Error::LeaseLost { run: continued.id }) } else { Ok(()) }
+    if recorded == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
 }
 
-/// Ends a verification, or a part of it; not one that another call has taken over.
-pub(crate) async fn end_verification(client: &impl GenericClient, continued: &Continued, complete: bool) -> Result<()> {
-    client
-        .execute_typed(
-            r#"UPDATE "ArchiveVerification"
-               SET status = CASE WHEN NOT $3 THEN 'interrupted' WHEN "breakCount" > 0 THEN 'failed' ELSE 'passed' END,
-                   "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC',
-                   "finishedAt" = CASE WHEN $3 THEN clock_timestamp() AT TIME ZONE 'UTC' END
-               WHERE id = $1 AND attempts = $2"#,
-            &[(&continued.id, Type::UUID), (&continued.attempt, Type::INT4), (&complete, Type::BOOL)],
-        )
+/// Ends a verification, or interrupts it if tasks are left.
+pub(crate) async fn end_verification(client: &impl GenericClient, verification: Uuid) -> Result<()> {
+    Statement::new(include_str!("sql/end_verification.sql"))
+        .bind("verification", &verification, Type::UUID)
+        .execute(client)
         .await?;
     Ok(())
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// The verification with this id.
@@ -174,6 +213,9 @@ fn parse(row: &Row) -> Result<Verification> {
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
     let status: VerificationStatus = decode(row, "status")?;
+    let mut breaks: Vec<Break> = decode_json(row, "breaks")?;
+    // Workers find them in any order.
+    breaks.sort_by_key(|found| (found.month.is_none(), found.month, found.sequence.is_none(), found.sequence));
     Ok(Verification {
         id: row.try_get("id")?,
         month: decode(row, "month")?,
@@ -185,7 +227,7 @@ fn parse(row: &Row) -> Result<Verification> {
         rows_done: number("rowsDone")?,
         rows_total: number("rowsTotal")?,
         break_count: number("breakCount")?,
-        breaks: decode_json(row, "breaks")?,
+        breaks,
         started_at: time("startedAt")?,
         updated_at: time("updatedAt")?,
         finished_at: row.try_get::<_, Option<NaiveDateTime>>("finishedAt")?.map(|time| time.and_utc()),

@@ -205,7 +205,7 @@ async fn a_connection_cut_between_statement_and_commit_or_between_commit_and_ans
     assert!(cut_off >= 6, "only {cut_off} runs were cut off");
     let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert!(run.complete);
-    let archived: i64 = database.value(r#"SELECT sum("logsArchived")::bigint FROM "MaintenanceRun""#).await;
+    let archived: i64 = database.value(r#"SELECT sum("logsArchived")::bigint FROM "RunMonth""#).await;
     assert_eq!(archived, 3_000, "a commit that nobody heard of is counted once");
     database.assert_nothing_lost_or_doubled().await;
 }
@@ -391,9 +391,10 @@ async fn a_function_whose_run_somebody_else_holds_answers_with_that_run() {
     database
         .execute(
             r#"INSERT INTO "MaintenanceRun" (trigger, scope, "snapshotMonth", cutoff, phase, status, "startedAt", "updatedAt",
-                   "leaseHolder", "leaseExpiresAt", "rowsEstimated", "logsArchived")
+                   "leaseHolder", token, "leaseExpiresAt", "rowsEstimated")
                VALUES ('cli', 'maintenance', '2026-05', '2026-02-28', 'archive', 'running', now(), now(), 'somebody',
-                   now() AT TIME ZONE 'UTC' + interval '1 hour', 200, 50)"#,
+                   gen_random_uuid(), now() AT TIME ZONE 'UTC' + interval '1 hour', 200);
+               INSERT INTO "RunMonth" ("runId", month, "logsArchived") SELECT id, '2026-01', 50 FROM "MaintenanceRun""#,
         )
         .await;
     let variables = [("DATABASE_URL", database.url.as_str())];

@@ -263,13 +263,13 @@ async fn any_change_of_the_ledger_itself_is_found() {
         assert_eq!(verify(&database).await.status, VerificationStatus::Failed, "one was added");
         database.execute(&format!("DELETE FROM {entry} = 4")).await;
     }
-    for change in ["entries = 2", "digest = sha256('')", r#""archivedAt" = "archivedAt" + interval '1 day'"#] {
+    for change in ["seals = 2", "digest = sha256('')", r#""archivedAt" = "archivedAt" + interval '1 day'"#] {
         database.execute(r#"CREATE TABLE kept AS SELECT * FROM "ArchiveMonth""#).await;
         database.execute(&format!(r#"UPDATE "ArchiveMonth" SET {change} WHERE month = '2026-01'"#)).await;
         assert_eq!(verify(&database).await.status, VerificationStatus::Failed, "{change}");
         database
             .execute(
-                r#"UPDATE "ArchiveMonth" m SET entries = k.entries, digest = k.digest, "archivedAt" = k."archivedAt"
+                r#"UPDATE "ArchiveMonth" m SET seals = k.seals, digest = k.digest, "archivedAt" = k."archivedAt"
                    FROM kept k WHERE k.month = m.month; DROP TABLE kept"#,
             )
             .await;
@@ -367,7 +367,7 @@ async fn however_many_breaks_of_whatever_kind_there_are_their_count_is_exact() {
         )
         .await;
     assert_eq!(count_breaks(&database).await, before + 1_050 + 1_020, "rows that no entry says have left");
-    database.execute(r#"UPDATE "ArchiveMonth" SET entries = 2001"#).await;
+    database.execute(r#"UPDATE "ArchiveMonth" SET seals = 2001"#).await;
     assert_eq!(
         count_breaks(&database).await,
         before + 1_050 + 1_020 + 2_000 + 1,

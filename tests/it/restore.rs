@@ -349,7 +349,7 @@ async fn restore_with(database: &TestDatabase, fate: Fate) {
             };
             database
                 .execute(&format!(
-                    r#"UPDATE "MaintenanceRun" SET status = 'running', "leaseHolder" = 'somebody',
+                    r#"UPDATE "MaintenanceRun" SET status = 'running', "leaseHolder" = 'somebody', token = gen_random_uuid(),
                            "leaseExpiresAt" = now() AT TIME ZONE 'UTC' + interval '{lease}' WHERE scope = 'restore'"#
                 ))
                 .await;
@@ -510,7 +510,7 @@ async fn of_each_lane_one_run_is_under_way_and_a_rollback_has_both() {
     assert!(matches!(&error, Error::UnderWay { run } if run.scope == Scope::Restore), "{error:?}");
     let error = service.restore_all(true, time(NOW), &never).await.unwrap_err();
     assert!(matches!(&error, Error::UnderWay { run } if run.scope == Scope::Restore), "{error:?}");
-    database.execute(r#"UPDATE "MaintenanceRun" SET "leaseHolder" = NULL, "leaseExpiresAt" = NULL, status = 'interrupted' WHERE scope = 'restore'"#).await;
+    database.execute(r#"UPDATE "MaintenanceRun" SET "leaseHolder" = NULL, token = NULL, "leaseExpiresAt" = NULL, status = 'interrupted' WHERE scope = 'restore'"#).await;
     let error = service.restore_all(true, time(NOW), &never).await.unwrap_err();
     assert!(matches!(&error, Error::RollbackRefused { reason } if reason.contains("(restore) is open")), "{error:?}");
 

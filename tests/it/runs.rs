@@ -126,7 +126,7 @@ async fn progress_is_never_lost_by_more_than_one_batch() {
     let service = database.service_with(small());
     kill_in_the_sixth_batch(&database, &service).await;
     assert_eq!(database.count(r#""StreamArchive""#).await, 50);
-    assert_eq!(database.value::<i64>(r#"SELECT "logsArchived" FROM "MaintenanceRun""#).await, 50);
+    assert_eq!(database.value::<i64>(r#"SELECT sum("logsArchived")::bigint FROM "RunMonth""#).await, 50);
     database.assert_nothing_lost_or_doubled().await;
 }
 
@@ -176,7 +176,7 @@ async fn of_eight_triggers_at_once_one_works_and_each_row_moves_once() {
     assert_eq!(database.count(r#""EventLog""#).await, 0);
     assert_eq!(database.count("pg_inherits WHERE inhparent = '\"StreamArchive\"'::regclass").await, 20);
     assert_eq!(database.count(r#""StreamSnapshot""#).await, 1);
-    let moved: i64 = database.value(r#"SELECT sum("logsArchived")::bigint FROM "MaintenanceRun""#).await;
+    let moved: i64 = database.value(r#"SELECT sum("logsArchived")::bigint FROM "RunMonth""#).await;
     assert_eq!(moved, 2_000, "the runs' counters say what happened");
 }
 

@@ -42,7 +42,7 @@ async fn run(database: &TestDatabase) -> Value {
     let run: String = database
         .value(
             r#"SELECT jsonb_build_object('id', id, 'status', status, 'period', period, 'error', error,
-                          'snapshots', "snapshotsCreated", 'logs', "logsArchived", 'holder', "leaseHolder")::text
+                          'snapshots', "snapshotsCreated", 'logs', (SELECT COALESCE(sum("logsArchived"), 0) FROM "RunMonth"), 'holder', "leaseHolder")::text
                FROM "MaintenanceRun""#,
         )
         .await;

@@ -7,11 +7,11 @@
 -- \set limit '1000'
 -- \set partition '"StreamArchive_2026_01"'
 WITH head AS MATERIALIZED (
-    SELECT m.entries, m.digest, m."archivedAt" FROM "ArchiveMonth" m WHERE m.month = :month
+    SELECT m.seals, m.digest, m."archivedAt" FROM "ArchiveMonth" m WHERE m.month = :month
 ),
 beyond AS MATERIALIZED (
     SELECT s.sequence FROM "ArchiveSeal" s LEFT JOIN head ON true
-    WHERE s.month = :month AND (head.entries IS NULL OR s.sequence > head.entries OR s.sequence < 1)
+    WHERE s.month = :month AND (head.seals IS NULL OR s.sequence > head.seals OR s.sequence < 1)
 ),
 unsealed AS MATERIALIZED (
     SELECT id::text AS id FROM :partition a
@@ -29,14 +29,14 @@ SELECT
         SELECT place::integer
         FROM head
         CROSS JOIN LATERAL generate_series(1, LEAST(
-            head.entries, :limit + (SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month)
+            head.seals, :limit + (SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month)
         )) place
         WHERE NOT EXISTS (SELECT FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = place)
         ORDER BY place LIMIT :limit
     ) AS missing,
     COALESCE((
-        SELECT GREATEST(head.entries, 0) - (
-            SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence BETWEEN 1 AND head.entries
+        SELECT GREATEST(head.seals, 0) - (
+            SELECT count(*) FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence BETWEEN 1 AND head.seals
         )
         FROM head
     ), 0) AS missing_count,
@@ -45,8 +45,8 @@ SELECT
     COALESCE((
         SELECT
             head.digest = COALESCE(
-                (SELECT s.digest FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = head.entries),
-                CASE WHEN head.entries = 0 THEN sha256(convert_to(:month, 'UTF8')) END
+                (SELECT s.digest FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = head.seals),
+                CASE WHEN head.seals = 0 THEN sha256(convert_to(:month, 'UTF8')) END
             )
             AND head."archivedAt" IS NOT DISTINCT FROM (SELECT max(s."archivedAt") FROM "ArchiveSeal" s WHERE s.month = :month)
         FROM head

@@ -6,25 +6,26 @@
 WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
     -- list, get, report. Of "Stream" what says which stream a row is.
     ('snapshot_service_read', 'SELECT', '{
-        EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
-        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
-        FormerTable, snapshot_service_migrations
+        EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, RunMonth, MaintenancePause,
+        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, VerificationTask, RestoredLog,
+        LegalHold, FormerTable, snapshot_service_migrations
     }'::name[], NULL::name[]),
     ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId, createdAt}'),
     -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.
     ('snapshot_service_maintain', 'SELECT', '{
-        Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, MaintenancePause,
-        MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold,
-        FormerTable
+        Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, RunMonth,
+        MaintenancePause, MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, VerificationTask,
+        RestoredLog, LegalHold, FormerTable
     }', NULL),
     ('snapshot_service_maintain', 'INSERT', '{
-        EventLog, StreamSnapshot, StreamIdentity, MaintenanceRun, MaintenancePause, MaintenanceFinding, ArchiveMonth,
-        ArchiveSeal, ArchiveRemoval, ArchiveVerification, RestoredLog, LegalHold
+        EventLog, StreamSnapshot, StreamIdentity, MaintenanceRun, RunMonth, MaintenancePause, MaintenanceFinding,
+        ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, VerificationTask, RestoredLog, LegalHold
     }', NULL),
     ('snapshot_service_maintain', 'UPDATE', '{
-        StreamSnapshot, StreamIdentity, MaintenanceRun, ArchiveMonth, ArchiveVerification, RestoredLog, LegalHold
+        StreamSnapshot, StreamIdentity, MaintenanceRun, RunMonth, ArchiveMonth, ArchiveVerification, VerificationTask,
+        RestoredLog, LegalHold
     }', NULL),
-    ('snapshot_service_maintain', 'DELETE', '{EventLog, MaintenancePause, RestoredLog}', NULL),
+    ('snapshot_service_maintain', 'DELETE', '{EventLog, MaintenancePause, VerificationTask, RestoredLog}', NULL),
     -- SELECT ... FOR UPDATE asks for it, of any one column. This one decides nothing here, and where there are hashes a
     -- change of it shows.
     ('snapshot_service_maintain', 'UPDATE', '{EventLog}', '{ledgerClosedAt}')

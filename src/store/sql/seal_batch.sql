@@ -45,13 +45,6 @@ seal AS (
         ) || digests || :removed),
         leaves
     FROM batch
-    RETURNING digest
-),
-ledger_head AS (
-    UPDATE "ArchiveMonth" m
-    SET entries = :sequence, digest = seal.digest, "archivedAt" = COALESCE(:archived_at, m."archivedAt")
-    FROM seal
-    WHERE m.month = :month
 ),
 mismatch AS (
     SELECT id, entry_hash, content_hash FROM :source WHERE :is_wrong

@@ -510,7 +510,7 @@ fn ctrl_c_finishes_the_batch_and_a_second_command_hears_who_is_at_work() {
         command
     };
     let working = maintain().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let archived = r#"SELECT COALESCE(max("logsArchived"), 0) FROM "MaintenanceRun""#;
+    let archived = r#"SELECT COALESCE(sum("logsArchived"), 0) FROM "RunMonth""#;
     while host.query("signal", archived).unwrap() != "100" {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }

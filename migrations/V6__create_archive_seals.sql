@@ -16,12 +16,17 @@ BEGIN
 END
 $$;
 
--- "ArchiveMonth": the head of each month's ledger. Its row is locked by whoever adds an entry.
+-- "ArchiveMonth": each month's chain of seals, and who works on the month. Rows enter and leave a month of the archive only under its
+-- lease. The fencing token is new for each claim. A commit advances the chain under the condition that the token is still its own.
 CREATE TABLE IF NOT EXISTS "ArchiveMonth" (
-    month        TEXT PRIMARY KEY CHECK (month ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
-    entries      INTEGER NOT NULL DEFAULT 0,    -- sequence of the last
-    digest       BYTEA NOT NULL,                -- of the last; of the month's name, before the first
-    "archivedAt" TIMESTAMP(3)                   -- up to which rows are sealed: no later entry has rows before it
+    month            TEXT PRIMARY KEY CHECK (month ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+    seals            INTEGER NOT NULL DEFAULT 0,    -- sequence of the last
+    digest           BYTEA NOT NULL,                -- of the last; of the month's name, before the first
+    "archivedAt"     TIMESTAMP(3),                  -- up to which rows are sealed: no later seal has rows before it
+    "runId"          UUID,                          -- the run that has the lease
+    "leaseHolder"    TEXT,
+    token            UUID,                          -- the fencing token; NULL while nobody works on the month
+    "leaseExpiresAt" TIMESTAMP(3)
 );
 
 -- "ArchiveSeal": the ledger. An entry seals the rows of its month whose "archivedAt" is after the entry's "archivedAfter" and
@@ -50,7 +55,7 @@ CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
 CREATE INDEX IF NOT EXISTS "ArchiveSeal_runId_idx" ON "ArchiveSeal" ("runId");
 
 -- Where somebody dropped the heads, they follow from the entries.
-INSERT INTO "ArchiveMonth" (month, entries, digest, "archivedAt")
+INSERT INTO "ArchiveMonth" (month, seals, digest, "archivedAt")
 SELECT month, max(sequence), (array_agg(digest ORDER BY sequence DESC))[1], max("archivedAt")
 FROM "ArchiveSeal" GROUP BY month
 ON CONFLICT DO NOTHING;
@@ -116,8 +121,6 @@ CREATE TABLE IF NOT EXISTS "ArchiveVerification" (
     "streamId"    TEXT,                         -- only this, by the contract-level id
     "isFull"      BOOLEAN NOT NULL,             -- whether rows of "EventLog" are looked at, too
     status        TEXT NOT NULL CHECK (status IN ('running', 'passed', 'failed', 'interrupted')),
-    attempts      INTEGER NOT NULL DEFAULT 1,   -- calls begun; only the last may go on
-    position      JSONB,                        -- what was done last; NULL at first
     "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the ledger; of "EventLog" by the planner's estimate
     "rowsDone"    BIGINT NOT NULL DEFAULT 0,
     "sealsDone"   BIGINT NOT NULL DEFAULT 0,
@@ -128,6 +131,21 @@ CREATE TABLE IF NOT EXISTS "ArchiveVerification" (
     "finishedAt"  TIMESTAMP(3)
 );
 CREATE INDEX IF NOT EXISTS "ArchiveVerification_startedAt_idx" ON "ArchiveVerification" ("startedAt" DESC);
+
+-- "VerificationTask": what a verification that has not ended looks at, in order of place. Whoever works on a task has its lease.
+CREATE TABLE IF NOT EXISTS "VerificationTask" (
+    "verificationId" UUID NOT NULL,
+    place            INTEGER NOT NULL,
+    kind             TEXT NOT NULL CHECK (kind IN ('partitions', 'seal', 'month', 'logs', 'log_links')),
+    month            TEXT,                      -- of a seal or a month
+    sequence         INTEGER,                   -- of a seal
+    "afterCreatedAt" TIMESTAMP,                 -- the last row of "EventLog" that was looked at
+    "afterId"        TEXT,
+    done             BOOLEAN NOT NULL DEFAULT false,
+    token            UUID,                      -- the fencing token; NULL while nobody works on the task
+    "leaseExpiresAt" TIMESTAMP(3),
+    PRIMARY KEY ("verificationId", place)
+);
 
 -- "FormerTable": the tables that the former service left, and how many rows each had when `migrate` copied them.
 CREATE TABLE IF NOT EXISTS "FormerTable" (

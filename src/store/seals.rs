@@ -4,48 +4,71 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::decode::decode;
+use super::leases::MonthLease;
 use super::partitions::partition_name;
 use super::row_form::RowForm;
 use super::statement::Statement;
 use crate::error::Result;
 use crate::model::Month;
 
-/// Where a month's ledger goes on. Locked until the transaction ends: nobody else adds an entry meanwhile.
+/// Where a month's chain of seals goes on.
 #[derive(Debug)]
-pub(crate) struct LedgerHead {
+pub(crate) struct SealChain {
     pub(crate) month: Month,
-    /// Of the next entry.
+    /// Of the next seal.
     pub(crate) sequence: i32,
-    /// Of the last entry.
+    /// Of the last seal.
     pub(crate) digest: Vec<u8>,
     /// Up to which rows are sealed; `None` when none is.
     pub(crate) archived_after: Option<NaiveDateTime>,
 }
 
-impl LedgerHead {
-    /// The `archivedAt` of a batch that the next entry seals: `wanted`, unless an entry has it or a later one.
+impl SealChain {
+    /// The `archivedAt` of a batch that the next seal is of: `wanted`, unless a seal has it or a later one.
     pub(crate) fn next_archived_at(&self, wanted: NaiveDateTime) -> NaiveDateTime {
         self.archived_after.map_or(wanted, |sealed| wanted.max(sealed + TimeDelta::milliseconds(1)))
     }
+
+    async fn load(client: &impl GenericClient, month: Month, lock: &str) -> Result<Self> {
+        let sql = format!(r#"SELECT seals, digest, "archivedAt" FROM "ArchiveMonth" WHERE month = $1 {lock}"#);
+        let row = client.query_typed_one(&sql, &[(&month.to_string(), Type::TEXT)]).await?;
+        Ok(Self {
+            month,
+            sequence: row.try_get::<_, i32>("seals")? + 1,
+            digest: row.try_get("digest")?,
+            archived_after: row.try_get("archivedAt")?,
+        })
+    }
 }
 
-/// Locks the head of the ledger of `month`, and makes it for the first batch.
-pub(crate) async fn lock_head(client: &impl GenericClient, month: Month) -> Result<LedgerHead> {
-    let row = client
-        .query_typed_one(
-            r#"INSERT INTO "ArchiveMonth" AS m (month, digest) VALUES ($1, sha256(convert_to($1, 'UTF8')))
-               ON CONFLICT (month) DO UPDATE SET month = m.month
-               RETURNING m.entries, m.digest, m."archivedAt""#,
+/// The chain of the month that `lease` is of. Others can claim the month meanwhile, but `migrate` adds no seal.
+pub(crate) async fn get_chain(client: &impl GenericClient, lease: &MonthLease) -> Result<SealChain> {
+    SealChain::load(client, lease.month, "FOR KEY SHARE").await
+}
+
+/// The chain of `month` for `migrate`, which works on no run's behalf: until the transaction ends nobody else adds a seal.
+pub(crate) async fn lock_chain(client: &impl GenericClient, month: Month) -> Result<SealChain> {
+    client
+        .execute_typed(
+            r#"INSERT INTO "ArchiveMonth" (month, digest) VALUES ($1, sha256(convert_to($1, 'UTF8'))) ON CONFLICT DO NOTHING"#,
             &[(&month.to_string(), Type::TEXT)],
         )
         .await?;
-    Ok(LedgerHead {
-        month,
-        sequence: row.try_get::<_, i32>("entries")? + 1,
-        digest: row.try_get("digest")?,
-        archived_after: row.try_get("archivedAt")?,
-    })
+    SealChain::load(client, month, "FOR UPDATE").await
 }
+
+/// Advances the chain of `month`, which [`lock_chain`] has locked, to the seal that this transaction has added.
+pub(crate) async fn advance_chain(client: &impl GenericClient, month: Month) -> Result<()> {
+    Statement::new(r#"UPDATE "ArchiveMonth" m SET :advanced WHERE m.month = :month"#)
+        .fragment("advanced", ADVANCED)
+        .bind("month", &month.to_string(), Type::TEXT)
+        .execute(client)
+        .await?;
+    Ok(())
+}
+
+/// SQL that advances the chain of the row `m` of "ArchiveMonth".
+pub(super) const ADVANCED: &str = include_str!("sql/advance_chain.sql");
 
 /// Why a batch has a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +86,7 @@ pub(crate) enum SealKind {
 pub(crate) struct Seal<'a> {
     kind: SealKind,
     run: Option<Uuid>,
-    head: &'a LedgerHead,
+    chain: &'a SealChain,
     month: String,
     /// Of the batch's rows; `None` for rows that leave.
     archived_after: Option<NaiveDateTime>,
@@ -73,28 +96,28 @@ pub(crate) struct Seal<'a> {
 
 impl<'a> Seal<'a> {
     /// The seal of a batch of rows that are archived at `archived_at`, in the form `form`.
-    pub(crate) fn of_archived(head: &'a LedgerHead, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
+    pub(crate) fn of_archived(chain: &'a SealChain, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
         let archived_at = Some(archived_at);
         Self {
             archived_at,
-            archived_after: head.archived_after,
-            ..Self::new(SealKind::Archived, head, Some(run), form)
+            archived_after: chain.archived_after,
+            ..Self::new(SealKind::Archived, chain, Some(run), form)
         }
     }
 
     /// The seal of a batch of rows that are copied, which have times of their own: [`Seal::put_into`]'s statement says up to which.
-    pub(crate) fn of_adopted(head: &'a LedgerHead, form: &'a RowForm) -> Self {
-        Self { archived_after: head.archived_after, ..Self::new(SealKind::Adopted, head, None, form) }
+    pub(crate) fn of_adopted(chain: &'a SealChain, form: &'a RowForm) -> Self {
+        Self { archived_after: chain.archived_after, ..Self::new(SealKind::Adopted, chain, None, form) }
     }
 
     /// The seal of a batch of rows that leave.
-    pub(crate) fn of_restored(head: &'a LedgerHead, run: Uuid, form: &'a RowForm) -> Self {
-        Self::new(SealKind::Restored, head, Some(run), form)
+    pub(crate) fn of_restored(chain: &'a SealChain, run: Uuid, form: &'a RowForm) -> Self {
+        Self::new(SealKind::Restored, chain, Some(run), form)
     }
 
-    fn new(kind: SealKind, head: &'a LedgerHead, run: Option<Uuid>, form: &'a RowForm) -> Self {
-        let (month, columns) = (head.month.to_string(), form.columns());
-        Self { kind, run, head, month, archived_after: None, archived_at: None, columns }
+    fn new(kind: SealKind, chain: &'a SealChain, run: Option<Uuid>, form: &'a RowForm) -> Self {
+        let (month, columns) = (chain.month.to_string(), form.columns());
+        Self { kind, run, chain, month, archived_after: None, archived_at: None, columns }
     }
 
     /// Puts the common table expressions that compute and add the seal in the place of `:proof` of a statement that writes a batch.
@@ -117,9 +140,9 @@ impl<'a> Seal<'a> {
             .fragment("removed", removed)
             .fragment("also", if is_restored { r#", "archivedAt""# } else { "" })
             .bind("month", &self.month, Type::TEXT)
-            .bind("sequence", &self.head.sequence, Type::INT4)
+            .bind("sequence", &self.chain.sequence, Type::INT4)
             .bind("run", &self.run, Type::UUID)
-            .bind("previous", &self.head.digest, Type::BYTEA)
+            .bind("previous", &self.chain.digest, Type::BYTEA)
             .bind("archived_after", &self.archived_after, Type::TIMESTAMP)
             .bind("archived_at", &self.archived_at, Type::TIMESTAMP)
             .bind("columns", &self.columns, Type::TEXT_ARRAY)
@@ -244,12 +267,13 @@ pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<O
 
 /// Seals all rows of `month`, which has no seals. Returns how many they are.
 pub(crate) async fn seal_month(client: &impl GenericClient, month: Month) -> Result<u64> {
-    let (head, form) = (lock_head(client, month).await?, RowForm::load(client).await?);
-    let seal = Seal::of_adopted(&head, &form);
+    let (chain, form) = (lock_chain(client, month).await?, RowForm::load(client).await?);
+    let seal = Seal::of_adopted(&chain, &form);
     let statement = Statement::new(include_str!("sql/seal_month.sql"))
         .fragment("partition", partition_name(month))
         .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))
         .fragment("archived_at", r#"(SELECT max("archivedAt") FROM unsealed)"#);
     let row = seal.put_into(statement, "unsealed").query_one(client).await?;
+    advance_chain(client, month).await?;
     Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }

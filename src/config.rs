@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::aws::AwsConfig;
 use crate::database::DatabaseConfig;
+use crate::error::ConfigError;
 use crate::maintenance::Settings;
 
 /// What the environment says.
@@ -73,20 +74,6 @@ impl LogSettings {
     }
 }
 
-/// A variable's value is not what it must be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}: {problem}")]
-pub struct ConfigError {
-    variable: &'static str,
-    problem: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(variable: &'static str, problem: impl Into<String>) -> Self {
-        Self { variable, problem: problem.into() }
-    }
-}
-
 impl Config {
     /// Reads the process's environment.
     ///
@@ -110,7 +97,6 @@ impl Config {
         Ok(Self {
             database: DatabaseConfig::from_lookup(lookup)?,
             settings: Settings {
-                prove: true,
                 retention_months: number(lookup, "RETENTION_MONTHS", default.retention_months, 1..=1200)?,
                 batch_rows: number(lookup, "BATCH_ROWS", default.batch_rows, 1..=1_000_000)?,
                 batch_target: number(lookup, "BATCH_TARGET_MILLISECONDS", DEFAULT_BATCH_TARGET_MS, 10..=60_000)

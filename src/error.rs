@@ -3,11 +3,9 @@
 use std::error::Error as StdError;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use tokio_postgres::error::SqlState;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
-
-use crate::host::HostFinding;
-use crate::model::{MaintenancePause, MaintenanceRun, Month};
 
 /// A result whose error is [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -34,12 +32,12 @@ pub enum Error {
         what: &'static str,
     },
     /// A stream has no snapshot that was taken at or before the time asked for.
-    #[error("no snapshot is as old as {}: {}", millis(*at), oldest_snapshot(*oldest))]
+    #[error("no snapshot is as old as {}: {}", millis(*at), oldest_snapshot(oldest.as_ref()))]
     NoSnapshotBefore {
         /// The time asked for.
         at: DateTime<Utc>,
         /// The oldest snapshot's month and when it was taken; `None` when the stream has none.
-        oldest: Option<(Month, DateTime<Utc>)>,
+        oldest: Option<(String, DateTime<Utc>)>,
     },
     /// A table of the host is missing.
     #[error(
@@ -92,9 +90,21 @@ pub enum Error {
         by: Vec<String>,
     },
     /// Something of the host's cannot be worked with.
-    #[error("{}{}", finding.message, finding.cure.as_ref().map_or_else(String::new, |cure| format!(": {cure}")))]
+    #[error("{finding}")]
     HostRefuses {
         /// What, and the cure.
+        finding: Box<HostFinding>,
+    },
+    /// Row security hides rows from the login.
+    #[error("{finding}")]
+    RowsHidden {
+        /// Which, and the cure.
+        finding: Box<HostFinding>,
+    },
+    /// The login does not see what it would need to see to keep a limit.
+    #[error("{finding}")]
+    LimitsHidden {
+        /// Which, and the cure.
         finding: Box<HostFinding>,
     },
     /// Something keeps the rollback from bringing everything back.
@@ -106,19 +116,27 @@ pub enum Error {
     /// What was read could not be written.
     #[error("what was read cannot be written")]
     Write(#[source] std::io::Error),
-    /// A run is under way: somebody holds its lease.
-    #[error("maintenance run {} is under way", run.id)]
+    /// A run is under way: somebody else owns it.
+    #[error("maintenance run {run} is under way")]
     UnderWay {
-        /// The run and how far it is.
-        run: Box<MaintenanceRun>,
+        /// The run's id.
+        run: Uuid,
+        /// The month of a scheduled run.
+        period: Option<String>,
+        /// The run and how far it is, as JSON.
+        progress: Box<RawValue>,
     },
     /// An operator paused maintenance.
-    #[error("maintenance is paused since {} by {}: {}; `snapshots resume` ends the pause", pause.paused_at, pause.paused_by, pause.reason)]
+    #[error("maintenance is paused since {since} by {by}: {reason}; `snapshots resume` ends the pause")]
     Paused {
-        /// The pause.
-        pause: MaintenancePause,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Who paused it.
+        by: String,
+        /// Why.
+        reason: String,
     },
-    /// The run's lease was taken by another holder, or the run was cancelled: what was not yet committed is not done.
+    /// The lease was taken by another owner, or the run was cancelled: what was not yet committed is not done.
     #[error("the lease of maintenance run {run} is lost")]
     LeaseLost {
         /// The run's id.
@@ -128,13 +146,13 @@ pub enum Error {
     #[error("the snapshots of {month} are not complete: take them first")]
     SnapshotsIncomplete {
         /// The month.
-        month: Month,
+        month: String,
     },
     /// The month's table is there, but is no partition of the archive.
     #[error("the table of the archive for {month} is not attached to \"StreamArchive\": attach it")]
     PartitionDetached {
         /// The month.
-        month: Month,
+        month: String,
     },
     /// Logs are kept for a month at least.
     #[error("the retention is {months} months: logs are kept for 1 month at least")]
@@ -168,7 +186,12 @@ pub enum Error {
     Unavailable(#[source] Source),
     /// A statement took longer than it may, waited too long for a lock, or lost against another transaction.
     #[error("the database is busy")]
-    Busy(#[source] Source),
+    Busy {
+        /// How it may be tried again; `None` where that does not help.
+        retry: Option<Retry>,
+        /// What the database said.
+        source: Source,
+    },
     /// What a transaction has read was changed by another one before it could commit.
     #[error("the database is busy: {what}")]
     Outdated {
@@ -177,7 +200,12 @@ pub enum Error {
     },
     /// The database refused a statement for a reason that only a bug or a foreign change explains.
     #[error("the database refused a statement")]
-    Database(#[source] tokio_postgres::Error),
+    Database {
+        /// What made the statement fail.
+        fault: Fault,
+        /// What the database said.
+        source: tokio_postgres::Error,
+    },
     /// The migrations did not all run.
     #[error("a migration failed")]
     Migration(#[source] refinery::Error),
@@ -227,23 +255,117 @@ pub(crate) type Source = Box<dyn StdError + Send + Sync>;
 
 /// How a statement may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Retry {
+pub enum Retry {
     /// With fewer rows: it took too long, or waited too long for a lock.
     Smaller,
     /// The same again, a little later: it lost against another transaction.
     Later,
 }
 
+/// What made a statement fail that the database refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Something about its rows, so that it may succeed with others.
+    Rows,
+    /// A table or a column that is not what it was.
+    Columns,
+    /// Anything else.
+    Other,
+}
+
+/// Something about the host's database that maintenance cannot work with, leaves alone, or tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFinding {
+    /// Its stable name; the runbook has an entry for each.
+    pub code: String,
+    /// What follows from it.
+    pub effect: FindingEffect,
+    /// The object that it is about: a table, a constraint, a trigger, a role.
+    pub object: String,
+    /// What is so, in one sentence.
+    pub message: String,
+    /// What to do about it, as SQL or a setting; none where there is nothing to do.
+    pub cure: Option<String>,
+}
+
+impl std::fmt::Display for HostFinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        self.cure.as_ref().map_or(Ok(()), |cure| write!(f, ": {cure}"))
+    }
+}
+
+/// What follows from a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingEffect {
+    /// No log is archived; snapshots are taken all the same.
+    RefusesArchive,
+    /// Neither is done.
+    RefusesBoth,
+    /// Some logs stay where they are.
+    Holds,
+    /// Nothing: somebody should know.
+    Warns,
+}
+
+impl FindingEffect {
+    /// Whether snapshots are refused.
+    pub fn refuses_snapshots(self) -> bool {
+        matches!(self, Self::RefusesBoth)
+    }
+
+    /// Whether archiving is refused.
+    pub fn refuses_archive(self) -> bool {
+        matches!(self, Self::RefusesArchive | Self::RefusesBoth)
+    }
+}
+
+/// A variable's value is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {problem}")]
+pub struct ConfigError {
+    variable: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(variable: &'static str, problem: impl Into<String>) -> Self {
+        Self { variable, problem: problem.into() }
+    }
+}
+
 impl Error {
     /// How what failed may be tried again, if at all.
     pub(crate) fn retry(&self) -> Option<Retry> {
-        if matches!(self, Self::Outdated { .. }) {
-            return Some(Retry::Later);
+        match self {
+            Self::Busy { retry, .. } => *retry,
+            Self::Outdated { .. } => Some(Retry::Later),
+            _ => None,
         }
-        let Self::Busy(source) = self else { return None };
-        let code = source.downcast_ref::<tokio_postgres::Error>()?.code()?;
-        let later = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code);
-        Some(if later { Retry::Later } else { Retry::Smaller })
+    }
+
+    /// What of the host's is why.
+    pub fn finding(&self) -> Option<&HostFinding> {
+        match self {
+            Self::HostRefuses { finding } | Self::RowsHidden { finding } | Self::LimitsHidden { finding } => Some(finding),
+            _ => None,
+        }
+    }
+
+    /// Whether a caller hears nothing of the message: it would be of no use, and may tell what is nobody's business.
+    pub(crate) fn is_internal(&self) -> bool {
+        matches!(
+            self,
+            Self::Database { .. }
+                | Self::Migration(_)
+                | Self::Tls(_)
+                | Self::Secret(_)
+                | Self::Serialize(_)
+                | Self::Decode { .. }
+                | Self::Write(_)
+        )
     }
 
     pub(crate) fn invalid(field: &'static str, wanted: impl Into<String>) -> Self {
@@ -262,11 +384,9 @@ impl Error {
             Self::ArchiveColumnNotConvertible { .. } => "archive_column_not_convertible",
             Self::NotRestorable { .. } => "not_restorable",
             Self::RestoreRefused { .. } => "restore_refused",
-            Self::HostRefuses { finding } => match finding.code.as_str() {
-                "rows_hidden" => "rows_hidden",
-                "limits_hidden" => "limits_hidden",
-                _ => "host_refuses",
-            },
+            Self::HostRefuses { .. } => "host_refuses",
+            Self::RowsHidden { .. } => "rows_hidden",
+            Self::LimitsHidden { .. } => "limits_hidden",
             Self::RollbackRefused { .. } => "rollback_refused",
             Self::UnderWay { .. } => "maintenance_under_way",
             Self::Paused { .. } => "maintenance_paused",
@@ -280,8 +400,8 @@ impl Error {
             Self::TooManyRows { .. } => "too_many_rows",
             Self::ResponseTooLarge { .. } => "response_too_large",
             Self::Unavailable(_) => "database_unavailable",
-            Self::Busy(_) | Self::Outdated { .. } => "database_busy",
-            Self::Database(_)
+            Self::Busy { .. } | Self::Outdated { .. } => "database_busy",
+            Self::Database { .. }
             | Self::Migration(_)
             | Self::Tls(_)
             | Self::Secret(_)
@@ -302,9 +422,9 @@ fn hooks(by: &[String]) -> String {
     if by.is_empty() { "its triggers, rules and columns".into() } else { by.join(", ") }
 }
 
-fn oldest_snapshot(oldest: Option<(Month, DateTime<Utc>)>) -> String {
+fn oldest_snapshot(oldest: Option<&(String, DateTime<Utc>)>) -> String {
     oldest.map_or("the stream has none".into(), |(month, taken_at)| {
-        format!("the stream's oldest is that of {month}, taken at {}", millis(taken_at))
+        format!("the stream's oldest is that of {month}, taken at {}", millis(*taken_at))
     })
 }
 
@@ -321,11 +441,4 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Logs an error that a program cannot start with, as one line, and ends the process with status 78, which sysexits.h
-/// calls EX_CONFIG.
-pub fn exit(error: &dyn StdError) -> ! {
-    tracing::error!("cannot start: {}", chain(error));
-    std::process::exit(78)
 }

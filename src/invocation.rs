@@ -66,13 +66,15 @@ async fn run_whole_maintenance(
     loop {
         match service.run_maintenance(trigger.request(), now, deadline).await {
             // A duplicate delivery: the first one is at it.
-            Err(Error::UnderWay { run }) if run.period.is_some() && run.period == trigger.period() => {
-                tracing::info!(run = %run.id, "snapshot maintenance: is under way already");
-                return Ok(*run);
+            Err(Error::UnderWay { run, period, .. })
+                if period.is_some() && period == trigger.period().map(|period| period.to_string()) =>
+            {
+                tracing::info!(%run, "snapshot maintenance: is under way already");
+                return service.find_maintenance_run(run).await?.ok_or(Error::NotFound { what: "Run" });
             }
             // Another run is in the way of this period's: it would be skipped if nobody waited.
-            Err(Error::UnderWay { run }) if trigger.period().is_some() && deadline.has_come().is_none() => {
-                tracing::info!(run = %run.id, "snapshot maintenance: waits for the run that is under way");
+            Err(Error::UnderWay { run, .. }) if trigger.period().is_some() && deadline.has_come().is_none() => {
+                tracing::info!(%run, "snapshot maintenance: waits for the run that is under way");
                 deadline.sleep(RETRY_INTERVAL).await;
             }
             result => return result,

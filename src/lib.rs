@@ -70,8 +70,7 @@ mod store;
 
 pub use aws::AwsConfig;
 pub use config::{Config, LogSettings};
-pub use error::{Error, Result, exit};
-pub use host::{FindingEffect, HostFinding};
+pub use error::{ConfigError, Error, Fault, FindingEffect, HostFinding, Result, Retry};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, ContractId, Cursor,

@@ -8,7 +8,7 @@ use tokio_postgres::config::Host;
 use super::credentials::CredentialsConfig;
 use super::tls::TlsMode;
 use crate::aws::AwsConfig;
-use crate::config::ConfigError;
+use crate::error::ConfigError;
 
 /// Where the database is and how to reach it.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::{info, warn};
 
-use crate::error::{Error, Result, chain};
-use crate::host::{HostFinding, HostLimits, findings};
+use crate::error::{Error, HostFinding, Result, chain};
+use crate::host::{HostLimits, findings};
 use crate::model::Month;
 use crate::store::former::{self, Comparison};
 use crate::store::installation::{self, MIGRATION_TABLE};
@@ -122,7 +122,7 @@ async fn apply(client: &mut Connection) -> Result<(Vec<String>, Vec<String>)> {
     let report = runner.run_async(&mut InTransaction(client)).await.map_err(Error::Migration)?;
     archive_columns::create_archive(client).await?;
     for month in &lost_months {
-        partitions::create_partition(client, month.month).await?;
+        partitions::create_partition(client, month.month, None).await?;
     }
     transaction.commit().await?;
     for lost in &lost {

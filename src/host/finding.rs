@@ -1,50 +1,25 @@
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::error::{Error, FindingEffect, HostFinding};
+
 use super::{Command, HostFacts, HostTable, Reference, RelationKind};
 
-/// Something about the host's database that maintenance cannot work with, leaves alone, or tells of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HostFinding {
-    /// Its stable name; the runbook has an entry for each.
-    pub code: String,
-    /// What follows from it.
-    pub effect: FindingEffect,
-    /// The object that it is about: a table, a constraint, a trigger, a role.
-    pub object: String,
-    /// What is so, in one sentence.
-    pub message: String,
-    /// What to do about it, as SQL or a setting; none where there is nothing to do.
-    pub cure: Option<String>,
-}
-
-/// What follows from a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingEffect {
-    /// No log is archived; snapshots are taken all the same.
-    RefusesArchive,
-    /// Neither is done.
-    RefusesBoth,
-    /// Some logs stay where they are.
-    Holds,
-    /// Nothing: somebody should know.
-    Warns,
-}
-
-impl FindingEffect {
-    /// Whether snapshots are refused.
-    pub fn refuses_snapshots(self) -> bool {
-        matches!(self, Self::RefusesBoth)
-    }
-
-    /// Whether archiving is refused.
-    pub fn refuses_archive(self) -> bool {
-        matches!(self, Self::RefusesArchive | Self::RefusesBoth)
+impl From<HostFinding> for Error {
+    fn from(finding: HostFinding) -> Self {
+        let finding = Box::new(finding);
+        match finding.code.as_str() {
+            ROWS_HIDDEN => Self::RowsHidden { finding },
+            LIMITS_HIDDEN => Self::LimitsHidden { finding },
+            _ => Self::HostRefuses { finding },
+        }
     }
 }
+
+/// The code of what row security does.
+const ROWS_HIDDEN: &str = "rows_hidden";
+/// The code of limits that cannot be kept.
+const LIMITS_HIDDEN: &str = "limits_hidden";
 
 impl HostFinding {
     fn new(code: &str, effect: FindingEffect, object: &str, message: String, cure: Option<String>) -> Self {
@@ -186,7 +161,7 @@ impl HostFinding {
         let named = limits.named()?;
         let message = format!("{named} cannot be kept: the role does not see what other sessions and replicas do");
         let cure = Some(format!("GRANT pg_monitor TO {};", quote(role)));
-        Some(Self::new("limits_hidden", FindingEffect::RefusesBoth, role, message, cure))
+        Some(Self::new(LIMITS_HIDDEN, FindingEffect::RefusesBoth, role, message, cure))
     }
 
     /// Tells of it in the log, by its code, and of the run that met it.
@@ -427,7 +402,7 @@ fn of_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
 
 fn rows_hidden_own(tables: &str, cure: String) -> HostFinding {
     let message = format!("row security is in force on the service's own tables {tables}");
-    HostFinding::new("rows_hidden", FindingEffect::RefusesBoth, tables, message, Some(cure))
+    HostFinding::new(ROWS_HIDDEN, FindingEffect::RefusesBoth, tables, message, Some(cure))
 }
 
 /// What is in the log's place.
@@ -603,7 +578,7 @@ fn rows_hidden(effect: FindingEffect, facts: &HostFacts, table: &str) -> HostFin
     let role = quote(&facts.role);
     let message = format!("row security hides rows of {table} from the role {role}");
     let cure = format!("CREATE POLICY {role} ON {table} TO {role} USING (true); or ALTER ROLE {role} BYPASSRLS;");
-    HostFinding::new("rows_hidden", effect, table, message, Some(cure))
+    HostFinding::new(ROWS_HIDDEN, effect, table, message, Some(cure))
 }
 
 fn quote(name: &str) -> String {

@@ -5,5 +5,4 @@ mod finding;
 mod wire;
 
 pub(crate) use facts::{Command, HostFacts, HostTable, Reference, RelationKind, WireForm};
-pub use finding::{FindingEffect, HostFinding};
 pub(crate) use finding::{HostLimits, findings};

@@ -90,12 +90,12 @@ pub(super) async fn list_maintenance_runs(service: &SnapshotService, request: &R
 
 /// `GET /api/v1/snapshots/maintenance/{runId}`
 pub(super) async fn get_maintenance_run(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
-    let run = service.get_maintenance_run(request::run_id(request)?).await?;
+    let run = service.find_maintenance_run(request::run_id(request)?).await?;
     response::data(StatusCode::OK, run.ok_or(Error::NotFound { what: "Maintenance run" })?)
 }
 
 /// `GET /api/v1/snapshots/maintenance/verification`
 pub(super) async fn get_verification(service: &SnapshotService) -> Result<Response<Body>> {
-    let verification = service.get_last_verification().await?;
+    let verification = service.find_last_verification().await?;
     response::data(StatusCode::OK, verification.ok_or(Error::NotFound { what: "Verification" })?)
 }

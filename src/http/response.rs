@@ -4,6 +4,7 @@ use lambda_http::http::StatusCode;
 use lambda_http::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use lambda_http::{Body, Response};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, chain};
 use crate::model::{Cursor, MaintenanceRun, Page, Position};
@@ -39,7 +40,7 @@ struct Failure<'a> {
     code: &'a str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a MaintenanceRun>,
+    data: Option<&'a RawValue>,
 }
 
 /// One thing.
@@ -74,8 +75,8 @@ pub(super) fn error(error: &Error, request_id: &str) -> Response<Body> {
     if status.is_server_error() {
         tracing::error!(request_id, code = error.code(), error = chain(error), "request failed");
     }
-    let message = if error.code() == "internal_error" { "internal error".into() } else { error.to_string() };
-    let data = if let Error::UnderWay { run } = error { Some(&**run) } else { None };
+    let message = if error.is_internal() { "internal error".into() } else { error.to_string() };
+    let data = if let Error::UnderWay { progress, .. } = error { Some(&**progress) } else { None };
     failure(status, &Failure { success: false, error: &message, code: error.code(), request_id, data })
 }
 
@@ -88,13 +89,12 @@ pub fn not_found(request_id: &str) -> Response<Body> {
 fn status(error: &Error) -> StatusCode {
     match error {
         Error::InvalidInput { .. } => StatusCode::BAD_REQUEST,
-        // As a privilege that the login lacks.
-        Error::HostRefuses { finding } if finding.code == "rows_hidden" => StatusCode::SERVICE_UNAVAILABLE,
         Error::NotFound { .. } | Error::NoSnapshotBefore { .. } => StatusCode::NOT_FOUND,
         Error::ArchiveColumnsDiffer { .. }
         | Error::NotRestorable { .. }
         | Error::RestoreRefused { .. }
         | Error::HostRefuses { .. }
+        | Error::LimitsHidden { .. }
         | Error::RollbackRefused { .. }
         | Error::UnderWay { .. }
         | Error::Paused { .. }
@@ -105,15 +105,27 @@ fn status(error: &Error) -> StatusCode {
         | Error::CutoffInFuture { .. }
         | Error::TooManyRows { .. } => StatusCode::CONFLICT,
         Error::Unavailable(_)
-        | Error::Busy(_)
+        | Error::Busy { .. }
         | Error::Outdated { .. }
         | Error::NotMigrated(_)
         | Error::NotContinued { .. }
+        // As a privilege that the login lacks.
+        | Error::RowsHidden { .. }
         | Error::NotPermitted(_)
         | Error::MigrationUnderWay { .. }
         | Error::ReadOnlyDatabase
         | Error::HostTableMissing { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::ArchiveColumnNotConvertible { .. }
+        | Error::ResponseTooLarge { .. }
+        | Error::Database { .. }
+        | Error::Migration(_)
+        | Error::Tls(_)
+        | Error::Secret(_)
+        | Error::Serialize(_)
+        | Error::Decode { .. }
+        | Error::Write(_)
+        | Error::UnknownEvent
+        | Error::UnknownStep(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -138,7 +150,7 @@ mod tests {
     #[test]
     fn a_caller_never_sees_what_the_database_said() {
         let cause = || "relation \"secret\" does not exist".into();
-        for failure in [Error::Unavailable(cause()), Error::Tls(cause()), Error::Busy(cause()), Error::Secret(cause())]
+        for failure in [Error::Unavailable(cause()), Error::Tls(cause()), Error::Busy { retry: None, source: cause() }, Error::Secret(cause())]
         {
             let Body::Text(body) = error(&failure, "r-1").into_body() else { panic!("not text") };
             assert!(!body.contains("secret\\\""), "{body}");

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio::time::Instant;
-use tokio_postgres::error::DbError;
 use tokio_postgres::{IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
@@ -13,8 +12,8 @@ use super::month::{self, ClaimedMonth, index_partitions, note_months};
 use super::slice::{MonthChange, MonthWork, Slice, attempt};
 use super::throttle::wait_while_busy;
 use super::vacuum::vacuum;
-use crate::error::{Error, Result, chain};
-use crate::host::{HostFacts, HostFinding, HostLimits, findings};
+use crate::error::{Error, Result};
+use crate::host::{HostFacts, HostLimits, findings};
 use crate::model::{Month, Phase};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, Position};
@@ -93,7 +92,7 @@ async fn look_at_host(slice: &Slice<'_>) -> Result<KnownHost> {
 /// Refuses to archive from a log that cannot be worked with, naming the object and the cure (domain rule 10).
 fn check_host(facts: &HostFacts) -> Result<()> {
     let refusal = findings(facts, HostLimits::default()).into_iter().find(|finding| finding.effect.refuses_archive());
-    refusal.map_or(Ok(()), |finding| Err(Error::HostRefuses { finding: Box::new(finding) }))
+    refusal.map_or(Ok(()), |finding| Err(finding.into()))
 }
 
 /// Refuses to archive more rows than the settings allow, unless the run is forced to; estimates how many there are.
@@ -328,11 +327,10 @@ impl Archiving<'_> {
         if session::read(client, &limits, partitions::has_partition(&**client, name)).await? {
             return Ok(false);
         }
-        let mut size = slice.batch_size();
+        let (facts, mut size) = (self.facts(), slice.batch_size());
         attempt!(slice, size, |_rows| async {
             let transaction = session::begin(client, &limits).await?;
-            let created = partitions::create_partition(&transaction, name).await;
-            created.map_err(|error| self.refused_partition(error))?;
+            partitions::create_partition(&transaction, name, Some(&facts)).await?;
             month.commit(transaction, &MonthWork::PREPARED).await?;
             Ok(((), 0))
         });
@@ -340,24 +338,8 @@ impl Archiving<'_> {
         if session::read(client, &limits, partitions::has_partition(&**client, name)).await? {
             Ok(true)
         } else {
-            Err(Error::PartitionDetached { month: name }.into())
+            Err(Error::PartitionDetached { month: name.to_string() }.into())
         }
-    }
-
-    /// What the database said of a new partition: an event trigger of the host's that raised an error is told by its name.
-    fn refused_partition(&self, error: Error) -> Error {
-        let facts = self.facts();
-        // The innermost function comes first: one of the service's own makes the partition.
-        let is_of_host = |place: &str| {
-            place.lines().next().is_some_and(|line| line.contains("function ") && !line.contains("stream_archive_"))
-        };
-        let is_raised = matches!(&error, Error::Database(source)
-            if source.as_db_error().and_then(DbError::where_).is_some_and(is_of_host));
-        if facts.event_triggers.is_empty() || !is_raised {
-            return error;
-        }
-        warn!(run = %self.slice.run.id, cause = chain(&error), "snapshot maintenance: an event trigger raised an error");
-        Error::HostRefuses { finding: Box::new(HostFinding::event_trigger_refuses(&facts)) }
     }
 
     fn rules(&self) -> BatchRules<'_> {
@@ -367,7 +349,7 @@ impl Archiving<'_> {
             kept_types: &engine.settings.keep_event_types,
             archived_before: &self.archived_before,
             started_at: run.started_at.naive_utc(),
-            prove: engine.settings.prove,
+            prove: engine.proves,
         }
     }
 

@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn database_error() -> Error {
-        Error::Busy("not PostgreSQL's".into())
+        Error::Busy { retry: None, source: "not PostgreSQL's".into() }
     }
 
     #[tokio::test]

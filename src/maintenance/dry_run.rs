@@ -1,9 +1,8 @@
 use std::time::Duration;
 
-use crate::database::Pool;
 use tokio_postgres::IsolationLevel;
 
-use super::{Deadline, Plan, Settings};
+use super::{Deadline, Engine, Plan};
 use crate::error::{Error, Result};
 use crate::model::{DryRunReport, RestoreDryRunReport, RestoreTarget};
 use crate::store::archive_columns::MirroredColumns;
@@ -15,39 +14,28 @@ use crate::store::{former, host, maintenance_runs, restore, session, snapshots};
 /// Rows per second to expect before any run has been measured: what a small machine does.
 const CAUTIOUS_RATE: f64 = 20_000.0;
 
-/// Counts what a run would do, until `deadline`.
-pub(crate) async fn dry_run(
-    pool: &Pool,
-    settings: &Settings,
-    plan: &Plan,
-    refresh: bool,
-    deadline: &Deadline,
-) -> Result<DryRunReport> {
-    until(deadline, count(pool, settings, plan, refresh)).await
+/// Counts what a run would do that started now.
+pub(crate) async fn dry_run(engine: Engine<'_>, refresh: bool) -> Result<DryRunReport> {
+    until(engine.deadline, count(engine, refresh)).await
 }
 
-/// Counts what a restore would do, until `deadline`.
-pub(crate) async fn dry_run_restore(
-    pool: &Pool,
-    settings: &Settings,
-    target: RestoreTarget,
-    deadline: &Deadline,
-) -> Result<RestoreDryRunReport> {
-    until(deadline, count_restorable(pool, settings, target)).await
+/// Counts what a restore would do.
+pub(crate) async fn dry_run_restore(engine: Engine<'_>, target: RestoreTarget) -> Result<RestoreDryRunReport> {
+    until(engine.deadline, count_restorable(engine, target)).await
 }
 
 async fn until<T>(deadline: &Deadline, count: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         report = count => report,
         // The connection goes with the counting, and with it the statement.
-        () = deadline.come() => Err(Error::Busy("counting takes longer than it may".into())),
+        () = deadline.come() => Err(Error::Busy { retry: None, source: "counting takes longer than it may".into() }),
     }
 }
 
 /// Counts in one read-only transaction, as below.
-async fn count_restorable(pool: &Pool, settings: &Settings, target: RestoreTarget) -> Result<RestoreDryRunReport> {
-    let mut client = pool.get().await?;
-    let limits = Limits { statement: Duration::ZERO, lock: settings.lock_timeout };
+async fn count_restorable(engine: Engine<'_>, target: RestoreTarget) -> Result<RestoreDryRunReport> {
+    let mut client = engine.connect().await?;
+    let limits = Limits { statement: Duration::ZERO, lock: engine.settings.lock_timeout };
     let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
     let mut months = Vec::new();
     for month in restore::list_months(&transaction, &target).await? {
@@ -68,8 +56,10 @@ async fn count_restorable(pool: &Pool, settings: &Settings, target: RestoreTarge
 }
 
 /// Counts in one read-only transaction: all numbers are of the same instant.
-async fn count(pool: &Pool, settings: &Settings, plan: &Plan, refresh: bool) -> Result<DryRunReport> {
-    let mut client = pool.get().await?;
+async fn count(engine: Engine<'_>, refresh: bool) -> Result<DryRunReport> {
+    let settings = engine.settings;
+    let plan = Plan::starting_at(engine.called_at, settings.retention_months);
+    let mut client = engine.connect().await?;
     // As long as it takes: whoever waits has a deadline.
     let limits = Limits { statement: Duration::ZERO, lock: settings.lock_timeout };
     let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;

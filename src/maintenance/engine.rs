@@ -13,6 +13,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) settings: &'a Settings,
     pub(crate) deadline: &'a Deadline,
+    /// Whether batches are sealed and hashes checked.
+    pub(super) proves: bool,
     /// When the caller called, by its clock and by one that only goes forward.
     pub(crate) called_at: DateTime<Utc>,
     called: Instant,
@@ -21,7 +23,13 @@ pub(crate) struct Engine<'a> {
 impl<'a> Engine<'a> {
     /// An engine for a caller that calls at `now`.
     pub(crate) fn new(pool: &'a Pool, settings: &'a Settings, now: DateTime<Utc>, deadline: &'a Deadline) -> Self {
-        Self { pool, settings, deadline, called_at: now, called: Instant::now() }
+        Self { pool, settings, deadline, proves: true, called_at: now, called: Instant::now() }
+    }
+
+    /// The same without proof.
+    #[cfg(feature = "unproved")]
+    pub(crate) fn unproved(self) -> Self {
+        Self { proves: false, ..self }
     }
 
     pub(super) async fn connect(&self) -> Result<Object<Manager>> {

@@ -9,8 +9,7 @@ use super::engine::{Halt, Work};
 use super::month::{self, ClaimedMonth, index_partitions, note_months};
 use super::slice::{MonthChange, MonthWork, Slice, attempt};
 use super::throttle::wait_while_busy;
-use crate::error::{Error, Result};
-use crate::host::HostFinding;
+use crate::error::{Error, HostFinding, Result};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Position};
@@ -198,7 +197,7 @@ impl Restoring<'_> {
 /// Refuses to restore into a log that cannot be worked with, naming the object and the cure (domain rule 10).
 async fn check_host(client: &impl GenericClient) -> Result<()> {
     let refusal = HostFinding::of_restore(&host::look(client).await?);
-    refusal.map_or(Ok(()), |finding| Err(Error::HostRefuses { finding: Box::new(finding) }))
+    refusal.map_or(Ok(()), |finding| Err(finding.into()))
 }
 
 /// How far a month is after a batch.

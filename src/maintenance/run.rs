@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use serde_json::value::to_raw_value;
 use tokio_postgres::{GenericClient, IsolationLevel};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -7,9 +8,9 @@ use super::engine::{Engine, Halt, Work};
 use super::slice::Slice;
 use super::vacuum::vacuum;
 use super::{Plan, Settings, archive, restore, snapshots};
-use crate::error::{Error, Result, chain};
-use crate::host::{HostFinding, findings};
-use crate::model::{MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
+use crate::error::{Error, HostFinding, Result, chain};
+use crate::host::findings;
+use crate::model::{MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
 use crate::store::leases::{self, Claim, SliceEnd};
 use crate::store::maintenance_runs::{self, NewRun};
 use crate::store::session::Connection;
@@ -143,7 +144,7 @@ async fn check_guard_rails(engine: Engine<'_>, cutoff: DateTime<Utc>) -> Result<
     if !state.sees_statistics
         && let Some(finding) = HostFinding::limits_hidden(&state.role, settings.host_limits())
     {
-        return Err(Error::HostRefuses { finding: Box::new(finding) });
+        return Err(finding.into());
     }
     Ok(())
 }
@@ -221,9 +222,16 @@ fn check_rollback(run: &MaintenanceRun, wanted: &NewRun) -> Result<()> {
         return Ok(());
     }
     if run.scope == Scope::Rollback {
-        return Err(Error::UnderWay { run: Box::new(run.clone()) });
+        return Err(under_way(run));
     }
     Err(rollback_refused(run))
+}
+
+fn under_way(run: &MaintenanceRun) -> Error {
+    match to_raw_value(run) {
+        Ok(progress) => Error::UnderWay { run: run.id, period: run.period.map(|period| period.to_string()), progress },
+        Err(error) => Error::Serialize(error),
+    }
 }
 
 fn rollback_refused(open: &MaintenanceRun) -> Error {
@@ -246,12 +254,13 @@ pub(super) async fn check_free(engine: Engine<'_>, scope: Scope) -> Result<()> {
     let client = engine.connect().await?;
     let limits = engine.settings.limits();
     if let Some(pause) = session::read(&client, &limits, maintenance_pause::find_pause(&**client)).await? {
-        return Err(Error::Paused { pause });
+        let MaintenancePause { reason, paused_by, paused_at } = pause;
+        return Err(Error::Paused { since: paused_at, by: paused_by, reason });
     }
     let find = maintenance_runs::find_excluding_run(&**client, scope);
     if let Some(run) = session::read(&client, &limits, find).await? {
         let waits_for_its_end = scope != Scope::Rollback || run.scope == scope || run.status == RunStatus::Running;
-        return Err(if waits_for_its_end { Error::UnderWay { run: Box::new(run) } } else { rollback_refused(&run) });
+        return Err(if waits_for_its_end { under_way(&run) } else { rollback_refused(&run) });
     }
     Ok(())
 }
@@ -347,5 +356,5 @@ async fn do_phases(slice: &Slice<'_>) -> Work {
 /// Refuses to archive before the month's snapshots are complete.
 async fn check_snapshots(client: &impl GenericClient, month: Month) -> Result<()> {
     let counts = count_streams(client, month, None).await?;
-    if counts.without_snapshot > 0 { Err(Error::SnapshotsIncomplete { month }) } else { Ok(()) }
+    if counts.without_snapshot > 0 { Err(Error::SnapshotsIncomplete { month: month.to_string() }) } else { Ok(()) }
 }

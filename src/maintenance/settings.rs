@@ -21,8 +21,6 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// Longest that it waits for a lock.
     pub lock_timeout: Duration,
-    /// Whether batches are sealed and hashes checked. Off for one purpose: to measure what that costs.
-    pub prove: bool,
     /// How long a run is held by a holder that is silent: after that another may take it over.
     pub lease: Duration,
     /// Most rows that a run archives without being forced to.
@@ -47,7 +45,6 @@ impl Default for Settings {
             // The API's budget of 20 s and a statement that just fails to end stay below the 30 s that it waits.
             statement_timeout: Duration::from_secs(8),
             lock_timeout: Duration::from_secs(2),
-            prove: true,
             // Longer than any batch can take, with its two or three statements.
             lease: Duration::from_mins(1),
             max_archive_rows: None,

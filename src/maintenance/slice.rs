@@ -11,8 +11,7 @@ use tracing::{info, warn};
 use super::Settings;
 use super::batch_size::{Attempt, BatchSize};
 use super::engine::{Engine, Halt, Work};
-use crate::error::{Error, Result, chain};
-use crate::host::HostFinding;
+use crate::error::{Error, HostFinding, Result, chain};
 use crate::model::{MaintenanceRun, Month, SliceOutcome, SliceReport, StopReason};
 use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run};
 use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
@@ -153,7 +152,8 @@ impl<'a> Slice<'a> {
     /// Does all the `work` of the slice, and reports how it ended.
     pub(super) async fn reported<T>(&self, work: impl Future<Output = Work<T>>) -> Work<T> {
         let result = work.await;
-        if let Err(Halt::Failed(Error::HostRefuses { finding })) = &result
+        if let Err(Halt::Failed(error)) = &result
+            && let Some(finding) = error.finding()
             && let Err(error) = self.note(finding).await
         {
             // It is the run's error, too.

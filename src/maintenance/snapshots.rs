@@ -9,8 +9,8 @@ use super::batch_size::BatchSize;
 use super::engine::Work;
 use super::slice::{Slice, attempt};
 use super::throttle::wait_while_busy;
-use crate::error::{Error, Result, Retry, chain};
-use crate::host::{HostFacts, HostFinding, HostLimits, findings};
+use crate::error::{Error, Fault, HostFinding, Result, Retry, chain};
+use crate::host::{HostFacts, HostLimits, findings};
 use crate::model::{MaintenanceRun, Phase, Scope};
 use crate::store::leases::Change;
 use crate::store::maintenance_runs::estimate_streams;
@@ -79,8 +79,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
             if seen == 0 {
                 barren_rounds = if created == 0 { barren_rounds + 1 } else { 0 };
                 if barren_rounds > MAX_BARREN_ROUNDS {
-                    let finding = Box::new(HostFinding::snapshots_refused());
-                    return Err(Error::HostRefuses { finding }.into());
+                    return Err(Error::from(HostFinding::snapshots_refused()).into());
                 }
                 is_again = true;
                 (after, streams, created) = (None, 0, 0);
@@ -152,7 +151,7 @@ fn read_form(slice: &Slice<'_>, facts: &HostFacts) -> Result<StreamForm> {
         max_active_sessions: slice.engine.settings.max_active_sessions.is_some(),
     };
     match findings(facts, limits).into_iter().find(|finding| finding.effect.refuses_snapshots()) {
-        Some(finding) => Err(Error::HostRefuses { finding: Box::new(finding) }),
+        Some(finding) => Err(finding.into()),
         None => Ok(StreamForm::new(streams)),
     }
 }
@@ -280,22 +279,17 @@ async fn take_stretch(
 
 /// Whether something about the rows made a statement fail, so that others may go.
 fn is_of_data(error: &Error) -> bool {
-    // 21 cardinality violation, 22 data exception, 23 integrity violation, 38 and 39 of functions, 54 limits of the program, HV
-    // foreign data, P0 raised by a function, XX internal error.
-    let classes = ["21", "22", "23", "38", "39", "54", "HV", "P0", "XX"];
-    matches!(error, Error::Database(source)
-        if source.code().is_some_and(|code| classes.contains(&code.code().get(..2).unwrap_or_default())))
+    matches!(error, Error::Database { fault: Fault::Rows, .. })
 }
 
 /// Whether a statement failed because a column is not what it was.
 fn is_of_columns(error: &Error) -> bool {
-    matches!(error, Error::Database(source) if source.code().is_some_and(|code| code.code().starts_with("42")))
-        || matches!(error, Error::NotMigrated(_))
+    matches!(error, Error::Database { fault: Fault::Columns, .. } | Error::NotMigrated(_))
 }
 
 /// Whether `EventLog` may be what made a statement fail that reads it beside `Stream`.
 fn may_be_of_log(error: &Error) -> bool {
-    matches!(error, Error::Database(_) | Error::NotMigrated(_) | Error::NotPermitted(_))
+    matches!(error, Error::Database { .. } | Error::NotMigrated(_) | Error::NotPermitted(_))
         || error.retry() == Some(Retry::Smaller)
 }
 
@@ -336,7 +330,7 @@ async fn take_batch(
         Err(error) => error,
     };
     drop(transaction);
-    let is_hidden = matches!(&error, Error::HostRefuses { finding } if !finding.effect.refuses_snapshots());
+    let is_hidden = error.finding().is_some_and(|finding| !finding.effect.refuses_snapshots());
     if !is_hidden && !may_be_of_log(&error) {
         return Err(error);
     }

@@ -58,7 +58,7 @@ impl<'a> Steps<'a> {
         let Ok(slice) = self.claim(id, false).await? else { return Ok(report.ended()) };
         match slice.run.phase {
             Phase::Archive => {}
-            Phase::Snapshots => return Err(Error::SnapshotsIncomplete { month: slice.run.snapshot_month }),
+            Phase::Snapshots => return Err(Error::SnapshotsIncomplete { month: slice.run.snapshot_month.to_string() }),
             // The last step is left.
             _ => return Ok(report.ended()),
         }

@@ -4,8 +4,7 @@ use tokio_postgres::types::Type;
 use super::former::FormerArchive;
 use super::row_form::RowForm;
 use super::statement::Statement;
-use crate::error::{Error, Result};
-use crate::host::HostFinding;
+use crate::error::{Error, HostFinding, Result};
 
 /// Columns that the former service carried over to its archive. It dropped all others, so only these must agree between
 /// two copies of a row (domain rule 6).
@@ -67,8 +66,7 @@ impl MirroredColumns {
     pub(crate) async fn load(client: &impl GenericClient) -> Result<Self> {
         let columns = list_columns(client).await?;
         if let Some(column) = columns.iter().find(|column| column.is_taken) {
-            let finding = Box::new(HostFinding::column_name_taken("\"EventLog\"", &column.name));
-            return Err(Error::HostRefuses { finding });
+            return Err(HostFinding::column_name_taken("\"EventLog\"", &column.name).into());
         }
         let differing: Vec<String> = columns.iter().filter_map(MirroredColumn::difference).collect();
         if differing.is_empty() { Ok(Self(columns)) } else { Err(Error::ArchiveColumnsDiffer { columns: differing }) }

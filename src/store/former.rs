@@ -118,7 +118,7 @@ pub(crate) async fn copy_logs(client: &impl GenericClient, former: &FormerArchiv
         return Err(Error::ArchiveColumnsDiffer { columns: missing.iter().map(say).collect() });
     }
     let form = RowForm::load(client).await?;
-    create_partition(client, month).await?;
+    create_partition(client, month, None).await?;
     let chain = seals::lock_chain(client, month).await?;
     let seal = Seal::of_adopted(&chain, &form);
     let (start, end, partition) = (month.start(), month.end(), partition_name(month));

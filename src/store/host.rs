@@ -5,8 +5,8 @@ use super::decode::decode_json;
 use super::session::SERVICE_SCHEMA;
 use super::statement::Statement;
 use super::{archive_columns, installation};
-use crate::error::{Error, Result};
-use crate::host::{FindingEffect, HostFacts, HostFinding};
+use crate::error::{FindingEffect, HostFinding, Result};
+use crate::host::HostFacts;
 
 /// What the catalogue says of the host right now, in one round trip. Holds for a transaction that has locked the tables.
 pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
@@ -95,7 +95,7 @@ async fn refuse_hidden(
         return Ok(());
     }
     match hidden(&look(client).await?) {
-        Some(finding) => Err(Error::HostRefuses { finding: Box::new(finding) }),
+        Some(finding) => Err(finding.into()),
         None => Ok(()),
     }
 }

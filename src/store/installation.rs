@@ -8,8 +8,7 @@ use tokio_postgres::types::Type;
 use super::decode::decode;
 use super::session::SERVICE_SCHEMA;
 use super::statement::Statement;
-use crate::error::{Error, Result};
-use crate::host::HostFinding;
+use crate::error::{HostFinding, Result};
 use crate::model::Month;
 
 /// All that the migrations make, by name: a rollback drops it, so it is listed there.
@@ -56,7 +55,7 @@ pub(crate) async fn create_schema(client: &impl GenericClient) -> Result<()> {
         return Ok(());
     }
     if !row.try_get::<_, bool>("may_create")? {
-        return Err(Error::HostRefuses { finding: Box::new(HostFinding::no_schema(name, role)) });
+        return Err(HostFinding::no_schema(name, role).into());
     }
     Ok(client.batch_execute(&format!("CREATE SCHEMA {name}")).await?)
 }

@@ -7,8 +7,7 @@ use super::decode::{decode, decode_json};
 use super::event_log;
 use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
-use crate::error::{Error, Result};
-use crate::host::HostFinding;
+use crate::error::{Error, HostFinding, Result};
 use crate::model::{
     ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
     Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StoredHeldBack,

@@ -14,8 +14,8 @@ use super::partitions::partition_name;
 use super::row_form::RowForm;
 use super::seals::{self, LedgerRange, Seal};
 use super::statement::Statement;
-use crate::error::{Error, Result, chain};
-use crate::host::{HostFacts, HostFinding, Reference, RelationKind};
+use crate::error::{Error, HostFinding, Result, chain};
+use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
@@ -205,7 +205,7 @@ impl LockedLog<'_> {
         });
         let error: Error = error.into();
         if is_published && !is_raised && !self.facts.publications.is_empty() {
-            return Error::HostRefuses { finding: Box::new(HostFinding::publication_refuses(self.facts)) };
+            return HostFinding::publication_refuses(self.facts).into();
         }
         if self.has_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_)) {
             warn!(cause = chain(&error), "a trigger raised an error when logs were moved");
@@ -214,7 +214,7 @@ impl LockedLog<'_> {
             } else {
                 HostFinding::archive_raises(self.facts)
             };
-            return Error::HostRefuses { finding: Box::new(finding) };
+            return finding.into();
         }
         error
     }
@@ -225,7 +225,7 @@ impl LockedLog<'_> {
             return Ok(());
         }
         let rows = wanted.abs_diff(deleted);
-        Err(Error::HostRefuses { finding: Box::new(HostFinding::trigger_refuses(self.facts, Some(rows))) })
+        Err(HostFinding::trigger_refuses(self.facts, Some(rows)).into())
     }
 }
 
@@ -358,7 +358,7 @@ pub(crate) async fn move_due_batch(
     }
     if moved != deleted {
         let finding = HostFinding::archive_refuses(&partition, deleted.abs_diff(moved));
-        return Err(Error::HostRefuses { finding: Box::new(finding) });
+        return Err(finding.into());
     }
     let moved_ids: Vec<String> = row.try_get("moved_ids")?;
     check_gone(client, log, &moved_ids).await?;
@@ -406,7 +406,7 @@ async fn check_unaltered(
     let row = client.query_typed_one(&count, &[(ids, Type::TEXT_ARRAY), (digests, Type::TEXT_ARRAY)]).await?;
     match row.try_get::<_, i64>("rows")?.unsigned_abs() {
         0 => Ok(()),
-        rows => Err(Error::HostRefuses { finding: Box::new(HostFinding::archive_alters(&partition, rows)) }),
+        rows => Err(HostFinding::archive_alters(&partition, rows).into()),
     }
 }
 

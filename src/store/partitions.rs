@@ -1,15 +1,32 @@
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tracing::warn;
 
 use super::decode::decode;
-use crate::error::Result;
+use super::error::is_raised_by_others;
+use crate::error::{HostFinding, Result, chain};
+use crate::host::HostFacts;
 use crate::model::Month;
 
-/// Makes the archive's partition of `month`, without indexes, unless it is there.
-pub(crate) async fn create_partition(client: &impl GenericClient, month: Month) -> Result<()> {
-    let start = month.start();
-    client.execute_typed("SELECT stream_archive_create_partition($1)", &[(&start, Type::TIMESTAMP)]).await?;
-    Ok(())
+/// Makes the archive's partition of `month`, without indexes, unless it is there. `host` is the host as a run has looked at it.
+///
+/// # Errors
+///
+/// [`HostRefuses`](crate::Error::HostRefuses) when an event trigger of the host's raised an error, by its name.
+pub(crate) async fn create_partition(
+    client: &impl GenericClient,
+    month: Month,
+    host: Option<&HostFacts>,
+) -> Result<()> {
+    let create = "SELECT stream_archive_create_partition($1)";
+    let Err(error) = client.execute_typed(create, &[(&month.start(), Type::TIMESTAMP)]).await else { return Ok(()) };
+    match host {
+        Some(host) if !host.event_triggers.is_empty() && is_raised_by_others(&error, "stream_archive_") => {
+            warn!(cause = chain(&error), "snapshot maintenance: an event trigger raised an error");
+            Err(HostFinding::event_trigger_refuses(host).into())
+        }
+        _ => Err(error.into()),
+    }
 }
 
 /// Builds the next index that the partition of `month` lacks. Returns whether there was one.

@@ -17,8 +17,7 @@ use super::partitions::{list_partitions, partition_name};
 use super::row_form::RowForm;
 use super::statement::Statement;
 use super::stream_identity::has_contract_id;
-use crate::error::{Error, Result};
-use crate::host::HostFinding;
+use crate::error::{Error, HostFinding, Result, Retry};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
 
 /// SQL that is true when the archived row `a` matches what is restored, by the names that [`Matching`] binds. All rows of a seal have
@@ -245,7 +244,7 @@ pub(crate) async fn restore_batch(
             return Err(error.into());
         }
         if searches == MAX_SEARCHES {
-            return Err(Error::Busy(error.into()));
+            return Err(Error::Busy { retry: Some(Retry::Smaller), source: error.into() });
         }
         searches += 1;
         client.batch_execute("ROLLBACK TO SAVEPOINT batch").await?;
@@ -270,8 +269,7 @@ pub(crate) async fn restore_batch(
     }
     let kept = row.try_get::<_, i64>("kept")?.unsigned_abs();
     if kept != removed {
-        let finding = Box::new(HostFinding::restored_logs_refused(removed.abs_diff(kept)));
-        return Err(Error::HostRefuses { finding });
+        return Err(HostFinding::restored_logs_refused(removed.abs_diff(kept)).into());
     }
     if !hooks.after.is_empty() {
         let altered = count_altered(client, columns, &row).await?;

@@ -20,8 +20,8 @@
 //!
 //! // The monthly work, in two steps or as one. Each can be stopped, killed and repeated at will.
 //! let now = Utc::now();
-//! let snapshots = service.create_monthly_snapshots(now, &Deadline::never()).await?;
-//! let archive = service.archive_old_logs(now, &Deadline::never()).await?;
+//! let snapshots = service.create_monthly_snapshots(Trigger::Api, now, &Deadline::never()).await?;
+//! let archive = service.archive_old_logs(Trigger::Api, now, &Deadline::never()).await?;
 //! let both = service.run_maintenance(Trigger::Cli.request(), now, &Deadline::never()).await?;
 //! assert!(snapshots.complete && archive.complete && both.complete);
 //! assert_eq!(both.snapshots_created + both.logs_archived, 0, "it was all done");

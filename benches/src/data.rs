@@ -1,4 +1,5 @@
 use local_postgres::Server;
+use snapshot_service::Trigger;
 use snapshot_service::database::{Pool, connect_pool, migrate};
 use tokio_postgres::{Client, NoTls};
 
@@ -69,7 +70,7 @@ async fn create_chained(server: &Server, name: &str, schema: &str, events: u32) 
     execute(server, name, REWRITE).await?;
     let pool = pool(server, name).await?;
     let service = snapshot_service::SnapshotService::new(pool.clone(), snapshot_service::Settings::default());
-    service.create_monthly_snapshots(NOW.parse()?, &snapshot_service::Deadline::never()).await?;
+    service.create_monthly_snapshots(Trigger::Api, NOW.parse()?, &snapshot_service::Deadline::never()).await?;
     pool.close();
     Ok(())
 }

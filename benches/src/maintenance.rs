@@ -94,7 +94,8 @@ async fn archive_ours(server: &Server, database: &str, prove: bool) -> Result<f6
 
 async fn maintain(server: &Server, database: &str, prove: bool) -> Result<(MaintenanceRun, Duration)> {
     let pool = data::pool(server, database).await?;
-    let service = SnapshotService::new(pool.clone(), Settings { prove, ..Settings::default() });
+    let service = SnapshotService::new(pool.clone(), Settings::default());
+    let service = if prove { service } else { service.unproved() };
     let started = Instant::now();
     let run = service.run_maintenance(Trigger::Cli.request(), NOW.parse()?, &Deadline::never()).await?;
     let took = started.elapsed();
@@ -233,7 +234,7 @@ pub(crate) async fn snapshots(server: &Server) -> Result<(Duration, Duration)> {
         let pool = data::pool(server, "ours").await?;
         let service = SnapshotService::new(pool.clone(), Settings::default());
         let started = Instant::now();
-        service.create_monthly_snapshots(NOW.parse()?, &Deadline::never()).await?;
+        service.create_monthly_snapshots(Trigger::Api, NOW.parse()?, &Deadline::never()).await?;
         ours.push(started.elapsed().as_secs_f64());
         pool.close();
         data::drop(server, "ours").await?;

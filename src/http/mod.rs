@@ -5,6 +5,7 @@ mod handlers;
 mod request;
 mod response;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,39 +15,17 @@ use deadpool::managed::PoolError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lambda_http::{Body, Request, RequestExt, Response};
+use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Result};
 use crate::maintenance::Deadline;
 use crate::model::{MaintenanceRun, StepRequest};
 use crate::service::SnapshotService;
 
-pub use response::not_found;
+pub use response::{error as failure, not_found};
 
 /// A reader that got no answer by then hears that the database is down; 5 s are promised.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);
-
-/// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// A stream's snapshots.
-    ListSnapshots,
-    /// One snapshot.
-    GetSnapshot,
-    /// A stream's archived logs.
-    ListArchivedLogs,
-    /// A stream's events, hot and archived.
-    ListStreamEvents,
-    /// What a stream's state at a past time follows from.
-    GetStreamState,
-    /// Maintenance on request.
-    TriggerMaintenance,
-    /// All runs of maintenance.
-    ListMaintenanceRuns,
-    /// The last verification of the archive.
-    GetVerification,
-    /// One run.
-    GetMaintenanceRun,
-}
 
 /// Where an endpoint is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,63 +40,105 @@ pub struct Route {
     pub function: &'static str,
 }
 
-/// All routes. Where two match, the one with more fixed parts wins.
-pub const ROUTES: [Route; 9] = [
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/{streamId}",
-        endpoint: Endpoint::ListSnapshots,
-        function: "list-snapshots",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/{streamId}/{month}",
-        endpoint: Endpoint::GetSnapshot,
-        function: "get-snapshot",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/{streamId}/archive",
-        endpoint: Endpoint::ListArchivedLogs,
-        function: "list-archived-logs",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/{streamId}/events",
-        endpoint: Endpoint::ListStreamEvents,
-        function: "list-stream-events",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/{streamId}/state",
-        endpoint: Endpoint::GetStreamState,
-        function: "get-stream-state",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/snapshots/maintenance",
-        endpoint: Endpoint::TriggerMaintenance,
-        function: "trigger-maintenance",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/maintenance",
-        endpoint: Endpoint::ListMaintenanceRuns,
-        function: "list-maintenance-runs",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/maintenance/verification",
-        endpoint: Endpoint::GetVerification,
-        function: "get-verification",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/snapshots/maintenance/{runId}",
-        endpoint: Endpoint::GetMaintenanceRun,
-        function: "get-maintenance-run",
-    },
-];
+impl Route {
+    /// The route for `method` and `path`, as callers write it: of those that match, the one with the most fixed parts.
+    pub fn find(method: &str, path: &str) -> Option<&'static Self> {
+        let matches = |route: &&Self| {
+            route.method == method
+                && route.path.split('/').count() == path.split('/').count()
+                && route.parts(path).all(|(wanted, found)| name(wanted).is_some() || wanted == found)
+        };
+        let fixed_parts = |route: &&Self| route.path.split('/').filter(|part| name(part).is_none()).count();
+        ROUTES.iter().filter(matches).max_by_key(fixed_parts)
+    }
+
+    /// The parameters in `path`, decoded as API Gateway decodes them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] when one is no percent-encoded UTF-8.
+    pub fn parameters(&self, path: &str) -> Result<HashMap<String, String>> {
+        let named = self.parts(path).filter_map(|(wanted, found)| Some((name(wanted)?, found)));
+        named.map(|(name, found)| Ok((name.to_owned(), decode(name, found)?))).collect()
+    }
+
+    fn parts<'a>(&self, path: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
+        self.path.split('/').zip(path.split('/'))
+    }
+}
+
+/// The name of a part that is a parameter.
+fn name(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn decode(name: &'static str, raw: &str) -> Result<String> {
+    let is_whole = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    let escapes_are_whole = raw.split('%').skip(1).all(is_whole);
+    let decoded = percent_decode_str(raw).decode_utf8().ok().filter(|_| escapes_are_whole);
+    decoded.map(String::from).ok_or_else(|| Error::invalid(name, "must be percent-encoded UTF-8"))
+}
+
+/// Makes [`Endpoint`] and [`ROUTES`] of one table: what it answers, the method and the path, the Lambda function, the handler.
+macro_rules! routes {
+    ($($(#[$doc:meta])+ $name:ident: $method:literal $path:literal, $function:literal, $handler:expr;)+) => {
+        /// What can be asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Endpoint {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Endpoint {
+            /// The Lambda function's name: its binary's.
+            pub const fn function(self) -> &'static str {
+                match self {
+                    $(Self::$name => $function,)+
+                }
+            }
+        }
+
+        /// All routes. Where two match, the one with more fixed parts wins.
+        pub const ROUTES: &[Route] = &[
+            $(Route { method: $method, path: $path, endpoint: Endpoint::$name, function: $function },)+
+        ];
+
+        fn handler(endpoint: Endpoint) -> Handler {
+            match endpoint {
+                $(Endpoint::$name => $handler,)+
+            }
+        }
+    };
+}
+
+routes! {
+    /// A stream's snapshots.
+    ListSnapshots: "GET" "/api/v1/snapshots/{streamId}", "list-snapshots",
+        |service, request, _| Box::pin(handlers::list_snapshots(service, request));
+    /// One snapshot.
+    GetSnapshot: "GET" "/api/v1/snapshots/{streamId}/{month}", "get-snapshot",
+        |service, request, _| Box::pin(handlers::get_snapshot(service, request));
+    /// A stream's archived logs.
+    ListArchivedLogs: "GET" "/api/v1/snapshots/{streamId}/archive", "list-archived-logs",
+        |service, request, _| Box::pin(handlers::list_archived_logs(service, request));
+    /// A stream's events, hot and archived.
+    ListStreamEvents: "GET" "/api/v1/snapshots/{streamId}/events", "list-stream-events",
+        |service, request, _| Box::pin(handlers::list_stream_events(service, request));
+    /// What a stream's state at a past time follows from.
+    GetStreamState: "GET" "/api/v1/snapshots/{streamId}/state", "get-stream-state",
+        |service, request, _| Box::pin(handlers::get_stream_state(service, request));
+    /// Maintenance on request.
+    TriggerMaintenance: "POST" "/api/v1/snapshots/maintenance", "trigger-maintenance",
+        |service, request, call| Box::pin(handlers::trigger_maintenance(service, request, call));
+    /// All runs of maintenance.
+    ListMaintenanceRuns: "GET" "/api/v1/snapshots/maintenance", "list-maintenance-runs",
+        |service, request, _| Box::pin(handlers::list_maintenance_runs(service, request));
+    /// The last verification of the archive.
+    GetVerification: "GET" "/api/v1/snapshots/maintenance/verification", "get-verification",
+        |service, _, _| Box::pin(handlers::get_verification(service));
+    /// One run.
+    GetMaintenanceRun: "GET" "/api/v1/snapshots/maintenance/{runId}", "get-maintenance-run",
+        |service, request, _| Box::pin(handlers::get_maintenance_run(service, request));
+}
 
 /// The circumstances of a request.
 #[derive(Debug, Clone)]
@@ -208,20 +229,36 @@ pub fn answer(
 
 type Handler = for<'a> fn(&'a SnapshotService, &'a Request, &'a Call) -> BoxFuture<'a, Result<Response<Body>>>;
 
-fn handler(endpoint: Endpoint) -> Handler {
-    match endpoint {
-        Endpoint::ListSnapshots => |service, request, _| Box::pin(handlers::list_snapshots(service, request)),
-        Endpoint::GetSnapshot => |service, request, _| Box::pin(handlers::get_snapshot(service, request)),
-        Endpoint::ListArchivedLogs => |service, request, _| Box::pin(handlers::list_archived_logs(service, request)),
-        Endpoint::ListStreamEvents => |service, request, _| Box::pin(handlers::list_stream_events(service, request)),
-        Endpoint::GetStreamState => |service, request, _| Box::pin(handlers::get_stream_state(service, request)),
-        Endpoint::TriggerMaintenance => {
-            |service, request, call| Box::pin(handlers::trigger_maintenance(service, request, call))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream_id(raw: &str) -> Result<String> {
+        let path = format!("/api/v1/snapshots/{raw}");
+        Ok(Route::find("GET", &path).expect("a route").parameters(&path)?.remove("streamId").expect("its id"))
+    }
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        for (raw, id) in [("stream%2Fwith%20space", "stream/with space"), ("42", "42"), ("100%2525", "100%25"), ("", "")] {
+            assert_eq!(stream_id(raw).expect(raw), id);
         }
-        Endpoint::ListMaintenanceRuns => {
-            |service, request, _| Box::pin(handlers::list_maintenance_runs(service, request))
+        for raw in ["%", "%2", "%zz", "a%2", "%ff"] {
+            assert_eq!(stream_id(raw).expect_err(raw).to_string(), "streamId must be percent-encoded UTF-8");
         }
-        Endpoint::GetVerification => |service, _, _| Box::pin(handlers::get_verification(service)),
-        Endpoint::GetMaintenanceRun => |service, request, _| Box::pin(handlers::get_maintenance_run(service, request)),
+    }
+
+    #[test]
+    fn of_two_routes_the_one_with_more_fixed_parts_is_found() {
+        for (method, path, endpoint) in [
+            ("GET", "/api/v1/snapshots/42/archive", Some(Endpoint::ListArchivedLogs)),
+            ("GET", "/api/v1/snapshots/42/2026-01", Some(Endpoint::GetSnapshot)),
+            ("GET", "/api/v1/snapshots/maintenance", Some(Endpoint::ListMaintenanceRuns)),
+            ("GET", "/api/v1/snapshots/maintenance/verification", Some(Endpoint::GetVerification)),
+            ("POST", "/api/v1/snapshots/42", None),
+            ("GET", "/api/v1/snapshots/42/archive/", None),
+        ] {
+            assert_eq!(Route::find(method, path).map(|route| route.endpoint), endpoint, "{method} {path}");
+        }
     }
 }

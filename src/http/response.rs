@@ -70,7 +70,7 @@ pub(super) fn part<P: Position>(data: impl Serialize, next_cursor: Option<&Curso
 }
 
 /// What the caller sees of `error`; the log sees its causes too.
-pub(super) fn error(error: &Error, request_id: &str) -> Response<Body> {
+pub fn error(error: &Error, request_id: &str) -> Response<Body> {
     let status = status(error);
     if status.is_server_error() {
         tracing::error!(request_id, code = error.code(), error = chain(error), "request failed");

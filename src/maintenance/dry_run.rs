@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tokio_postgres::IsolationLevel;
 
-use super::{Deadline, Engine, Plan};
+use super::{Deadline, Engine, Plan, Settings};
+use crate::database::Pool;
 use crate::error::{Error, Result};
 use crate::model::{DryRunReport, RestoreDryRunReport, RestoreTarget};
 use crate::store::archive_columns::MirroredColumns;
@@ -20,8 +21,13 @@ pub(crate) async fn dry_run(engine: Engine<'_>, refresh: bool) -> Result<DryRunR
 }
 
 /// Counts what a restore would do.
-pub(crate) async fn dry_run_restore(engine: Engine<'_>, target: RestoreTarget) -> Result<RestoreDryRunReport> {
-    until(engine.deadline, count_restorable(engine, target)).await
+pub(crate) async fn dry_run_restore(
+    pool: &Pool,
+    settings: &Settings,
+    target: RestoreTarget,
+    deadline: &Deadline,
+) -> Result<RestoreDryRunReport> {
+    until(deadline, count_restorable(pool, settings, target)).await
 }
 
 async fn until<T>(deadline: &Deadline, count: impl Future<Output = Result<T>>) -> Result<T> {
@@ -33,9 +39,9 @@ async fn until<T>(deadline: &Deadline, count: impl Future<Output = Result<T>>) -
 }
 
 /// Counts in one read-only transaction, as below.
-async fn count_restorable(engine: Engine<'_>, target: RestoreTarget) -> Result<RestoreDryRunReport> {
-    let mut client = engine.connect().await?;
-    let limits = Limits { statement: Duration::ZERO, lock: engine.settings.lock_timeout };
+async fn count_restorable(pool: &Pool, settings: &Settings, target: RestoreTarget) -> Result<RestoreDryRunReport> {
+    let mut client = pool.get().await?;
+    let limits = Limits { statement: Duration::ZERO, lock: settings.lock_timeout };
     let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
     let mut months = Vec::new();
     for month in restore::list_months(&transaction, &target).await? {

@@ -279,8 +279,11 @@ impl<'a> Slice<'a> {
         }
         transaction.commit().await?;
         self.is_paused.store(paused, Ordering::Relaxed);
-        if !matches!(done.change, MonthChange::Alive) {
-            self.set_worked();
+        match done.change {
+            MonthChange::Alive => {}
+            // To find out that a month has no more rows is no work.
+            MonthChange::Archived(progress, counts) if progress.done && counts == ArchivedCounts::default() => {}
+            _ => self.set_worked(),
         }
         let mut unreported = self.unreported();
         if let MonthChange::Archived(_, counts) = done.change {

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor<P> {
+    /// Which list it is of.
+    list: String,
     stream: Option<StreamNames>,
     after: P,
 }
@@ -73,29 +75,40 @@ pub struct RunPosition {
 
 /// A place in a list.
 pub trait Position: Serialize + DeserializeOwned {
+    /// The list that it is a place in, as cursors name it.
+    const LIST: &'static str;
+
     /// Whether the database could hold it: a cursor that a caller made up may say anything.
     fn is_possible(&self) -> bool;
 }
 
 impl Position for SnapshotPosition {
+    const LIST: &'static str = "snapshots";
+
     fn is_possible(&self) -> bool {
         true
     }
 }
 
 impl Position for ArchivePosition {
+    const LIST: &'static str = "archive";
+
     fn is_possible(&self) -> bool {
         is_possible_time(self.created_at) && !self.id.contains('\0')
     }
 }
 
 impl Position for EventPosition {
+    const LIST: &'static str = "events";
+
     fn is_possible(&self) -> bool {
         is_possible_time(self.created_at) && !self.event_id.contains('\0')
     }
 }
 
 impl Position for StatePosition {
+    const LIST: &'static str = "state";
+
     fn is_possible(&self) -> bool {
         [self.snapshot_at.naive_utc(), self.created_at].into_iter().all(is_possible_time)
             && !self.event_id.contains('\0')
@@ -103,6 +116,8 @@ impl Position for StatePosition {
 }
 
 impl Position for RunPosition {
+    const LIST: &'static str = "runs";
+
     fn is_possible(&self) -> bool {
         is_possible_time(self.started_at)
     }
@@ -115,12 +130,12 @@ fn is_possible_time(time: NaiveDateTime) -> bool {
 impl<P: Position> Cursor<P> {
     /// A cursor that continues `stream`'s list after the given position.
     pub fn new(stream: impl Into<StreamNames>, after: P) -> Self {
-        Self { stream: Some(stream.into()), after }
+        Self { list: P::LIST.into(), stream: Some(stream.into()), after }
     }
 
     /// A cursor that continues a list that belongs to no stream.
     pub fn without_stream(after: P) -> Self {
-        Self { stream: None, after }
+        Self { list: P::LIST.into(), stream: None, after }
     }
 
     /// The text handed to callers: base64url of JSON.
@@ -143,7 +158,7 @@ impl<P: Position> Cursor<P> {
         };
         let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
-        cursor.filter(|cursor| is_for(cursor) && cursor.after.is_possible()).ok_or_else(Self::refused)
+        cursor.filter(|cursor| cursor.list == P::LIST && is_for(cursor) && cursor.after.is_possible()).ok_or_else(Self::refused)
     }
 
     /// The answer to a cursor of another list.

@@ -41,14 +41,8 @@ impl SnapshotService {
     /// # Errors
     ///
     /// [`Error::Busy`] when counting takes longer than until `deadline`, and the like.
-    pub async fn dry_run_restore(
-        &self,
-        request: &RestoreRequest,
-        now: DateTime<Utc>,
-        deadline: &Deadline,
-    ) -> Result<RestoreDryRunReport> {
-        let target = self.target(request).await?;
-        dry_run_restore(self.engine(now, deadline), target).await
+    pub async fn dry_run_restore(&self, request: &RestoreRequest, deadline: &Deadline) -> Result<RestoreDryRunReport> {
+        dry_run_restore(&self.pool, &self.settings, self.target(request).await?, deadline).await
     }
 
     async fn target(&self, request: &RestoreRequest) -> Result<RestoreTarget> {

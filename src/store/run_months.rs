@@ -116,7 +116,7 @@ pub(crate) async fn record_rows_to_restore(
 }
 
 /// What a batch that archived has added to the counts of its run.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ArchivedCounts {
     pub(crate) logs_archived: u64,
     pub(crate) already_archived: u64,

@@ -147,7 +147,7 @@ async fn many_originals_and_copies_are_settled_within_the_default_time_limits() 
         .await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
     assert_eq!(migrate(&database.pool).await.unwrap().logs_sealed, 15_000);
-    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (25_000, 0, 0));
     assert_eq!(database.count(r#""EventLog""#).await, 1);
     let whole = r#"snapshot_service."StreamArchive" WHERE entry_hash = 'h' || id AND parent_hash = 'p' || id AND "eventIndex" = ledger % 3"#;
@@ -197,12 +197,12 @@ async fn a_rollback_leaves_to_the_former_archive_what_it_still_has() {
         database.insert_event("mine", "42", "2025-07-20 00:00:00").await;
         migrate(&database.pool).await.unwrap();
         let service = database.service();
-        service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+        service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
         service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
         if !is_there {
             database.execute(r#"DROP TABLE public."StreamArchive""#).await;
         }
-        let run = service.restore_all(true, time(NOW), &Deadline::never()).await.unwrap();
+        let run = service.restore_all(Trigger::Cli, true, time(NOW), &Deadline::never()).await.unwrap();
         database.assert_ledger_agrees().await;
         service.drop_all(run.id, service_snapshots(&database).await).await.unwrap();
         let hot = if is_there { 1 } else { 4 };

@@ -7,7 +7,7 @@ use crate::support::{TestDatabase, time};
 const NOW: &str = "2026-05-31T02:00:00Z";
 
 async fn archive(database: &TestDatabase) -> MaintenanceRun {
-    database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap()
+    database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap()
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn archiving_in_small_batches_moves_ties_and_month_edges_once_each() {
         .await;
     database.remember_events().await;
     let service = database.service_with_batches_of(7);
-    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(report.logs_archived, 500);
     database.assert_nothing_lost_or_doubled().await;
     assert_eq!(archive(&database).await.logs_archived, 0, "running again finds nothing to do");
@@ -110,7 +110,7 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
     let service = database.service_with(Settings { batch_rows: 4, workers: 1, ..Settings::default() });
     let mut moved = Vec::new();
     loop {
-        let report = service.archive_old_logs(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
         moved.push(report.logs_archived);
         database.assert_nothing_lost_or_doubled().await;
         if report.complete {
@@ -167,7 +167,7 @@ async fn insert_and_delete_are_one_transaction() {
     let database = TestDatabase::migrated().await;
     database.insert_events(30, "2026-01-10 00:00:00").await;
     database.remember_events().await;
-    database.service_with_batches_of(10).archive_old_logs(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    database.service_with_batches_of(10).archive_old_logs(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
     database
         .execute(
             r#"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -177,7 +177,7 @@ async fn insert_and_delete_are_one_transaction() {
         )
         .await;
     let service = database.service_with_batches_of(10);
-    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "database_unavailable", "{error:?}");
     assert_eq!(database.count(r#""StreamArchive""#).await, 20, "the batches before are kept, the failing one is not");
     database.assert_nothing_lost_or_doubled().await;
@@ -205,7 +205,7 @@ async fn a_row_inserted_while_archiving_is_not_lost() {
     };
     let service = database.service_with_batches_of(50);
     let deadline = Deadline::never();
-    let (report, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), writer);
+    let (report, ()) = tokio::join!(service.archive_old_logs(Trigger::Api, time(NOW), &deadline), writer);
     let report = report.unwrap();
     database.assert_nothing_lost_or_doubled().await;
     let rest = archive(&database).await;
@@ -257,7 +257,7 @@ async fn a_connection_cut_in_the_middle_loses_nothing() {
                 )
                 .await;
         };
-        let (result, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), cut);
+        let (result, ()) = tokio::join!(service.archive_old_logs(Trigger::Api, time(NOW), &deadline), cut);
         if let Err(error) = result {
             assert_eq!(error.code(), "database_unavailable", "{error:?}");
             failures += 1;
@@ -325,7 +325,7 @@ async fn a_copy_that_differs_in_any_column_stays_and_is_reported() {
 
     for batch_rows in [1, 5, 20_000] {
         let service = database.service_with_batches_of(batch_rows);
-        let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+        let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
         assert_eq!(report.conflicts, 12, "in batches of {batch_rows}");
         assert_eq!((report.conflict_ids.len(), report.already_archived, report.held_back.len()), (12, 0, 1));
         let held = &report.held_back[0];
@@ -347,7 +347,7 @@ async fn a_run_killed_between_copying_and_deleting_by_the_former_service_does_no
     archive(&database).await;
     database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies"#).await;
     let service = database.service_with_batches_of(500);
-    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.logs_archived, report.already_archived, report.conflicts), (0, 1_200, 0));
     database.assert_nothing_lost_or_doubled().await;
 }
@@ -359,7 +359,7 @@ async fn the_newest_row_of_a_hash_chain_is_never_archived() {
     database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || ledger, parent_hash = 'h' || ledger - 1"#).await;
     for batch_rows in [3, 20_000] {
         let service = database.service_with_batches_of(batch_rows);
-        let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+        let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
         assert!(report.complete);
         assert_eq!(report.held_back.len(), 1, "{report:?}");
         assert_eq!(report.held_back[0].reason, HeldBackReason::ChainHead);
@@ -395,7 +395,7 @@ async fn a_row_that_becomes_the_chains_head_while_archiving_stays() {
     };
     let service = database.service_with_batches_of(10);
     let deadline = Deadline::never();
-    let (report, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), writer);
+    let (report, ()) = tokio::join!(service.archive_old_logs(Trigger::Api, time(NOW), &deadline), writer);
     report.unwrap();
     archive(&database).await;
     let log: Vec<String> = database.value(r#"SELECT array_agg(id) FROM "EventLog""#).await;
@@ -413,7 +413,7 @@ async fn a_table_locked_by_somebody_else_is_not_waited_for_without_end() {
     lock.batch_execute(r#"LOCK TABLE "EventLog" IN SHARE MODE"#).await.unwrap();
     let settings = Settings { batch_rows: 8, lock_timeout: Duration::from_millis(50), ..Settings::default() };
     let service = SnapshotService::new(database.pool.clone(), settings);
-    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "database_busy", "{error:?}");
     lock.rollback().await.unwrap();
     assert_eq!(archive(&database).await.logs_archived, 5);
@@ -432,7 +432,7 @@ async fn a_statement_that_takes_too_long_is_ended_and_leaves_nothing_half_done()
         .await;
     let settings = Settings { batch_rows: 8, statement_timeout: Duration::from_millis(200), ..Settings::default() };
     let service = SnapshotService::new(database.pool.clone(), settings);
-    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "database_busy", "{error:?}");
     assert_eq!(database.count(r#""EventLog""#).await, 3, "smaller batches get as far as the row that is the matter");
     database.assert_nothing_lost_or_doubled().await;
@@ -470,7 +470,7 @@ async fn while_older_rows_have_hashes_a_newest_row_without_one_stays_too() {
     database.insert_events(10, "2026-01-01 00:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' WHERE id = 'e000001'"#).await;
     let service = database.service_with_batches_of(2);
-    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(report.logs_archived, 9);
     assert_eq!(report.held_back[0].ids, ["e000010"]);
 }
@@ -486,7 +486,7 @@ async fn a_column_that_the_archive_lacks_stops_maintenance_before_the_first_row_
     let service = database.service();
     for error in [
         service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap_err(),
-        service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err(),
+        service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err(),
     ] {
         assert!(matches!(error, Error::ArchiveColumnsDiffer { .. }), "{error:?}");
         let message = error.to_string();
@@ -517,7 +517,7 @@ async fn a_column_added_between_two_batches_is_not_dropped_in_silence() {
     };
     let service = database.service_with_batches_of(10);
     let deadline = Deadline::never();
-    let (result, ()) = tokio::join!(service.archive_old_logs(time(NOW), &deadline), alter);
+    let (result, ()) = tokio::join!(service.archive_old_logs(Trigger::Api, time(NOW), &deadline), alter);
     assert!(matches!(result.unwrap_err(), Error::ArchiveColumnsDiffer { .. }));
     let archived = database.count(r#""StreamArchive""#).await;
     assert_eq!(database.count(r#""EventLog" WHERE extra = 'kept'"#).await, 4_000 - archived);

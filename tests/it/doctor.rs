@@ -141,7 +141,7 @@ async fn whatever_the_host_has_is_found_by_name_with_a_cure_that_helps() {
 async fn tables_that_only_resemble_the_log_are_no_second_archive() {
     let database = TestDatabase::migrated().await;
     database.insert_events(20, "2026-01-10 00:00:00").await;
-    database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     database
         .execute(
             r#"CREATE TABLE empty (LIKE "EventLog");
@@ -174,7 +174,7 @@ async fn a_run_stores_what_it_met_and_keeps_what_was_mended_since() {
         .await;
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((run.complete, codes(&run)), (true, vec!["published".into(), "no_time_index".into()]));
-    let stored = service.get_maintenance_run(run.id).await.unwrap().unwrap();
+    let stored = service.find_maintenance_run(run.id).await.unwrap().unwrap();
     assert_eq!(stored.findings, run.findings);
     let json = serde_json::to_value(&stored).unwrap();
     assert_eq!(json["findings"][0]["effect"], "warns");

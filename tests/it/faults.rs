@@ -373,7 +373,7 @@ async fn a_full_disk_fails_the_batch_only_and_the_run_goes_on_once_there_is_room
     for _ in 0..2 {
         let error = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap_err();
         assert_eq!(error.code(), "database_unavailable", "{error:?}");
-        let run = service.get_open_maintenance_run().await.unwrap().unwrap();
+        let run = service.find_open_maintenance_run().await.unwrap().unwrap();
         assert_eq!(run.status, RunStatus::Failed);
         assert!((900..=1_200).contains(&run.logs_archived), "{run:?}");
         database.assert_nothing_lost_or_doubled().await;

@@ -579,7 +579,7 @@ async fn values_of_the_hosts_types_are_kept_as_their_types_write_them() {
     // Neither renames nor restores disturb them.
     database.execute(r#"ALTER TABLE "Stream" RENAME TO streams; ALTER TABLE streams RENAME TO "Stream""#).await;
     let request = RestoreRequest::new(Some(stream("7")), None, None, None).unwrap();
-    let run = database.service().restore(&request, time(NOW), &Deadline::never()).await.unwrap();
+    let run = database.service().restore(Trigger::Cli, &request, time(NOW), &Deadline::never()).await.unwrap();
     assert!(run.logs_restored > 40 && run.conflicts == 0, "{run:?}");
     database.assert_nothing_lost_or_doubled().await;
 }
@@ -780,7 +780,7 @@ async fn a_duplicate_with_json_that_jsonb_cannot_hold_is_dropped_on_record() {
 async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its_logs() {
     let database = filled().await;
     let service = database.service_with(Settings { batch_rows: 10, ..Settings::default() });
-    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     service.hold_stream(&stream("c7"), "a case", "ann").await.unwrap();
     let moves = async {
         while database.count(r#""StreamArchive""#).await < 100 {
@@ -794,7 +794,7 @@ async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its
             .await;
     };
     let forever = Deadline::never();
-    let (run, ()) = tokio::join!(service.archive_old_logs(time(NOW), &forever), moves);
+    let (run, ()) = tokio::join!(service.archive_old_logs(Trigger::Api, time(NOW), &forever), moves);
     assert!(run.unwrap().complete);
     assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" IN ('7', '7b')"#).await, 0);
 }
@@ -803,7 +803,7 @@ async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its
 async fn a_hold_follows_its_stream_through_ids_that_only_archiving_saw() {
     let database = filled().await;
     let service = database.service();
-    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     service.hold_stream(&stream("c7"), "a case", "ann").await.unwrap();
     database
         .execute(
@@ -811,7 +811,7 @@ async fn a_hold_follows_its_stream_through_ids_that_only_archiving_saw() {
                UPDATE "EventLog" SET "streamId" = '7b' WHERE "streamId" = '7' AND ledger % 3 = 0"#,
         )
         .await;
-    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     // Indexed again.
     database
         .execute(
@@ -821,15 +821,15 @@ async fn a_hold_follows_its_stream_through_ids_that_only_archiving_saw() {
                UPDATE "Stream" SET "streamId" = '7b' WHERE id = 'again'"#,
         )
         .await;
-    service.create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
-    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
+    service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     database
         .execute(
             r#"UPDATE "Stream" SET "streamId" = '7c' WHERE id = 'again';
                UPDATE "EventLog" SET "streamId" = '7c' WHERE "streamId" = '7b' AND ledger % 2 = 0"#,
         )
         .await;
-    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" LIKE '7%' AND length("streamId") = 2"#).await, 0);
     assert_eq!(database.count(r#""StreamArchive" WHERE "streamId" = '7'"#).await, 0);
     assert!(database.count(r#""EventLog" WHERE "streamId" = '7c' AND "createdAt" < '2026-02-28'"#).await > 0);
@@ -977,7 +977,7 @@ async fn what_refused_a_run_is_among_its_findings() {
         )
         .await;
     maintain(&database).await.unwrap_err();
-    let run = database.service().get_open_maintenance_run().await.unwrap().unwrap();
+    let run = database.service().find_open_maintenance_run().await.unwrap().unwrap();
     let codes: Vec<_> = run.findings.iter().map(|finding| finding.code.as_str()).collect();
     assert!(codes.contains(&"trigger_refuses") && codes.contains(&"trigger_fires"), "{codes:?}");
 }

@@ -12,7 +12,7 @@ async fn a_host_older_than_the_hashes_is_served() {
     migrate(&database.pool).await.unwrap();
     database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
     database.remember_events().await;
-    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.logs_archived, report.held_back.len()), (1, 0));
     database.assert_nothing_lost_or_doubled().await;
     let logs = read_archive(&database.service(), "42", &ArchiveFilter::default(), 10).await;
@@ -28,11 +28,11 @@ async fn a_host_older_than_the_hashes_is_served() {
     database.insert_event("e2", "42", "2026-01-16 10:00:00").await;
     database.insert_event("newest", "42", "2026-05-30 10:00:00").await;
     assert_eq!(
-        database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err().code(),
+        database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err().code(),
         "archive_columns_differ"
     );
     migrate(&database.pool).await.unwrap();
-    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(report.logs_archived, 1);
     assert_eq!(database.count(r#""StreamArchive" WHERE "eventIndex" = 0"#).await, 1);
 }
@@ -58,13 +58,13 @@ async fn columns_that_the_host_added_are_archived_and_leave_under_their_own_name
     database.remember_events().await;
     database.execute(r#"CREATE TABLE copies AS SELECT * FROM "EventLog""#).await;
     let service = database.service();
-    assert_eq!(service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap().logs_archived, 2);
+    assert_eq!(service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap().logs_archived, 2);
     database.assert_nothing_lost_or_doubled().await;
 
     // Copies are compared in these columns too, whatever their type.
     database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies"#).await;
     database.execute(r#"UPDATE "EventLog" SET raw = '{"b": 2}' WHERE id = 'e2'"#).await;
-    let report = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.already_archived, report.conflicts), (1, 1));
 
     let logs = read_archive(&service, "42", &ArchiveFilter::default(), 10).await;
@@ -160,7 +160,7 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
 
     // Copies are compared across the types.
     database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies WHERE id = 'e1'"#).await;
-    let report = service.archive_old_logs(time(NOW), &forever).await.unwrap();
+    let report = service.archive_old_logs(Trigger::Api, time(NOW), &forever).await.unwrap();
     assert_eq!((report.already_archived, report.conflicts), (1, 0), "{report:?}");
     assert_eq!(
         database.count(r#""StreamHistory" WHERE network IN ('test,net', 'MAIN NET') AND networks IS NOT NULL"#).await,
@@ -169,7 +169,7 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
 
     let some = RestoreRequest::new(None, Some(time("2026-01-03T00:00:00Z")), Some(time("2026-01-05T00:00:00Z")), None)
         .unwrap();
-    let run = service.restore(&some, time(NOW), &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &some, time(NOW), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 2), "{run:?}");
     assert_eq!(database.count(r#"remembered r JOIN "EventLog" e USING (id) WHERE e::text = r.event"#).await, 3);
 
@@ -215,7 +215,7 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
         Some(time("2026-01-07T00:00:00Z")),
         None,
     );
-    let run = service.restore(&one.unwrap(), time("2026-06-30T04:00:00Z"), &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &one.unwrap(), time("2026-06-30T04:00:00Z"), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 1), "{run:?}");
     let back = r#""EventLog" WHERE id = 'e6' AND network = 'test,net' AND pair = '(1,"b c")' AND fee = 12345678901234567890.10 AND tags = '{a,b c}' AND fixed = 'ab' AND bits = '101'"#;
     assert_eq!(database.count(back).await, 1);
@@ -228,7 +228,7 @@ async fn a_length_that_the_host_has_cut_keeps_an_archived_value_from_being_cut_o
     migrate(&database.pool).await.unwrap();
     database.insert_event("e1", "42", "2026-01-15 10:00:00").await;
     let (service, forever) = (database.service(), Deadline::never());
-    assert_eq!(service.archive_old_logs(time(NOW), &forever).await.unwrap().logs_archived, 1);
+    assert_eq!(service.archive_old_logs(Trigger::Api, time(NOW), &forever).await.unwrap().logs_archived, 1);
     database.execute(r#"ALTER TABLE "EventLog" ALTER code TYPE VARCHAR(5), ALTER code DROP DEFAULT"#).await;
     assert_eq!(migrate(&database.pool).await.unwrap_err().code(), "archive_column_not_convertible");
     assert_eq!(database.count(r#""StreamArchive" WHERE code = 'twelve letters'"#).await, 1);
@@ -250,7 +250,7 @@ async fn what_the_former_service_has_copied_is_archived_whole_across_the_types()
         .await;
     database.remember_events().await;
     migrate(&database.pool).await.unwrap();
-    let report = database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.logs_archived, report.conflicts), (1, 0), "{report:?}");
     let filled = r#"snapshot_service."StreamArchive" WHERE network = 'test,net' AND networks[2] = 'quo"ted' AND fee = '12345678901234567890.10'"#;
     assert_eq!(database.count(filled).await, 1);

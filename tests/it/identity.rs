@@ -170,7 +170,7 @@ async fn insert_stream_of(database: &TestDatabase, id: &str, contract_id: &str, 
 }
 
 async fn take_snapshots(database: &TestDatabase, at: &str) {
-    database.service().create_monthly_snapshots(time(at), &Deadline::never()).await.unwrap();
+    database.service().create_monthly_snapshots(Trigger::Api, time(at), &Deadline::never()).await.unwrap();
 }
 
 async fn archive(database: &TestDatabase, at: &str) -> MaintenanceRun {
@@ -218,7 +218,7 @@ async fn what_migrate_a_hold_a_release_or_a_restore_saw_names_the_stream_too() {
             }
             _ => {
                 let request = RestoreRequest::new(Some(stream("x1")), None, None, None).unwrap();
-                service.restore(&request, time("2026-05-01T00:00:00Z"), &Deadline::never()).await.unwrap();
+                service.restore(Trigger::Cli, &request, time("2026-05-01T00:00:00Z"), &Deadline::never()).await.unwrap();
             }
         };
         see().await;
@@ -298,7 +298,7 @@ async fn restore_release_and_verification_go_by_every_id() {
         let request = RestoreRequest::new(Some(stream(&id)), None, None, None).unwrap();
         let dry = service.dry_run_restore(&request, &forever).await.unwrap();
         assert_eq!(dry.logs_to_restore, 3, "{id}");
-        let run = service.restore(&request, now, &forever).await.unwrap();
+        let run = service.restore(Trigger::Cli, &request, now, &forever).await.unwrap();
         assert_eq!((run.logs_restored, run.complete, run.scope), (3, true, Scope::Restore), "{id}");
         let target = run.target.unwrap();
         assert_eq!(target.stream.as_deref(), Some("k2"));
@@ -407,14 +407,14 @@ async fn a_contract_id_that_was_taken_over_names_the_new_owner_from_its_rows_tim
             let request = RestoreRequest::new(Some(stream(id)), None, None, None).unwrap();
             let (now, forever) = (time("2026-01-15T03:00:00Z"), Deadline::never());
             assert_eq!(service.dry_run_restore(&request, &forever).await.unwrap().logs_to_restore, rows, "{id}");
-            let run = service.restore(&request, now, &forever).await.unwrap();
+            let run = service.restore(Trigger::Cli, &request, now, &forever).await.unwrap();
             assert_eq!((run.logs_restored, run.complete), (rows, true), "{id}");
             for (other, theirs) in [("k", 1), ("m", 3)] {
                 let request = ReleaseRequest { stream: Some(stream(other)), run: None };
                 let released = service.release_restored_logs(&request).await.unwrap();
                 assert_eq!(released, if theirs == rows { rows } else { 0 }, "{id}, released by {other}");
             }
-            service.archive_old_logs(now, &forever).await.unwrap();
+            service.archive_old_logs(Trigger::Api, now, &forever).await.unwrap();
         }
         let verify = async |id: &str| {
             let request = VerificationRequest { stream: Some(id.into()), ..VerificationRequest::default() };
@@ -423,7 +423,7 @@ async fn a_contract_id_that_was_taken_over_names_the_new_owner_from_its_rows_tim
         assert!(verify("x").await.seals_done > verify("y").await.seals_done);
         // A hold errs on the side of holding.
         service
-            .restore(
+            .restore(Trigger::Cli, 
                 &RestoreRequest::new(None, Some(time("2025-01-01T00:00:00Z")), None, None).unwrap(),
                 time("2026-01-15T04:00:00Z"),
                 &Deadline::never(),
@@ -542,7 +542,7 @@ async fn equal_ids_of_different_kinds_merge_nothing() {
     assert_eq!(events_of(&database, "d").await, [""; 0]);
     archive(&database, "2026-01-01T03:00:00Z").await;
     let request = RestoreRequest::new(Some(stream("d")), None, None, None).unwrap();
-    let run = database.service().restore(&request, time("2026-01-02T00:00:00Z"), &Deadline::never()).await.unwrap();
+    let run = database.service().restore(Trigger::Cli, &request, time("2026-01-02T00:00:00Z"), &Deadline::never()).await.unwrap();
     assert_eq!((run.logs_restored, run.complete), (0, true));
     database.insert_stream("e", None, "1").await;
     database.insert_event("of-e", "e", "2025-01-01").await;

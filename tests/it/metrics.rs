@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use runtime_api::Function;
 use serde_json::{Value, json};
-use snapshot_service::{Deadline, VerificationRequest};
+use snapshot_service::{Deadline, Trigger, VerificationRequest};
 
 use crate::support::TestDatabase;
 use crate::support::lambda::{binary, sample_event, start_function};
@@ -314,7 +314,7 @@ async fn the_daily_report_tells_how_far_maintenance_is_behind() {
     // What is not all of it is no success: a run of the archive alone, one that is not at its end, one that was
     // cancelled.
     let service = database.service();
-    service.create_monthly_snapshots(Utc::now(), &Deadline::never()).await.unwrap();
+    service.create_monthly_snapshots(Trigger::Api, Utc::now(), &Deadline::never()).await.unwrap();
     let mut function = start("run-maintenance", &database, "10").await;
     function.set_timeout(Duration::from_secs(2)).await;
     assert_eq!(function.invoke(&sample_event("run-maintenance")).await.payload["complete"], false);

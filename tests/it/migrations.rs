@@ -80,7 +80,7 @@ async fn the_archive_has_every_column_of_the_log_by_name_and_type() {
 async fn a_type_that_would_alter_archived_values_is_refused_by_name() {
     let database = TestDatabase::migrated().await;
     database.insert_events(3, "2026-01-01 00:00:00").await;
-    database.service().archive_old_logs(time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database.service().archive_old_logs(Trigger::Api, time("2026-05-31T02:00:00Z"), &Deadline::never()).await.unwrap();
     database.execute(r#"ALTER TABLE "EventLog" ALTER ledger TYPE BOOLEAN USING true"#).await;
     let error = migrate(&database.pool).await.unwrap_err();
     assert!(matches!(&error, Error::ArchiveColumnNotConvertible { column, .. } if column == "ledger"), "{error:?}");
@@ -171,7 +171,7 @@ async fn with_history() -> TestDatabase {
     assert_eq!((run.logs_archived, run.snapshots_created), (120, 2));
     let (from, to) = (time("2025-10-01T00:00:00Z"), time("2025-10-01T05:30:00Z"));
     let restore = RestoreRequest::new(None, Some(from), Some(to), None).unwrap();
-    assert_eq!(service.restore(&restore, time(NOW), &forever).await.unwrap().logs_restored, 5);
+    assert_eq!(service.restore(Trigger::Cli, &restore, time(NOW), &forever).await.unwrap().logs_restored, 5);
     service.hold_stream(&stream("77"), "case 7", "ann").await.unwrap();
     database
 }
@@ -187,7 +187,7 @@ async fn assert_works(database: &TestDatabase) {
     assert_eq!((run.status, run.snapshots_created), (RunStatus::Succeeded, 2), "{run:?}");
     assert!(run.logs_archived >= 1, "{run:?}");
     let late = RestoreRequest::new(None, Some(time("2025-11-15T00:00:00Z")), Some(time("2025-11-15T00:00:01Z")), None);
-    let run = service.restore(&late.unwrap(), time("2026-06-30T03:00:00Z"), &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &late.unwrap(), time("2026-06-30T03:00:00Z"), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 1), "{run:?}");
     assert_eq!(database.count(r#""EventLog" WHERE id = 'late'"#).await, 1);
     for id in ["s1", "42"] {
@@ -332,11 +332,11 @@ async fn where_all_tables_are_published_logs_are_archived_restored_and_rolled_ba
     assert_eq!((run.status, run.logs_archived, run.already_archived), (RunStatus::Succeeded, 120, 0));
     assert_eq!(run.findings, report.findings, "the run says what it met");
     let all = RestoreRequest::new(Some(stream("42")), None, None, None).unwrap();
-    let run = service.restore(&all, time(NOW), &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &all, time(NOW), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 120));
     database.assert_nothing_lost_or_doubled().await;
     database.execute(r#"DROP TABLE public."StreamArchive""#).await;
-    let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
+    let run = service.restore_all(Trigger::Cli, true, time(NOW), &forever).await.unwrap();
     service.drop_all(run.id, 1).await.unwrap();
     assert_eq!(database.count(r#""EventLog""#).await, 120);
     assert_eq!(database.count("pg_publication WHERE puballtables").await, 1, "the host's publication is as it was");

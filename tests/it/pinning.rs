@@ -96,14 +96,14 @@ async fn no_session_is_pinned_nameless_or_without_limits() {
     service.verify_archive(full, later, &forever).await.unwrap();
     let restore = RestoreRequest::new(Some(stream("42")), None, Some(time("2026-01-10T00:10:00Z")), None).unwrap();
     service.dry_run_restore(&restore, &forever).await.unwrap();
-    service.restore(&restore, later, &forever).await.unwrap();
+    service.restore(Trigger::Cli, &restore, later, &forever).await.unwrap();
     assert_eq!(service.count_restored_logs().await.unwrap(), 9);
     service.release_restored_logs(&ReleaseRequest::default()).await.unwrap();
     service.hold_stream(&stream("42"), "case 7", "test").await.unwrap();
     service.release_hold(&stream("42"), None, "closed", "test").await.unwrap();
     service.list_legal_holds().await.unwrap();
-    service.get_last_scheduled_period().await.unwrap();
-    service.get_open_maintenance_run().await.unwrap();
+    service.find_last_scheduled_period().await.unwrap();
+    service.find_open_maintenance_run().await.unwrap();
 
     database
         .execute(&format!(
@@ -141,7 +141,7 @@ async fn no_session_is_pinned_nameless_or_without_limits() {
     let outcome = start_function("report-metrics", &variables).await.invoke(&sample_event("report-metrics")).await;
     assert!(!outcome.failed, "{outcome:?}");
 
-    let rollback = service.restore_all(true, later, &forever).await.unwrap();
+    let rollback = service.restore_all(Trigger::Cli, true, later, &forever).await.unwrap();
     let snapshots = service.write_snapshots(|_| Ok(())).await.unwrap();
     service.write_records(|_| Ok(())).await.unwrap();
     service.drop_all(rollback.id, snapshots).await.unwrap();

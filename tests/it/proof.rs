@@ -80,7 +80,7 @@ async fn an_archive_that_nobody_touched_is_verified() {
     let verification = verify(&database).await;
     assert_eq!(verification.status, VerificationStatus::Passed, "{verification:?}");
     assert_eq!((verification.seals_done, verification.rows_done, verification.break_count), (6, 90, 0));
-    assert_eq!(database.service().get_last_verification().await.unwrap(), Some(verification));
+    assert_eq!(database.service().find_last_verification().await.unwrap(), Some(verification));
 }
 
 #[tokio::test]
@@ -433,7 +433,7 @@ async fn rows_that_left_are_part_of_the_proof_also_after_the_host_got_a_column()
     database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT"#).await;
     migrate(&database.pool).await.unwrap();
     let month = RestoreRequest::new(None, Some(time("2026-01-01T00:00:00Z")), Some(time("2026-02-01T00:00:00Z")), None);
-    let run = database.service().restore(&month.unwrap(), time(NOW), &Deadline::never()).await.unwrap();
+    let run = database.service().restore(Trigger::Cli, &month.unwrap(), time(NOW), &Deadline::never()).await.unwrap();
     assert!(run.logs_restored > 0);
     let verification = verify(&database).await;
     assert_eq!(verification.status, VerificationStatus::Passed, "{verification:?}");
@@ -682,7 +682,7 @@ async fn batches_of_many_rows_are_sealed_in_order_and_verified_as_they_come_and_
     assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
 
     let request = RestoreRequest::new(None, None, None, Some(run.id)).unwrap();
-    let restored = service.restore(&request, time(NOW), &Deadline::never()).await.unwrap();
+    let restored = service.restore(Trigger::Cli, &request, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(restored.logs_restored, 45_001);
     assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
 }

@@ -47,7 +47,7 @@ async fn pages_stay_whole_while_logs_are_archived_between_them() {
     for index in 0..5 {
         database.insert_event(&format!("late-{index}"), "42", "2026-01-20 00:00:00").await;
     }
-    service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     let second = PageRequest::new(1000, first.next_cursor).unwrap();
     let second = service.get_archived_logs(&id, &ArchiveFilter::default(), &second).await.unwrap();
     let mut ids: Vec<String> = first.items.into_iter().chain(second.items).map(|log| log.id).collect();
@@ -86,7 +86,7 @@ async fn snapshots_are_listed_newest_month_first_in_pages_of_any_size() {
     database.insert_stream("s2", Some("43"), "1").await;
     let service = database.service();
     for month in ["2025-12", "2026-02", "2026-01", "2024-02", "2026-03"] {
-        service.create_monthly_snapshots(time(&format!("{month}-01T02:00:00Z")), &Deadline::never()).await.unwrap();
+        service.create_monthly_snapshots(Trigger::Api, time(&format!("{month}-01T02:00:00Z")), &Deadline::never()).await.unwrap();
     }
     for limit in 1..=6 {
         let mut months = Vec::new();
@@ -171,7 +171,7 @@ async fn a_page_ends_before_it_passes_six_megabytes_and_hands_out_a_cursor() {
     database.insert_events(20, "2026-01-01 00:00:00").await;
     // Quotes weigh four bytes each: a JSON string within a JSON string.
     database.execute(r#"UPDATE "EventLog" SET metadata = repeat('"', 400000)"#).await;
-    database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     let service = database.service();
     let mut seen = 0;
     let mut request = PageRequest::new(1000, None).unwrap();
@@ -192,7 +192,7 @@ async fn a_log_too_large_for_any_response_is_an_error_that_names_it() {
     let database = TestDatabase::migrated().await;
     database.insert_events(2, "2026-01-01 00:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET metadata = repeat('m', 6000000) WHERE id = 'e000001'"#).await;
-    database.service().archive_old_logs(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     let service = database.service();
     let page =
         service.get_archived_logs(&stream("42"), &ArchiveFilter::default(), &PageRequest::first()).await.unwrap();

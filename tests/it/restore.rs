@@ -10,7 +10,7 @@ use snapshot_service::{
 };
 
 use crate::runs::small;
-use crate::support::{TestDatabase, stream, time};
+use crate::support::{TestDatabase, is_of, stream, time};
 
 const NOW: &str = "2026-05-31T02:00:00Z";
 
@@ -32,7 +32,7 @@ async fn archive_in_batches_of(database: &TestDatabase, rows: u32) -> Maintenanc
 }
 
 async fn restore(service: &SnapshotService, request: &RestoreRequest) -> MaintenanceRun {
-    service.restore(request, time(NOW), &Deadline::never()).await.unwrap()
+    service.restore(Trigger::Cli, request, time(NOW), &Deadline::never()).await.unwrap()
 }
 
 fn detail(id: &str, constraint: Option<&str>, reason: &str) -> ConflictDetail {
@@ -282,7 +282,7 @@ async fn a_trigger_or_rule_that_swallows_or_alters_logs_is_named_and_nothing_is_
             )
             .await;
         let service = database.service_with_batches_of(20);
-        let error = service.restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+        let error = service.restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
         assert_eq!(error.code(), "restore_refused", "{hook}: {error:?}");
         let text = error.to_string();
         assert!(text.contains(name) && !text.contains("note") && text.contains("DISABLE"), "{text}");
@@ -304,7 +304,7 @@ async fn a_rollback_names_the_logs_that_do_not_go_back_and_drops_nothing() {
     let database = with_archive(60).await;
     database.execute(r#"ALTER TABLE "EventLog" ADD CONSTRAINT most CHECK (ledger NOT IN (7, 40))"#).await;
     let service = database.service_with_batches_of(20);
-    let error = service.restore_all(true, time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.restore_all(Trigger::Cli, true, time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "rollback_refused");
     let text = error.to_string();
     for part in ["2 archived logs", "e000007: check_violation of most", "e000040", "nothing was dropped"] {
@@ -312,7 +312,7 @@ async fn a_rollback_names_the_logs_that_do_not_go_back_and_drops_nothing() {
     }
     assert_eq!(database.count(r#""StreamArchive""#).await, 2);
     database.execute(r#"ALTER TABLE "EventLog" DROP CONSTRAINT most"#).await;
-    let run = service.restore_all(true, time(NOW), &Deadline::never()).await.unwrap();
+    let run = service.restore_all(Trigger::Cli, true, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((run.conflicts, run.logs_restored), (0, 60));
     assert_eq!(run.conflict_details, []);
     database.assert_nothing_lost_or_doubled().await;
@@ -335,12 +335,12 @@ async fn restore_with(database: &TestDatabase, fate: Fate) {
     match fate {
         Fate::Failed => {
             database.execute(r#"ALTER TABLE "EventLog" ADD extra TEXT"#).await;
-            let error = service.restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+            let error = service.restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
             assert_eq!(error.code(), "archive_columns_differ");
             database.execute(r#"ALTER TABLE "EventLog" DROP extra"#).await;
         }
         Fate::Interrupted | Fate::Held | Fate::Died => {
-            let run = service.restore(&everything(), time(NOW), &at_once).await.unwrap();
+            let run = service.restore(Trigger::Cli, &everything(), time(NOW), &at_once).await.unwrap();
             assert_eq!(run.stop_reason, Some(StopReason::Deadline));
             let lease = match fate {
                 Fate::Held => "1 hour",
@@ -361,7 +361,7 @@ async fn restore_with(database: &TestDatabase, fate: Fate) {
                        CREATE TRIGGER swallow BEFORE INSERT ON "EventLog" FOR EACH ROW EXECUTE FUNCTION swallow()"#,
                 )
                 .await;
-            let error = service.restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+            let error = service.restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
             assert_eq!(error.code(), "restore_refused");
             database.execute(r#"DROP TRIGGER swallow ON "EventLog""#).await;
         }
@@ -439,7 +439,7 @@ async fn a_restore_into_what_is_no_table_is_refused_by_name_before_a_log_leaves_
     ] {
         let database = with_archive(60).await;
         database.execute(what).await;
-        let error = database.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+        let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
         assert_eq!(error.code(), "host_refuses", "{what}: {error:?}");
         assert!(error.to_string().contains(named), "{error}");
         database.execute(cure).await;
@@ -457,7 +457,7 @@ async fn a_restored_log_that_is_not_recorded_as_such_does_not_leave_the_archive(
                CREATE TRIGGER swallow BEFORE INSERT ON "RestoredLog" FOR EACH ROW EXECUTE FUNCTION swallow()"#,
         )
         .await;
-    let error = database.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert!(error.code() == "host_refuses" && error.to_string().contains("from being recorded"), "{error:?}");
     assert_eq!(database.count(r#""StreamArchive""#).await, 60);
 }
@@ -472,7 +472,7 @@ async fn a_restore_under_row_security_without_a_policy_for_insertions_is_refused
         )
         .await;
     let maintainer = crate::roles::login(&database, "guest", crate::roles::MAINTAIN).await;
-    let error = maintainer.service().restore(&everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = maintainer.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "rows_hidden", "{error:?}");
 }
 
@@ -506,12 +506,12 @@ async fn of_each_lane_one_run_is_under_way_and_a_rollback_has_both() {
     let service = database.service_with(small());
     let (at_once, never) = (Deadline::after(Duration::ZERO), Deadline::never());
     restore_with(&database, Fate::Held).await;
-    let error = service.restore(&of_stream("42"), time(NOW), &never).await.unwrap_err();
-    assert!(matches!(&error, Error::UnderWay { run } if run.scope == Scope::Restore), "{error:?}");
-    let error = service.restore_all(true, time(NOW), &never).await.unwrap_err();
-    assert!(matches!(&error, Error::UnderWay { run } if run.scope == Scope::Restore), "{error:?}");
+    let error = service.restore(Trigger::Cli, &of_stream("42"), time(NOW), &never).await.unwrap_err();
+    assert!(matches!(&error, Error::UnderWay { progress, .. } if is_of(progress, Scope::Restore)), "{error:?}");
+    let error = service.restore_all(Trigger::Cli, true, time(NOW), &never).await.unwrap_err();
+    assert!(matches!(&error, Error::UnderWay { progress, .. } if is_of(progress, Scope::Restore)), "{error:?}");
     database.execute(r#"UPDATE "MaintenanceRun" SET "leaseHolder" = NULL, token = NULL, "leaseExpiresAt" = NULL, status = 'interrupted' WHERE scope = 'restore'"#).await;
-    let error = service.restore_all(true, time(NOW), &never).await.unwrap_err();
+    let error = service.restore_all(Trigger::Cli, true, time(NOW), &never).await.unwrap_err();
     assert!(matches!(&error, Error::RollbackRefused { reason } if reason.contains("(restore) is open")), "{error:?}");
 
     // Beside it another run; both are ended by one command.
@@ -520,21 +520,21 @@ async fn of_each_lane_one_run_is_under_way_and_a_rollback_has_both() {
     assert!(!other.complete);
     let open: Vec<_> = service.list_open_maintenance_runs().await.unwrap().iter().map(|run| run.scope).collect();
     assert_eq!(open, [Scope::Maintenance, Scope::Restore]);
-    assert_eq!(service.get_open_maintenance_run().await.unwrap().unwrap().id, other.id);
+    assert_eq!(service.find_open_maintenance_run().await.unwrap().unwrap().id, other.id);
     let cancelled = service.cancel_maintenance().await.unwrap();
     assert_eq!(cancelled.len(), 2);
     assert!(cancelled.iter().all(|run| run.stop_reason == Some(StopReason::Cancelled) && run.finished_at.is_some()));
 
     // A rollback excludes both, also when neither knows of it.
-    let rollback = service.restore_all(true, time(NOW), &at_once).await.unwrap();
+    let rollback = service.restore_all(Trigger::Cli, true, time(NOW), &at_once).await.unwrap();
     assert!(!rollback.complete);
     for scope in [Scope::Restore, Scope::Maintenance] {
         let error = match scope {
-            Scope::Restore => service.restore(&everything(), time(NOW), &never).await,
+            Scope::Restore => service.restore(Trigger::Cli, &everything(), time(NOW), &never).await,
             _ => service.run_maintenance(Trigger::Cli.request(), time(NOW), &never).await,
         };
         let error = error.unwrap_err();
-        assert!(matches!(&error, Error::UnderWay { run } if run.id == rollback.id), "{error:?}");
+        assert!(matches!(&error, Error::UnderWay { run, .. } if *run == rollback.id), "{error:?}");
     }
     assert_eq!(service.list_open_maintenance_runs().await.unwrap().len(), 1);
     service.cancel_maintenance().await.unwrap();
@@ -549,10 +549,10 @@ async fn of_restores_and_rollbacks_at_once_none_runs_beside_a_rollback() {
         let at_once = Deadline::after(Duration::ZERO);
         let (everything, of_stream) = (everything(), of_stream("42"));
         let (first, second, third, fourth) = tokio::join!(
-            service.restore(&everything, time(NOW), &at_once),
-            service.restore_all(true, time(NOW), &at_once),
-            service.restore(&of_stream, time(NOW), &at_once),
-            service.restore_all(true, time(NOW), &at_once),
+            service.restore(Trigger::Cli, &everything, time(NOW), &at_once),
+            service.restore_all(Trigger::Cli, true, time(NOW), &at_once),
+            service.restore(Trigger::Cli, &of_stream, time(NOW), &at_once),
+            service.restore_all(Trigger::Cli, true, time(NOW), &at_once),
         );
         for result in [first, second, third, fourth] {
             let known = |error: &Error| matches!(error, Error::UnderWay { .. } | Error::RollbackRefused { .. });
@@ -576,8 +576,8 @@ async fn a_run_whose_archiving_fails_does_not_keep_the_months_snapshots_from_bei
             let never = Deadline::never();
             let error = match first {
                 Scope::Archive => {
-                    service.create_monthly_snapshots(time(NOW), &never).await.unwrap();
-                    service.archive_old_logs(time(NOW), &never).await
+                    service.create_monthly_snapshots(Trigger::Api, time(NOW), &never).await.unwrap();
+                    service.archive_old_logs(Trigger::Api, time(NOW), &never).await
                 }
                 _ => service.run_maintenance(Trigger::Cli.request(), time(NOW), &never).await,
             };
@@ -589,7 +589,7 @@ async fn a_run_whose_archiving_fails_does_not_keep_the_months_snapshots_from_bei
                 let error = service.run_maintenance(request, time(NOW), &never).await.unwrap_err();
                 assert_eq!(error.code(), "too_many_rows", "its own");
             } else {
-                let run = service.create_monthly_snapshots(time(NOW), &never).await.unwrap();
+                let run = service.create_monthly_snapshots(Trigger::Api, time(NOW), &never).await.unwrap();
                 assert_eq!((run.scope, run.complete), (Scope::Snapshots, true));
             }
             assert_eq!(database.count(r#""StreamSnapshot""#).await, 2, "{scheduled} {first:?}");
@@ -659,7 +659,7 @@ async fn logs_are_restored_and_archived_at_once_while_the_host_writes_and_each_i
         for round in 0..3 {
             let (maintained, run) = tokio::join!(
                 maintaining.run_maintenance(Trigger::Cli.request(), time(NOW), &never),
-                restoring.restore(&everything, time(NOW), &never),
+                restoring.restore(Trigger::Cli, &everything, time(NOW), &never),
             );
             let (maintained, run) = (maintained.unwrap(), run.unwrap());
             assert!(maintained.complete && run.complete, "{round}: {maintained:?} {run:?}");

@@ -158,11 +158,11 @@ async fn a_reader_reads_all_there_is_and_writes_nothing() {
         assert_eq!(state.snapshot.stream_id, "s2");
     }
     assert_eq!(service.list_maintenance_runs(&PageRequest::new(10, None).unwrap()).await.unwrap().items.len(), 1);
-    assert_eq!(service.get_maintenance_run(run.id).await.unwrap().unwrap().logs_archived, 200);
-    assert!(service.get_open_maintenance_run().await.unwrap().is_none());
-    assert_eq!(service.get_last_scheduled_period().await.unwrap(), Some(month));
-    assert!(service.get_last_verification().await.unwrap().unwrap().complete);
-    assert_eq!(service.get_maintenance_pause().await.unwrap().unwrap().reason, "a drill");
+    assert_eq!(service.find_maintenance_run(run.id).await.unwrap().unwrap().logs_archived, 200);
+    assert!(service.find_open_maintenance_run().await.unwrap().is_none());
+    assert_eq!(service.find_last_scheduled_period().await.unwrap(), Some(month));
+    assert!(service.find_last_verification().await.unwrap().unwrap().complete);
+    assert_eq!(service.find_maintenance_pause().await.unwrap().unwrap().reason, "a drill");
     assert_eq!(service.list_legal_holds().await.unwrap().len(), 1);
     assert_eq!(service.count_restored_logs().await.unwrap(), 0);
     assert!(service.is_installed().await.unwrap());
@@ -214,7 +214,7 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     let dry = service.dry_run_restore(&everything, &forever).await.unwrap();
     assert_eq!((dry.logs_to_restore, dry.on_hold), (0, 900));
     service.release_hold(&stream("42"), Some(hold.id), "closed", "bob").await.unwrap().unwrap();
-    let run = service.restore(&everything, now, &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &everything, now, &forever).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 900));
     database.assert_nothing_lost_or_doubled().await;
     assert_eq!(service.release_restored_logs(&ReleaseRequest::default()).await.unwrap(), 900);
@@ -254,7 +254,7 @@ async fn a_maintainer_finds_out_which_logs_the_host_takes_no_more() {
         )
         .await;
     let everything = RestoreRequest::new(Some(stream("42")), None, None, None).unwrap();
-    let run = service.restore(&everything, now, &forever).await.unwrap();
+    let run = service.restore(Trigger::Cli, &everything, now, &forever).await.unwrap();
     assert_eq!((run.logs_restored, run.conflicts, run.complete), (89, 1, true));
     assert_eq!(run.conflict_details[0].constraint.as_deref(), Some("most"));
     database.assert_nothing_lost_or_doubled().await;
@@ -296,7 +296,7 @@ async fn a_maintainer_archives_what_the_former_service_has_copied_and_drops_what
     // One that has no number yet gets one of the host's.
     database.execute(r#"UPDATE snapshot_service."StreamArchive" SET number = NULL WHERE id = 'a7'"#).await;
     let one = RestoreRequest::new(None, Some(time("2025-06-28T07:00:00Z")), Some(time("2025-06-28T08:00:00Z")), None);
-    let run = service.restore(&one.unwrap(), time(NOW), &Deadline::never()).await.unwrap();
+    let run = service.restore(Trigger::Cli, &one.unwrap(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((run.status, run.logs_restored), (RunStatus::Succeeded, 1));
     assert_eq!(database.count(r#""EventLog" WHERE id = 'a7' AND number > 120"#).await, 1);
 }
@@ -612,10 +612,10 @@ async fn what_is_not_the_migrating_logins_to_do_is_named_with_its_sql() {
 
     // A rollback moves rows as a maintainer does, and drops what is its own. What the host has granted is the host's.
     let service = migrator.service();
-    let error = service.restore_all(true, time(NOW), &forever).await.unwrap_err();
+    let error = service.restore_all(Trigger::Cli, true, time(NOW), &forever).await.unwrap_err();
     assert_eq!(error.code(), "not_permitted");
     postgres.execute("GRANT snapshot_service_maintain TO migrator").await;
-    let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
+    let run = service.restore_all(Trigger::Cli, true, time(NOW), &forever).await.unwrap();
     assert_eq!(run.logs_restored, 100);
     let warnings = service.drop_all(run.id, 1).await.unwrap();
     assert_eq!(warnings.len(), 6, "{warnings:?}");

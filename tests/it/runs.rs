@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use snapshot_service::{
     Deadline, Error, MaintenanceRequest, MaintenanceRun, PageRequest, Phase, RunStatus, Scope, Settings,
     SnapshotService, StopReason, Trigger, TriggerKind,
@@ -114,7 +115,7 @@ async fn month_and_cutoff_are_fixed_when_a_run_starts_and_kept_for_every_later_s
     // And is finished before the one that was asked for starts.
     let last = run(&service, Trigger::Api.request(), NEXT_MONTH).await;
     assert_eq!((last.snapshot_month.to_string().as_str(), last.complete, last.logs_archived), ("2026-06", true, 1));
-    let older = service.get_maintenance_run(first.id).await.unwrap().unwrap();
+    let older = service.find_maintenance_run(first.id).await.unwrap().unwrap();
     assert_eq!((older.status, older.logs_archived, older.phase), (RunStatus::Succeeded, 30, Phase::Done));
 }
 
@@ -145,11 +146,13 @@ async fn a_second_trigger_hears_of_the_run_that_is_under_way() {
     };
     let (first, refused) = tokio::join!(service.run_maintenance(schedule("2026-05"), time(NOW), &deadline), second);
     let first = first.unwrap();
-    let Error::UnderWay { run } = refused else { panic!("{refused:?}") };
-    assert_eq!((run.id, run.logs_archived, run.status), (first.id, 50, RunStatus::Running));
-    assert_eq!((run.phase, run.rows_estimated.is_some()), (Phase::Archive, true));
+    let Error::UnderWay { run, period, progress } = refused else { panic!("{refused:?}") };
+    assert_eq!((run, period.as_deref()), (first.id, Some("2026-05")));
+    let run: Value = serde_json::from_str(progress.get()).unwrap();
+    assert_eq!((&run["id"], &run["logsArchived"], &run["status"]), (&json!(first.id), &json!(50), &json!("running")));
+    assert_eq!((&run["phase"], run["rowsEstimated"].is_number()), (&json!("archive"), true));
     assert!(first.complete);
-    assert!(service.get_open_maintenance_run().await.unwrap().is_none());
+    assert!(service.find_open_maintenance_run().await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -194,7 +197,7 @@ async fn a_dead_holders_run_is_taken_over_when_its_lease_has_expired() {
     database
         .execute(r#"UPDATE "MaintenanceRun" SET "leaseExpiresAt" = now() AT TIME ZONE 'UTC' - interval '1 second'"#)
         .await;
-    let open = service.get_open_maintenance_run().await.unwrap().unwrap();
+    let open = service.find_open_maintenance_run().await.unwrap().unwrap();
     assert_eq!((open.status, open.stop_reason), (RunStatus::Interrupted, Some(StopReason::LeaseExpired)));
     let continued = run(&service, Trigger::Cli.request(), NOW).await;
     assert_eq!((continued.id, continued.attempts, continued.complete), (open.id, 2, true));
@@ -269,7 +272,7 @@ async fn a_schedule_finishes_what_was_left_open_and_then_runs_its_own_period() {
     let periods: Vec<String> = runs.iter().map(|run| run.period.unwrap().to_string()).collect();
     assert_eq!(periods, ["2026-06", "2026-05"], "newest first");
     assert!(runs.iter().all(|run| run.complete));
-    assert_eq!(service.get_last_scheduled_period().await.unwrap().unwrap().to_string(), "2026-06");
+    assert_eq!(service.find_last_scheduled_period().await.unwrap().unwrap().to_string(), "2026-06");
 }
 
 #[tokio::test]
@@ -280,7 +283,7 @@ async fn archiving_starts_only_when_the_months_snapshots_are_complete() {
     }
     database.insert_events(5, "2026-01-10 00:00:00").await;
     let service = database.service_with(small());
-    let error = service.archive_old_logs(time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
     assert!(matches!(error, Error::SnapshotsIncomplete { .. }), "{error:?}");
     assert_eq!(database.count(r#""MaintenanceRun""#).await, 0, "no run is left that could not go on");
 
@@ -354,10 +357,10 @@ async fn a_pause_stops_the_run_after_its_batch_and_holds_for_every_trigger_until
     assert_eq!((paused.logs_archived, paused.complete), (60, false), "the batch under way was finished");
     for request in [Trigger::Cli.request(), Trigger::Api.request(), schedule("2026-05")] {
         let error = service.run_maintenance(request, time(NOW), &deadline).await.unwrap_err();
-        assert!(matches!(&error, Error::Paused { pause: held } if *held == pause), "{error:?}");
+        assert!(matches!(&error, Error::Paused { since, .. } if *since == pause.paused_at), "{error:?}");
         assert!(error.to_string().contains("by ops: the host migrates"), "{error}");
     }
-    assert_eq!(service.get_maintenance_pause().await.unwrap().as_ref(), Some(&pause));
+    assert_eq!(service.find_maintenance_pause().await.unwrap().as_ref(), Some(&pause));
     // The first one's reason stands.
     assert_eq!(service.pause_maintenance("again", "me").await.unwrap().as_ref(), Some(&pause));
 
@@ -369,10 +372,10 @@ async fn a_pause_stops_the_run_after_its_batch_and_holds_for_every_trigger_until
 
     // A pause may also come before any run.
     service.pause_maintenance("closed", "ops").await.unwrap();
-    let error = service.create_monthly_snapshots(time(NOW), &deadline).await.unwrap_err();
+    let error = service.create_monthly_snapshots(Trigger::Api, time(NOW), &deadline).await.unwrap_err();
     assert_eq!(error.code(), "maintenance_paused");
     assert_eq!(database.count(r#""MaintenanceRun""#).await, 1);
-    let done = service.get_maintenance_run(resumed.id).await.unwrap().unwrap();
+    let done = service.find_maintenance_run(resumed.id).await.unwrap().unwrap();
     assert!(done.complete, "a run that is done is not touched by a pause");
 }
 
@@ -433,7 +436,7 @@ async fn a_run_that_failed_says_why_and_the_next_trigger_continues_it() {
     let service = database.service_with(small());
     let deadline = Deadline::never();
     let error = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline).await.unwrap_err();
-    let failed = service.get_open_maintenance_run().await.unwrap().unwrap();
+    let failed = service.find_open_maintenance_run().await.unwrap().unwrap();
     assert_eq!((failed.status, failed.stop_reason), (RunStatus::Failed, Some(StopReason::Error)));
     assert_eq!(failed.error, Some(error.to_string()));
     snapshot_service::database::migrate(&database.pool).await.unwrap();
@@ -508,7 +511,7 @@ async fn a_run_waits_while_too_many_sessions_are_active_and_says_so() {
             r#"EXISTS (SELECT FROM "MaintenanceRun" WHERE "waitingFor" LIKE '%sessions are active, more than 2')"#,
         )
         .await;
-        service.get_open_maintenance_run().await.unwrap().unwrap()
+        service.find_open_maintenance_run().await.unwrap().unwrap()
     };
     let work = async {
         wait_until(&database, "(SELECT count(*) >= 3 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)')").await;
@@ -660,7 +663,7 @@ async fn an_older_run_that_ends_after_the_deadline_leaves_the_one_asked_for_to_t
     let own = run_one_batch(&service, schedule("2026-06"), NEXT_MONTH).await;
     assert_eq!((own.period.unwrap().to_string().as_str(), own.complete, own.snapshots_created), ("2026-06", false, 0));
     assert_eq!(own.stop_reason, Some(StopReason::Deadline));
-    assert!(service.get_maintenance_run(older.id).await.unwrap().unwrap().complete);
+    assert!(service.find_maintenance_run(older.id).await.unwrap().unwrap().complete);
     assert_eq!(run(&service, schedule("2026-06"), NEXT_MONTH).await.snapshots_created, 1);
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use snapshot_service::Deadline;
+use snapshot_service::{Deadline, Trigger};
 
 use crate::support::{TestDatabase, stream, time};
 
@@ -13,7 +13,7 @@ async fn every_stream_gets_a_snapshot_of_its_whole_row_whatever_its_status() {
         database.insert_stream(status, Some(&format!("contract-{status}")), "1000").await;
         database.execute(&format!(r#"UPDATE "Stream" SET status = '{status}' WHERE id = '{status}'"#)).await;
     }
-    let report = database.service().create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.snapshots_created, report.unparsed_amounts, report.complete), (5, 0, true));
     assert_eq!(report.snapshot_month.to_string(), "2026-03");
     let same = r#""StreamSnapshot" t JOIN "Stream" s ON s.id = t."streamId"
@@ -28,7 +28,7 @@ async fn a_column_that_the_host_adds_is_in_the_next_snapshot() {
     let database = TestDatabase::migrated().await;
     database.insert_stream("s1", Some("42"), "1").await;
     database.execute(r#"ALTER TABLE "Stream" ADD "escrow" NUMERIC DEFAULT 12345678901234567890.5, ADD "seenAt" TIMESTAMPTZ DEFAULT '2026-01-01T00:00:00+02'"#).await;
-    database.service().create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     let snapshot = database.service().get_snapshot(&stream("s1"), "2026-03".parse().unwrap()).await.unwrap().unwrap();
     let state: serde_json::Value = serde_json::from_str(snapshot.state.unwrap().get()).unwrap();
     assert_eq!(state["escrow"], "12345678901234567890.5", "a number beyond 2^53 leaves as a string");
@@ -54,7 +54,7 @@ async fn an_amount_that_is_no_integer_of_39_digits_fails_nobody() {
     ] {
         database.insert_stream(id, None, amount).await;
     }
-    let report = database.service().create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    let report = database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.snapshots_created, report.unparsed_amounts), (10, 8));
     let without =
         r#""StreamSnapshot" WHERE "totalAmount" IS NULL AND "amountPerSecond" IS NULL AND state::jsonb ? 'amount'"#;
@@ -80,7 +80,7 @@ async fn the_amount_per_second_is_truncated_and_zero_without_a_duration() {
         database.insert_stream(id, None, amount).await;
         database.execute(&format!(r#"UPDATE "Stream" SET duration = {duration} WHERE id = '{id}'"#)).await;
     }
-    database.service().create_monthly_snapshots(time(NOW), &Deadline::never()).await.unwrap();
+    database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     for (id, wanted) in [
         ("exact", "2"),
         ("truncated", "1"),
@@ -101,18 +101,18 @@ async fn running_again_late_in_the_month_only_fills_in_what_is_missing() {
     let database = TestDatabase::migrated().await;
     database.insert_stream("old", Some("1"), "100").await;
     let service = database.service();
-    service.create_monthly_snapshots(time("2026-03-01T02:00:00Z"), &Deadline::never()).await.unwrap();
+    service.create_monthly_snapshots(Trigger::Api, time("2026-03-01T02:00:00Z"), &Deadline::never()).await.unwrap();
     let taken: String = database.value(r#"SELECT to_jsonb(t)::text FROM "StreamSnapshot" t"#).await;
 
     database.execute(r#"UPDATE "Stream" SET amount = '999', status = 'CANCELED'"#).await;
     database.insert_stream("new", Some("2"), "5").await;
-    let report = service.create_monthly_snapshots(time("2026-03-31T23:59:59Z"), &Deadline::never()).await.unwrap();
+    let report = service.create_monthly_snapshots(Trigger::Api, time("2026-03-31T23:59:59Z"), &Deadline::never()).await.unwrap();
     assert_eq!(report.snapshots_created, 1);
     let kept: String =
         database.value(r#"SELECT to_jsonb(t)::text FROM "StreamSnapshot" t WHERE "streamId" = 'old'"#).await;
     assert_eq!(kept, taken, "a snapshot is immutable");
 
-    let report = service.create_monthly_snapshots(time("2026-04-01T02:00:00Z"), &Deadline::never()).await.unwrap();
+    let report = service.create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &Deadline::never()).await.unwrap();
     assert_eq!(report.snapshots_created, 2, "the next month has snapshots of its own");
 }
 
@@ -125,7 +125,7 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
     let service = database.service_with_batches_of(2);
     let mut written = Vec::new();
     loop {
-        let report = service.create_monthly_snapshots(time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        let report = service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
         written.push(report.snapshots_created);
         if report.complete {
             break;

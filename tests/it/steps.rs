@@ -121,7 +121,7 @@ async fn other_triggers_wait_for_an_execution_and_an_execution_for_them() {
     }
     // What is not of maintenance is not an execution's.
     execution.step("finish", json!({"runId": run})).await;
-    let rollback = command.restore_all(true, time(NOW), &Deadline::never()).await.unwrap();
+    let rollback = command.restore_all(Trigger::Cli, true, time(NOW), &Deadline::never()).await.unwrap();
     let refused = other.ask("take-snapshots", json!({"request": {"runId": rollback.id}}), Deadline::never()).await;
     assert_eq!(refused.unwrap_err().code(), "invalid_input");
     assert!(other.step("take-snapshots", json!({"request": {}})).await.waiting);

@@ -85,10 +85,10 @@ async fn assert_all_works_when_migrated(database: &TestDatabase, what: &str) {
 
     // There and back again.
     let one = RestoreRequest::new(Some(stream(&ids[0])), None, None, None).unwrap();
-    let restored = service.restore(&one, time(NOW), &forever).await.unwrap();
+    let restored = service.restore(Trigger::Cli, &one, time(NOW), &forever).await.unwrap();
     assert!(restored.logs_restored > 30 && restored.conflicts == 0, "{what}: {restored:?}");
     let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
-    service.restore(&all, time(NOW), &forever).await.unwrap();
+    service.restore(Trigger::Cli, &all, time(NOW), &forever).await.unwrap();
     let whole = r#""EventLog" e JOIN remembered r ON r.id = e.id::text AND r.event = row_to_json(e)::text"#;
     assert_eq!(database.count(whole).await, 240, "{what}: each is back as it was");
     assert_verified(&service, what).await;
@@ -103,7 +103,7 @@ async fn assert_all_works_when_migrated(database: &TestDatabase, what: &str) {
         "{what}"
     );
     service.release_hold(&stream(&ids[1]), None, "done", "me").await.unwrap();
-    let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
+    let run = service.restore_all(Trigger::Cli, true, time(NOW), &forever).await.unwrap();
     service.drop_all(run.id, 3).await.unwrap();
     assert_eq!(database.count(whole).await, 240, "{what}: the rollback brings all back");
 }
@@ -167,7 +167,7 @@ async fn times_may_have_a_zone_from_the_beginning_or_later() {
     assert!(run.complete && run.logs_archived > 0, "{run:?}");
     assert_verified(&service, "changed later").await;
     let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
-    assert_eq!(service.restore(&all, time(NOW), &Deadline::never()).await.unwrap().conflicts, 0);
+    assert_eq!(service.restore(Trigger::Cli, &all, time(NOW), &Deadline::never()).await.unwrap().conflicts, 0);
     let same = r#""EventLog" WHERE "createdAt" = (timestamp '2025-12-01' + substr(id, 2)::int * interval '18 hours 1 minute') AT TIME ZONE 'UTC'"#;
     assert_eq!(database.count(same).await, 240);
 }
@@ -224,7 +224,7 @@ async fn tables_may_be_in_any_two_schemas() {
     assert_eq!(server_database.count(&view).await, 240);
     assert_verified(&service, "schemas").await;
     assert_eq!(service.inspect_host().await.unwrap().iter().filter(|found| found.code != "second_archive").count(), 0);
-    let run = service.restore_all(true, time(NOW), &forever).await.unwrap();
+    let run = service.restore_all(Trigger::Cli, true, time(NOW), &forever).await.unwrap();
     service.drop_all(run.id, 3).await.unwrap();
     assert_eq!(server_database.count(&format!(r#"{}."EventLog""#, quote(host_schema))).await, 240);
     assert_eq!(server_database.count("pg_namespace WHERE nspname ~ 'service'").await, 0);
@@ -259,7 +259,7 @@ async fn assert_renamed(database: &TestDatabase, present: &str) {
     assert_verified(&service, "archived since").await;
     assert_eq!(database.count(&format!(r#""StreamHistory" WHERE {present} = 'n' || id"#)).await, 240);
     let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
-    let run = service.restore(&all, time(NOW), &Deadline::never()).await.unwrap();
+    let run = service.restore(Trigger::Cli, &all, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(run.conflicts, 0);
     assert_eq!(database.count(&format!(r#""EventLog" WHERE {present} = 'n' || id"#)).await, 240);
     assert_verified(&service, "restored").await;
@@ -283,7 +283,7 @@ async fn a_renamed_column_is_carried_over_and_seals_stay_true() {
     migrate(&database.pool).await.unwrap();
     let service = database.service_with_batches_of(20);
     let all = RestoreRequest::new(None, Some(time("2025-12-01T00:00:00Z")), None, None).unwrap();
-    let error = service.restore(&all, time(NOW), &Deadline::never()).await.unwrap_err();
+    let error = service.restore(Trigger::Cli, &all, time(NOW), &Deadline::never()).await.unwrap_err();
     assert!(error.to_string().contains("--rename note="), "{error}");
     let run = service
         .run_maintenance(Trigger::Cli.request(), time("2026-05-20T02:00:00Z"), &Deadline::never())

@@ -19,7 +19,8 @@ next AS MATERIALIZED (
       AND CASE WHEN :month::text IS NULL THEN NOT w.done ELSE w.month = :month END
       AND (
           m.token IS NULL
-          OR m."leaseExpiresAt" < clock_timestamp() AT TIME ZONE 'UTC'
+          -- Within a run a lease does not expire: whoever takes the run over revokes it.
+          OR (m."runId" <> :run AND m."leaseExpiresAt" < clock_timestamp() AT TIME ZONE 'UTC')
           OR (m."runId" = :run AND m.month = :month)
       )
     ORDER BY m.month

@@ -7,9 +7,17 @@ pub(crate) mod moto;
 pub(crate) mod step_functions;
 
 use chrono::{DateTime, Utc};
-use snapshot_service::{ArchiveFilter, LoggedEvent, PageRequest, SnapshotService, StreamId};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use snapshot_service::{ArchiveFilter, LoggedEvent, PageRequest, Scope, SnapshotService, StreamId};
 
 pub(crate) use database::TestDatabase;
+
+/// Whether a run, as `Error::UnderWay` tells of it, is of `scope`.
+pub(crate) fn is_of(progress: &RawValue, scope: Scope) -> bool {
+    let run: Value = serde_json::from_str(progress.get()).unwrap();
+    run["scope"] == scope.as_str()
+}
 
 /// An instant, from RFC 3339.
 pub(crate) fn time(text: &str) -> DateTime<Utc> {

@@ -41,7 +41,8 @@ pub(crate) async fn maintain(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let request = MaintenanceRequest { trigger: Trigger::Cli, refresh: options.refresh, force: options.force };
-    finish(watch(&service, false, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await)
+    let run = watch(&service, false, Box::pin(service.run_maintenance(request, Utc::now(), &deadline))).await;
+    finish(&service, run).await
 }
 
 /// Does `work`, on a restore or on another run, and shows meanwhile how far it is.
@@ -59,7 +60,10 @@ pub(crate) async fn watch<T>(
 }
 
 /// Prints a run, or why there was none, and tells the exit code.
-pub(crate) fn finish(run: std::result::Result<MaintenanceRun, Error>) -> Result<ExitCode> {
+pub(crate) async fn finish(
+    service: &SnapshotService,
+    run: std::result::Result<MaintenanceRun, Error>,
+) -> Result<ExitCode> {
     match run {
         Ok(run) => {
             print_json(&run)?;
@@ -67,7 +71,9 @@ pub(crate) fn finish(run: std::result::Result<MaintenanceRun, Error>) -> Result<
         }
         Err(error @ (Error::UnderWay { .. } | Error::Paused { .. })) => {
             progress::print_line(&error.to_string());
-            if let Error::UnderWay { run } = error {
+            if let Error::UnderWay { run, .. } = error
+                && let Some(run) = service.find_maintenance_run(run).await?
+            {
                 progress::print_line(&progress::describe(&run));
             }
             Ok(ExitCode::from(INCOMPLETE))

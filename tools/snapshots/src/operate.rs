@@ -29,7 +29,7 @@ pub(crate) async fn status(json: bool) -> Result<()> {
     let open_runs = service.list_open_maintenance_runs().await?;
     let last_run = open_runs.first().cloned().or_else(|| runs.items.into_iter().next());
     let status = Status {
-        pause: service.get_maintenance_pause().await?,
+        pause: service.find_maintenance_pause().await?,
         last_run,
         open_runs,
         legal_holds: service.list_legal_holds().await?,

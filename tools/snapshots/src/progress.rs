@@ -43,7 +43,7 @@ pub(crate) async fn show(service: &SnapshotService, is_restore: bool) -> Infalli
 /// The same of the last verification.
 pub(crate) async fn show_verification(service: &SnapshotService) -> Infallible {
     show_with(async || {
-        let verification = service.get_last_verification().await.ok().flatten()?;
+        let verification = service.find_last_verification().await.ok().flatten()?;
         let Verification { rows_done: position, rows_total: length, break_count, .. } = verification;
         let message = format!("rows verified, {break_count} breaks");
         let line = format!("snapshot maintenance: {position}/{length} {message}");

@@ -52,13 +52,13 @@ pub(crate) async fn run(service: SnapshotService, stop: CancellationToken) {
 /// The month of a scheduled run that was begun and not ended; or this month, if the schedule ran in an earlier one and has
 /// not yet in this one though its time has come.
 async fn find_missed_period(service: &SnapshotService) -> Result<Option<Month>> {
-    let open = service.get_open_maintenance_run().await?;
+    let open = service.find_open_maintenance_run().await?;
     if let Some(period) = open.and_then(|run| run.period) {
         return Ok(Some(period));
     }
     let this_month = Month::of(Utc::now());
     let not_yet = Month::of(next_scheduled_run(Utc::now())) == this_month;
-    let last = service.get_last_scheduled_period().await?;
+    let last = service.find_last_scheduled_period().await?;
     Ok(last.filter(|last| *last < this_month && !not_yet).map(|_| this_month))
 }
 

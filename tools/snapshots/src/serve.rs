@@ -1,4 +1,3 @@
-use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -6,12 +5,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::State;
-use axum::routing::{MethodFilter, MethodRouter, on};
 use chrono::{TimeDelta, Utc};
 use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::{Body, Request, RequestExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use snapshot_service::http::{self, Call, ROUTES, Route};
+use snapshot_service::http::{self, Call, Route};
 use snapshot_service::{Deadline, SnapshotService};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +43,8 @@ pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
     let schedule = scheduled.then(|| tokio::spawn(schedule::run(service.clone(), stop.clone())));
     let app = App { service, maintenance_budget: database.config.maintenance_budget, stop: stop.clone() };
     print_welcome(&database, listener.local_addr()?.port()).await?;
-    axum::serve(listener, router(Arc::new(app))).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    let router = Router::new().fallback(answer).with_state(Arc::new(app));
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
     if let Some(schedule) = schedule {
         schedule.await?;
     }
@@ -81,63 +80,32 @@ async fn print_welcome(database: &Database, port: u16) -> Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The routes of the Lambda functions, matched as API Gateway does. A stream id that is empty is matched too, so that
-/// its caller hears what is wrong.
-fn router(app: Arc<App>) -> Router {
-    let paths: BTreeSet<String> =
-        ROUTES.iter().flat_map(|route| [route.path.to_owned(), route.path.replace("{streamId}", "")]).collect();
-    let routes = paths.into_iter().fold(Router::new(), |router, path| {
-        let methods = ["GET", "POST"].iter().filter_map(|method| find_route(method, &path));
-        router.route(&path, methods.fold(MethodRouter::new(), |methods, route| methods.merge(method_router(route))))
-    });
-    routes.fallback(nothing_here).method_not_allowed_fallback(nothing_here).with_state(app)
-}
-
-/// The route for requests to `path`: the one with the most fixed parts of those that match.
-fn find_route(method: &str, path: &str) -> Option<&'static Route> {
-    let fixed_parts = |route: &&Route| route.path.split('/').filter(|part| !part.starts_with('{')).count();
-    let matches = |route: &&Route| route.method == method && parts(route, path).is_some();
-    ROUTES.iter().filter(matches).max_by_key(fixed_parts)
-}
-
-/// The parts of `path` beside those of the route, or `None` where a fixed one differs.
-fn parts<'a>(route: &Route, path: &'a str) -> Option<Vec<(&'static str, &'a str)>> {
-    let (wanted, found) = (route.path.split('/'), path.split('/'));
-    let same_length = wanted.clone().count() == found.clone().count();
-    let parts: Vec<_> = wanted.zip(found).collect();
-    let fixed = parts.iter().filter(|(wanted, _)| !wanted.starts_with('{'));
-    (same_length && fixed.clone().all(|(wanted, found)| wanted == found)).then_some(parts)
-}
-
-fn method_router(route: &'static Route) -> MethodRouter<Arc<App>> {
-    let filter = if route.method == "POST" { MethodFilter::POST } else { MethodFilter::GET };
-    on(filter, move |State(app): State<Arc<App>>, request: axum::extract::Request| async move {
-        // As API Gateway hands them on: still percent-encoded.
-        let path = request.uri().path().to_owned();
-        let parts = parts(route, &path).unwrap_or_default().into_iter();
-        let parameters: HashMap<String, String> = parts
-            .filter_map(|(wanted, found)| Some((wanted.strip_prefix('{')?.strip_suffix('}')?.into(), found.into())))
-            .collect();
-        let query = request.uri().query().unwrap_or_default().parse::<QueryMap>().unwrap_or_default();
-        let (head, body) = request.into_parts();
-        let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return too_large() };
-        let request = Request::from_parts(head, Body::from(body.to_vec()))
-            .with_path_parameters(parameters)
-            .with_query_string_parameters(query);
-        let deadline = Deadline::after(app.maintenance_budget).or_when(app.stop.clone());
-        let call = Call { request_id: Uuid::new_v4().to_string(), now: Utc::now(), deadline, continuation: None };
-        into_axum(http::answer(route.endpoint, &app.service, request, call).await)
-    })
+/// Answers a request as API Gateway and the Lambda function behind its route do.
+async fn answer(State(app): State<Arc<App>>, request: axum::extract::Request) -> axum::response::Response {
+    let request_id = Uuid::new_v4().to_string();
+    let path = request.uri().path().to_owned();
+    let Some(route) = Route::find(request.method().as_str(), &path) else {
+        return into_axum(http::not_found(&request_id));
+    };
+    let parameters = match route.parameters(&path) {
+        Ok(parameters) => parameters,
+        Err(error) => return into_axum(http::failure(&error, &request_id)),
+    };
+    let query = request.uri().query().unwrap_or_default().parse::<QueryMap>().unwrap_or_default();
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return too_large() };
+    let request = Request::from_parts(head, Body::from(body.to_vec()))
+        .with_path_parameters(parameters)
+        .with_query_string_parameters(query);
+    let deadline = Deadline::after(app.maintenance_budget).or_when(app.stop.clone());
+    let call = Call { request_id, now: Utc::now(), deadline, continuation: None };
+    into_axum(http::answer(route.endpoint, &app.service, request, call).await)
 }
 
 fn too_large() -> axum::response::Response {
     let mut response = axum::response::Response::default();
     *response.status_mut() = axum::http::StatusCode::PAYLOAD_TOO_LARGE;
     response
-}
-
-async fn nothing_here() -> axum::response::Response {
-    into_axum(http::not_found(&Uuid::new_v4().to_string()))
 }
 
 fn into_axum(response: lambda_http::Response<Body>) -> axum::response::Response {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
-use snapshot_service::{Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId};
+use snapshot_service::{Deadline, Phase, ReleaseRequest, RestoreRequest, SnapshotService, StreamId, Trigger};
 use uuid::Uuid;
 
 use crate::lines_file::LinesFile;
@@ -52,7 +52,8 @@ pub(crate) async fn restore(options: Restore) -> Result<ExitCode> {
         print_json(&service.dry_run_restore(&request, &deadline).await?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    finish(watch(&service, true, Box::pin(service.restore(&request, Utc::now(), &deadline))).await)
+    let run = watch(&service, true, Box::pin(service.restore(Trigger::Cli, &request, Utc::now(), &deadline))).await;
+    finish(&service, run).await
 }
 
 fn deadline(budget: Option<Duration>) -> Result<Deadline> {
@@ -139,10 +140,10 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let deadline = deadline(options.budget)?;
-    let restore_all = service.restore_all(options.drop_snapshots, Utc::now(), &deadline);
+    let restore_all = service.restore_all(Trigger::Cli, options.drop_snapshots, Utc::now(), &deadline);
     let run = match watch(&service, false, Box::pin(restore_all)).await {
         Ok(run) if run.phase == Phase::Vacuum && run.finished_at.is_none() => run,
-        other => return finish(other),
+        other => return finish(&service, other).await,
     };
     let files = Files { service: &service, run: run.id, deadline: &deadline };
     let written = async {
@@ -152,7 +153,7 @@ pub(crate) async fn rollback(options: Rollback) -> Result<ExitCode> {
     };
     let written: Result<_> = written.await;
     if deadline.has_come().is_some() {
-        return finish(Ok(run));
+        return finish(&service, Ok(run)).await;
     }
     let (snapshots, records) = written?;
     let warnings = service.drop_all(run.id, snapshots).await?;

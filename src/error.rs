@@ -349,7 +349,9 @@ impl Error {
     /// What of the host's is why.
     pub fn finding(&self) -> Option<&HostFinding> {
         match self {
-            Self::HostRefuses { finding } | Self::RowsHidden { finding } | Self::LimitsHidden { finding } => Some(finding),
+            Self::HostRefuses { finding } | Self::RowsHidden { finding } | Self::LimitsHidden { finding } => {
+                Some(finding)
+            }
             _ => None,
         }
     }

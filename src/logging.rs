@@ -27,17 +27,25 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Handles the event with `handle`: until that ends, each line has the ids of the invocation.
-    pub async fn handling<T>(self, handle: impl Future<Output = T>) -> T {
+    /// Begins to handle the event: each line has the ids of the invocation, until what this returns is dropped.
+    pub fn begin(self) -> Handling {
         *current() = Some(self);
-        let result = handle.await;
-        *current() = None;
-        result
+        Handling
     }
 
     /// The names and values of its ids, as lines have them.
     pub(crate) fn ids(&self) -> [(&'static str, Option<&str>); 2] {
         [("requestId", Some(&self.request_id)), ("xrayTraceId", self.trace_id.as_deref())]
+    }
+}
+
+/// An event is being handled.
+#[derive(Debug)]
+pub struct Handling;
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        *current() = None;
     }
 }
 

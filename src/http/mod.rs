@@ -240,7 +240,9 @@ mod tests {
 
     #[test]
     fn a_path_is_decoded_once() {
-        for (raw, id) in [("stream%2Fwith%20space", "stream/with space"), ("42", "42"), ("100%2525", "100%25"), ("", "")] {
+        for (raw, id) in
+            [("stream%2Fwith%20space", "stream/with space"), ("42", "42"), ("100%2525", "100%25"), ("", "")]
+        {
             assert_eq!(stream_id(raw).expect(raw), id);
         }
         for raw in ["%", "%2", "%zz", "a%2", "%ff"] {

@@ -150,8 +150,12 @@ mod tests {
     #[test]
     fn a_caller_never_sees_what_the_database_said() {
         let cause = || "relation \"secret\" does not exist".into();
-        for failure in [Error::Unavailable(cause()), Error::Tls(cause()), Error::Busy { retry: None, source: cause() }, Error::Secret(cause())]
-        {
+        for failure in [
+            Error::Unavailable(cause()),
+            Error::Tls(cause()),
+            Error::Busy { retry: None, source: cause() },
+            Error::Secret(cause()),
+        ] {
             let Body::Text(body) = error(&failure, "r-1").into_body() else { panic!("not text") };
             assert!(!body.contains("secret\\\""), "{body}");
             assert!(body.contains(r#""requestId":"r-1""#), "{body}");

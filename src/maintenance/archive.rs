@@ -263,7 +263,8 @@ impl Archiving<'_> {
     async fn count_remainder(&self) -> Result<Remainder> {
         let (slice, facts) = (self.slice, self.facts());
         let mut client = slice.engine.connect().await?;
-        let rules = Rules { due: self.due, kept_types: &slice.engine.settings.keep_event_types, former: self.former.as_ref() };
+        let rules =
+            Rules { due: self.due, kept_types: &slice.engine.settings.keep_event_types, former: self.former.as_ref() };
         let count = async {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;

@@ -83,7 +83,12 @@ pub(super) async fn index_partitions(slice: &Slice<'_>, client: &mut Connection)
 }
 
 /// Notes the months that the run works on; `done` where it only looks after them.
-pub(super) async fn note_months(slice: &Slice<'_>, client: &mut Connection, months: &[Month], done: bool) -> Result<()> {
+pub(super) async fn note_months(
+    slice: &Slice<'_>,
+    client: &mut Connection,
+    months: &[Month],
+    done: bool,
+) -> Result<()> {
     let transaction = session::begin(client, &slice.engine.settings.limits()).await?;
     run_months::plan_months(&transaction, slice.run.id, months, done).await?;
     slice.commit(transaction, &Change::Alive).await

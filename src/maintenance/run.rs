@@ -10,7 +10,9 @@ use super::vacuum::vacuum;
 use super::{Plan, Settings, archive, restore, snapshots};
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::findings;
-use crate::model::{MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason};
+use crate::model::{
+    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason,
+};
 use crate::store::leases::{self, Claim, SliceEnd};
 use crate::store::maintenance_runs::{self, NewRun};
 use crate::store::session::Connection;

@@ -60,8 +60,7 @@ pub(super) struct MonthWork<'a> {
 
 impl MonthWork<'_> {
     /// No row was moved.
-    pub(super) const PREPARED: Self =
-        Self { change: MonthChange::Alive, rows_per_second: None, mismatches: &[] };
+    pub(super) const PREPARED: Self = Self { change: MonthChange::Alive, rows_per_second: None, mismatches: &[] };
 }
 
 /// What is recorded of a month.

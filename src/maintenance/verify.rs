@@ -205,7 +205,8 @@ impl Verifying<'_> {
     async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
         let mut client = self.engine.connect().await?;
         // One snapshot: rows may leave the month between two statements.
-        let transaction = session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
+        let transaction =
+            session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
         let place = Place { month, sequence };
         let seal = match verification::recompute_seal(&transaction, month, sequence).await {
             Ok(Some(seal)) => seal,
@@ -247,7 +248,8 @@ impl Verifying<'_> {
 
     async fn look_at_month(&self, month: Month) -> Result<Outcome> {
         let mut client = self.engine.connect().await?;
-        let transaction = session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
+        let transaction =
+            session::begin_read(&mut client, &limits(self.engine), IsolationLevel::RepeatableRead).await?;
         let mut breaks = Vec::new();
         let check = verification::check_month(&transaction, month).await?;
         let mut break_count = check.count;

@@ -158,7 +158,9 @@ impl<P: Position> Cursor<P> {
         };
         let cursor = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = cursor.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
-        cursor.filter(|cursor| cursor.list == P::LIST && is_for(cursor) && cursor.after.is_possible()).ok_or_else(Self::refused)
+        cursor
+            .filter(|cursor| cursor.list == P::LIST && is_for(cursor) && cursor.after.is_possible())
+            .ok_or_else(Self::refused)
     }
 
     /// The answer to a cursor of another list.

@@ -2,8 +2,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::HostFinding;
 use super::{ConflictDetail, HeldBack, Month, RestoreTarget, time};
+use crate::error::HostFinding;
 
 /// Most ids that a run names; the counts beside them are exact.
 pub(crate) const MAX_REPORTED_IDS: usize = 100;

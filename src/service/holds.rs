@@ -29,7 +29,8 @@ impl SnapshotService {
         transaction.commit().await?;
         // One that was in the way and was released just now.
         let hold = holds.into_iter().find(|hold| hold.reason == reason);
-        let mut hold = hold.ok_or_else(|| Error::Busy { retry: None, source: "the hold was released meanwhile".into() })?;
+        let mut hold =
+            hold.ok_or_else(|| Error::Busy { retry: None, source: "the hold was released meanwhile".into() })?;
         if !is_known {
             let warning =
                 format!("no stream, log or snapshot has the id {stream}: if it is mistyped, release this hold");

@@ -7,7 +7,11 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code() else {
             let io = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
-            return if error.is_closed() || io { Self::Unavailable(error.into()) } else { refused(Fault::Other, error) };
+            return if error.is_closed() || io {
+                Self::Unavailable(error.into())
+            } else {
+                refused(Fault::Other, error)
+            };
         };
         match code {
             &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => busy(Retry::Smaller, error),

@@ -4,9 +4,9 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::archive_columns::MirroredColumns;
-use super::seals::{self, Seal};
 use super::partitions::{create_partition, partition_name};
 use super::row_form::RowForm;
+use super::seals::{self, Seal};
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::Month;

@@ -178,7 +178,10 @@ pub(crate) async fn describe_losses(
             "MaintenancePause" => (UNKNOWN.into(), "maintenance is not paused any more"),
             "StreamIdentity" => (UNKNOWN.into(), "the ids of streams that are gone are not known any more"),
             "MaintenanceRun" => (UNKNOWN.into(), "a month that was run may be run again"),
-            "RunMonth" => (UNKNOWN.into(), "the counts of all runs are gone, and a run that is open goes through its months again"),
+            "RunMonth" => (
+                UNKNOWN.into(),
+                "the counts of all runs are gone, and a run that is open goes through its months again",
+            ),
             "VerificationTask" => (UNKNOWN.into(), "a verification that has not ended begins again"),
             MIGRATION_TABLE => (UNKNOWN.into(), "the migrations are applied again"),
             _ => (UNKNOWN.into(), "it is empty now"),

@@ -112,11 +112,20 @@ pub(crate) enum Change<'a> {
     Phase(Phase),
     StreamsEstimated(u64),
     /// How many streams were seen, and the `Stream.id` up to which snapshots were taken; `None` at the start.
-    StreamsSeen { streams: u64, last_stream: Option<&'a str> },
+    StreamsSeen {
+        streams: u64,
+        last_stream: Option<&'a str>,
+    },
     /// The snapshots of all these streams are taken; the phase that follows, if one does.
-    SnapshotsComplete { streams: u64, next: Option<Phase> },
+    SnapshotsComplete {
+        streams: u64,
+        next: Option<Phase>,
+    },
     /// How many snapshots were written, and how many of these lack amounts.
-    Snapshots { created: u64, unparsed: u64 },
+    Snapshots {
+        created: u64,
+        unparsed: u64,
+    },
     RowsEstimated(u64),
     /// All months are archived, but for due rows that stay.
     Archived(&'a [HeldBack]),

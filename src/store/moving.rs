@@ -92,7 +92,8 @@ impl BatchRequest<'_> {
 
     /// The month's own partition, and those of months that may hold the events under other ids: `SELECT columns` from each.
     fn archived(&self, columns: &str) -> String {
-        let others = self.rules.archived_before.iter().map(|range| range.month).filter(|month| *month != self.lease.month);
+        let others =
+            self.rules.archived_before.iter().map(|range| range.month).filter(|month| *month != self.lease.month);
         let own = (!self.is_new).then_some(self.lease.month);
         let selects =
             own.into_iter().chain(others).map(|month| format!("SELECT {columns} FROM {}", partition_name(month)));

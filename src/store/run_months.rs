@@ -96,7 +96,8 @@ pub(crate) async fn list_months_left(client: &impl GenericClient, run: Uuid) -> 
 
 /// How many rows a restore is about, by month, as far as they are counted.
 pub(crate) async fn list_rows_to_restore(client: &impl GenericClient, run: Uuid) -> Result<BTreeMap<Month, u64>> {
-    let sql = r#"SELECT month, "rowsToRestore" AS rows FROM "RunMonth" WHERE "runId" = $1 AND "rowsToRestore" IS NOT NULL"#;
+    let sql =
+        r#"SELECT month, "rowsToRestore" AS rows FROM "RunMonth" WHERE "runId" = $1 AND "rowsToRestore" IS NOT NULL"#;
     let rows = client.query_typed(sql, &[(&run, Type::UUID)]).await?;
     rows.iter().map(|row| Ok((decode(row, "month")?, row.try_get::<_, i64>("rows")?.unsigned_abs()))).collect()
 }

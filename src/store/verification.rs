@@ -9,9 +9,9 @@ use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote}
 use super::decode::{decode, decode_json};
 use super::event_log::Position;
 use super::host;
-use super::seals::{digest_removals, digest_rows};
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
+use super::seals::{digest_removals, digest_rows};
 use super::statement::{Parameter, Statement};
 use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
@@ -59,7 +59,8 @@ impl Task {
             "seal" => Self::Seal(decode(row, "month")?, row.try_get("sequence")?),
             "month" => Self::Month(decode(row, "month")?),
             "logs" => {
-                let (created_at, id) = (row.try_get::<_, Option<NaiveDateTime>>("afterCreatedAt")?, row.try_get("afterId")?);
+                let (created_at, id) =
+                    (row.try_get::<_, Option<NaiveDateTime>>("afterCreatedAt")?, row.try_get("afterId")?);
                 Self::Logs(created_at.map(|created_at| Position { created_at, id }))
             }
             _ => Self::LogLinks,
@@ -149,8 +150,10 @@ pub(crate) async fn claim_task(
         .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
         .query_opt(client)
         .await?;
-    row.map(|row| Ok(ClaimedTask { task: Task::parse(&row)?, place: row.try_get("place")?, token: row.try_get("token")? }))
-        .transpose()
+    row.map(|row| {
+        Ok(ClaimedTask { task: Task::parse(&row)?, place: row.try_get("place")?, token: row.try_get("token")? })
+    })
+    .transpose()
 }
 
 /// Records what looking at a task has shown; `left` is what is left of it.

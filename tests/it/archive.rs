@@ -167,7 +167,11 @@ async fn insert_and_delete_are_one_transaction() {
     let database = TestDatabase::migrated().await;
     database.insert_events(30, "2026-01-10 00:00:00").await;
     database.remember_events().await;
-    database.service_with_batches_of(10).archive_old_logs(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    database
+        .service_with_batches_of(10)
+        .archive_old_logs(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO))
+        .await
+        .unwrap();
     database
         .execute(
             r#"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -218,7 +218,10 @@ async fn what_migrate_a_hold_a_release_or_a_restore_saw_names_the_stream_too() {
             }
             _ => {
                 let request = RestoreRequest::new(Some(stream("x1")), None, None, None).unwrap();
-                service.restore(Trigger::Cli, &request, time("2026-05-01T00:00:00Z"), &Deadline::never()).await.unwrap();
+                service
+                    .restore(Trigger::Cli, &request, time("2026-05-01T00:00:00Z"), &Deadline::never())
+                    .await
+                    .unwrap();
             }
         };
         see().await;
@@ -423,7 +426,8 @@ async fn a_contract_id_that_was_taken_over_names_the_new_owner_from_its_rows_tim
         assert!(verify("x").await.seals_done > verify("y").await.seals_done);
         // A hold errs on the side of holding.
         service
-            .restore(Trigger::Cli, 
+            .restore(
+                Trigger::Cli,
                 &RestoreRequest::new(None, Some(time("2025-01-01T00:00:00Z")), None, None).unwrap(),
                 time("2026-01-15T04:00:00Z"),
                 &Deadline::never(),
@@ -542,7 +546,11 @@ async fn equal_ids_of_different_kinds_merge_nothing() {
     assert_eq!(events_of(&database, "d").await, [""; 0]);
     archive(&database, "2026-01-01T03:00:00Z").await;
     let request = RestoreRequest::new(Some(stream("d")), None, None, None).unwrap();
-    let run = database.service().restore(Trigger::Cli, &request, time("2026-01-02T00:00:00Z"), &Deadline::never()).await.unwrap();
+    let run = database
+        .service()
+        .restore(Trigger::Cli, &request, time("2026-01-02T00:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     assert_eq!((run.logs_restored, run.complete), (0, true));
     database.insert_stream("e", None, "1").await;
     database.insert_event("of-e", "e", "2025-01-01").await;

@@ -217,8 +217,7 @@ async fn bad_input_is_a_400_that_names_the_field() {
         ("month", "42", "2026-13"),
         ("month", "42", "2026-1"),
         ("streamId", "", "2026-05"),
-        ("streamId", "a%00b", "2026-05"),
-        ("streamId", "%zz", "2026-05"),
+        ("streamId", "a\0b", "2026-05"),
         ("streamId", &"x".repeat(201), "2026-05"),
     ] {
         let mut event = sample.clone();

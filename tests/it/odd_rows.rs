@@ -144,7 +144,10 @@ async fn labels_of_the_hosts_enum_may_be_renamed_and_removed_and_past_snapshots_
                DROP TYPE "StreamStatus_old""#,
         )
         .await;
-    let run = database.service().create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &Deadline::never()).await;
+    let run = database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &Deadline::never())
+        .await;
     assert_eq!(run.unwrap().snapshots_created, 2);
     let statuses: Vec<String> = database
         .value(
@@ -154,7 +157,10 @@ async fn labels_of_the_hosts_enum_may_be_renamed_and_removed_and_past_snapshots_
         .await;
     assert_eq!(statuses, ["ACTIVE ACTIVE", "RUNNING RUNNING"]);
     database.execute(r#"ALTER TABLE "Stream" ALTER status TYPE TEXT; DROP TYPE "StreamStatus""#).await;
-    let run = database.service().create_monthly_snapshots(Trigger::Api, time("2026-05-01T02:00:00Z"), &Deadline::never()).await;
+    let run = database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2026-05-01T02:00:00Z"), &Deadline::never())
+        .await;
     assert_eq!(run.unwrap().snapshots_created, 2);
 }
 
@@ -270,7 +276,12 @@ async fn the_empty_text_is_a_streams_id_as_any_other() {
         assert_eq!(take_snapshots(&database).await, 0);
         let at_once = Deadline::after(Duration::ZERO);
         let service = database.service_with_batches_of(1);
-        while !service.create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &at_once).await.unwrap().complete {}
+        while !service
+            .create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &at_once)
+            .await
+            .unwrap()
+            .complete
+        {}
         assert_eq!(database.count(r#""StreamSnapshot" WHERE "streamId" = ''"#).await, 2);
     }
 }
@@ -323,9 +334,17 @@ async fn the_state_misses_no_event_of_an_open_transaction_and_repeats_none_whate
     assert_eq!(database.count(none).await, 1, "that there was none is known");
 
     // Rows are new in the archive, and are the same events.
-    let run = database.service().archive_old_logs(Trigger::Api, time("2026-03-31T00:00:00Z"), &Deadline::never()).await.unwrap();
+    let run = database
+        .service()
+        .archive_old_logs(Trigger::Api, time("2026-03-31T00:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     assert_eq!(run.logs_archived, 0);
-    database.service().create_monthly_snapshots(Trigger::Api, time("2026-07-01T00:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2026-07-01T00:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     database.service().archive_old_logs(Trigger::Api, time("2026-07-01T00:00:00Z"), &Deadline::never()).await.unwrap();
     assert_eq!(database.count(r#""EventLog""#).await, 0);
     assert_eq!(read_state(&database, "2026-03-20T00:00:00Z").await, (wanted, Boundary::Exact));
@@ -339,7 +358,11 @@ async fn the_state_repeats_no_event_of_a_contract_id_that_the_stream_had_before(
         database.insert_event(id, contract, "2026-03-31 23:59:00").await;
     }
     database.execute(r#"UPDATE "Stream" SET "streamId" = '1b' WHERE id = 's1'"#).await;
-    database.service().create_monthly_snapshots(Trigger::Api, time("2026-04-01T00:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2026-04-01T00:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     database.insert_event("late", "1", "2026-03-31 23:59:30").await;
     let state = read_state(&database, "2026-04-02T00:00:00Z").await;
     assert_eq!(state, (vec!["late".into()], Boundary::Exact));
@@ -517,7 +540,8 @@ async fn what_reads_a_filtered_table_is_refused_before_it_has_done_anything() {
         reader.service().get_stream_events(&stream("1"), &ArchiveFilter::default(), &page).await
     };
     let month = |month: &str| time(&format!("2026-{month}-01T02:00:00Z"));
-    let snapshots = async |now| maintainer.service().create_monthly_snapshots(Trigger::Api, now, &Deadline::never()).await;
+    let snapshots =
+        async |now| maintainer.service().create_monthly_snapshots(Trigger::Api, now, &Deadline::never()).await;
 
     database.execute(r#"ALTER TABLE "Stream" ENABLE ROW LEVEL SECURITY"#).await;
     let error = snapshots(month("03")).await.unwrap_err();

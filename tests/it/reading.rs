@@ -86,7 +86,10 @@ async fn snapshots_are_listed_newest_month_first_in_pages_of_any_size() {
     database.insert_stream("s2", Some("43"), "1").await;
     let service = database.service();
     for month in ["2025-12", "2026-02", "2026-01", "2024-02", "2026-03"] {
-        service.create_monthly_snapshots(Trigger::Api, time(&format!("{month}-01T02:00:00Z")), &Deadline::never()).await.unwrap();
+        service
+            .create_monthly_snapshots(Trigger::Api, time(&format!("{month}-01T02:00:00Z")), &Deadline::never())
+            .await
+            .unwrap();
     }
     for limit in 1..=6 {
         let mut months = Vec::new();

@@ -439,7 +439,8 @@ async fn a_restore_into_what_is_no_table_is_refused_by_name_before_a_log_leaves_
     ] {
         let database = with_archive(60).await;
         database.execute(what).await;
-        let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+        let error =
+            database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
         assert_eq!(error.code(), "host_refuses", "{what}: {error:?}");
         assert!(error.to_string().contains(named), "{error}");
         database.execute(cure).await;
@@ -457,7 +458,8 @@ async fn a_restored_log_that_is_not_recorded_as_such_does_not_leave_the_archive(
                CREATE TRIGGER swallow BEFORE INSERT ON "RestoredLog" FOR EACH ROW EXECUTE FUNCTION swallow()"#,
         )
         .await;
-    let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error =
+        database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert!(error.code() == "host_refuses" && error.to_string().contains("from being recorded"), "{error:?}");
     assert_eq!(database.count(r#""StreamArchive""#).await, 60);
 }
@@ -472,7 +474,8 @@ async fn a_restore_under_row_security_without_a_policy_for_insertions_is_refused
         )
         .await;
     let maintainer = crate::roles::login(&database, "guest", crate::roles::MAINTAIN).await;
-    let error = maintainer.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error =
+        maintainer.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "rows_hidden", "{error:?}");
 }
 

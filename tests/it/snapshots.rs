@@ -13,7 +13,8 @@ async fn every_stream_gets_a_snapshot_of_its_whole_row_whatever_its_status() {
         database.insert_stream(status, Some(&format!("contract-{status}")), "1000").await;
         database.execute(&format!(r#"UPDATE "Stream" SET status = '{status}' WHERE id = '{status}'"#)).await;
     }
-    let report = database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
+    let report =
+        database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.snapshots_created, report.unparsed_amounts, report.complete), (5, 0, true));
     assert_eq!(report.snapshot_month.to_string(), "2026-03");
     let same = r#""StreamSnapshot" t JOIN "Stream" s ON s.id = t."streamId"
@@ -54,7 +55,8 @@ async fn an_amount_that_is_no_integer_of_39_digits_fails_nobody() {
     ] {
         database.insert_stream(id, None, amount).await;
     }
-    let report = database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
+    let report =
+        database.service().create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((report.snapshots_created, report.unparsed_amounts), (10, 8));
     let without =
         r#""StreamSnapshot" WHERE "totalAmount" IS NULL AND "amountPerSecond" IS NULL AND state::jsonb ? 'amount'"#;
@@ -106,13 +108,15 @@ async fn running_again_late_in_the_month_only_fills_in_what_is_missing() {
 
     database.execute(r#"UPDATE "Stream" SET amount = '999', status = 'CANCELED'"#).await;
     database.insert_stream("new", Some("2"), "5").await;
-    let report = service.create_monthly_snapshots(Trigger::Api, time("2026-03-31T23:59:59Z"), &Deadline::never()).await.unwrap();
+    let report =
+        service.create_monthly_snapshots(Trigger::Api, time("2026-03-31T23:59:59Z"), &Deadline::never()).await.unwrap();
     assert_eq!(report.snapshots_created, 1);
     let kept: String =
         database.value(r#"SELECT to_jsonb(t)::text FROM "StreamSnapshot" t WHERE "streamId" = 'old'"#).await;
     assert_eq!(kept, taken, "a snapshot is immutable");
 
-    let report = service.create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &Deadline::never()).await.unwrap();
+    let report =
+        service.create_monthly_snapshots(Trigger::Api, time("2026-04-01T02:00:00Z"), &Deadline::never()).await.unwrap();
     assert_eq!(report.snapshots_created, 2, "the next month has snapshots of its own");
 }
 
@@ -125,7 +129,8 @@ async fn a_deadline_stops_between_batches_and_running_again_continues() {
     let service = database.service_with_batches_of(2);
     let mut written = Vec::new();
     loop {
-        let report = service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        let report =
+            service.create_monthly_snapshots(Trigger::Api, time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
         written.push(report.snapshots_created);
         if report.complete {
             break;

@@ -286,7 +286,11 @@ async fn every_read_while_a_stream_is_archived_shows_each_event_once() {
     const ROWS: usize = 450;
     let database = Arc::new(TestDatabase::migrated().await);
     database.insert_stream("s1", Some("42"), "1").await;
-    database.service().create_monthly_snapshots(Trigger::Api, time("2024-12-01T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2024-12-01T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     // Among those of another stream, so that there is time to read.
     database.insert_events(9_000, "2025-01-01 00:00:00").await;
     database
@@ -544,7 +548,11 @@ async fn a_page_of_a_state_leaves_room_for_its_snapshot() {
     let database = TestDatabase::migrated().await;
     database.insert_stream("s1", Some("42"), "1").await;
     database.execute(r#"ALTER TABLE "Stream" ADD notes TEXT; UPDATE "Stream" SET notes = repeat('n', 3000000)"#).await;
-    database.service().create_monthly_snapshots(Trigger::Api, time("2025-08-01T02:00:00Z"), &Deadline::never()).await.unwrap();
+    database
+        .service()
+        .create_monthly_snapshots(Trigger::Api, time("2025-08-01T02:00:00Z"), &Deadline::never())
+        .await
+        .unwrap();
     database.insert_events(5, "2025-08-02 00:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET metadata = repeat('m', 1000000)"#).await;
     let service = database.service();

@@ -437,7 +437,8 @@ async fn a_host_that_swallows_rows_loses_none() {
                CREATE TRIGGER swallow BEFORE INSERT ON "EventLog" FOR EACH ROW WHEN (NEW.ledger = 20) EXECUTE FUNCTION swallow()"#,
         )
         .await;
-    let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error =
+        database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "restore_refused");
     database.assert_nothing_lost_or_doubled().await;
     assert_eq!(database.count(r#""StreamArchive" WHERE ledger = 20"#).await, 1);
@@ -449,7 +450,8 @@ async fn a_host_that_swallows_rows_loses_none() {
                BEGIN NEW.metadata := 'mine'; RETURN NEW; END $$",
         )
         .await;
-    let error = database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
+    let error =
+        database.service().restore(Trigger::Cli, &everything(), time(NOW), &Deadline::never()).await.unwrap_err();
     assert_eq!(error.code(), "restore_refused");
     database.assert_nothing_lost_or_doubled().await;
     assert!(archive(&database).await.complete);
@@ -608,8 +610,9 @@ async fn a_rollback_is_refused_while_anything_would_be_lost_or_is_under_way() {
     let database = with_events(60).await;
     let service = database.service_with(Settings { batch_rows: 10, workers: 1, ..Settings::default() });
     let at_once = Deadline::after(Duration::ZERO);
-    let roll_back =
-        async |drop_snapshots: bool| service.restore_all(Trigger::Cli, drop_snapshots, time(NOW), &Deadline::never()).await;
+    let roll_back = async |drop_snapshots: bool| {
+        service.restore_all(Trigger::Cli, drop_snapshots, time(NOW), &Deadline::never()).await
+    };
     let open = service.run_maintenance(Trigger::Api.request(), time(NOW), &at_once).await.unwrap();
     assert!(!open.complete);
     let error = roll_back(true).await.unwrap_err();

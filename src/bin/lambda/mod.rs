@@ -3,7 +3,8 @@
 
 use std::error::Error;
 
-use lambda_runtime::Context;
+use lambda_runtime::tower::layer::layer_fn;
+use lambda_runtime::{Context, LambdaInvocation, Runtime, Service, service_fn};
 use snapshot_service::database::{self, Pool};
 use snapshot_service::logging::{self, Invocation};
 use snapshot_service::{Config, LogSettings};
@@ -29,9 +30,26 @@ fn exit(error: &dyn Error) -> ! {
     std::process::exit(78)
 }
 
-/// The invocation that `context` is of, as lines of the log name it.
-pub(crate) fn invocation(context: &Context) -> Invocation {
-    Invocation { request_id: context.request_id.clone(), trace_id: context.xray_trace_id.clone() }
+/// Handles events with `handler` until the environment ends. Each line of the log has the ids of the invocation during which it is logged.
+pub(crate) async fn run<S>(runtime: Runtime<S>) -> Result<(), lambda_runtime::Error>
+where
+    S: Service<LambdaInvocation, Response = (), Error = lambda_runtime::Error>,
+{
+    let logged = |mut service: S| {
+        service_fn(move |invocation: LambdaInvocation| {
+            let Context { request_id, xray_trace_id, .. } = &invocation.context;
+            let ids = Invocation { request_id: request_id.clone(), trace_id: xray_trace_id.clone() };
+            let handling = ids.begin();
+            // It is always ready, as functions are.
+            let handled = service.call(invocation);
+            async move {
+                let result = handled.await;
+                drop(handling);
+                result
+            }
+        })
+    };
+    runtime.layer(layer_fn(logged)).run().await
 }
 
 /// The `main` of a function.
@@ -53,7 +71,7 @@ macro_rules! main {
     ($endpoint:ident, $connections:expr, |$config:pat_param, $pool:ident| $service:expr, |$whole:pat_param| $continuation:expr) => {
         #[tokio::main(flavor = "current_thread")]
         async fn main() -> Result<(), lambda_http::Error> {
-            use lambda_http::{Request, RequestExt};
+            use lambda_http::Request;
             use snapshot_service::http::{Call, Endpoint, answer};
 
             let (settings, $pool) = lambda::start(Endpoint::$endpoint.function(), $connections).await;
@@ -61,13 +79,12 @@ macro_rules! main {
             let service = $service;
             let $whole = &settings;
             let continuation = $continuation;
-            lambda_http::run(lambda_http::service_fn(|request: Request| {
-                let invocation = lambda::invocation(&request.lambda_context());
+            let handler = lambda_http::service_fn(|request: Request| {
                 let call = Call::of_lambda(&request, chrono::Utc::now(), settings.maintenance_budget);
                 let answer = answer(Endpoint::$endpoint, &service, request, call.continued_by(continuation.clone()));
-                async { Ok::<_, std::convert::Infallible>(invocation.handling(answer).await) }
-            }))
-            .await
+                async { Ok::<_, std::convert::Infallible>(answer.await) }
+            });
+            lambda::run(lambda_runtime::Runtime::new(lambda_http::Adapter::from(handler))).await
         }
     };
     ($function:literal, $connections:expr, |$config:ident, $pool:ident| $state:expr, |$of:ident, $event:ident, $deadline_ms:pat_param| $handle:expr) => {
@@ -78,12 +95,11 @@ macro_rules! main {
             let ($config, $pool) = lambda::start($function, $connections).await;
             let state = $state;
             let $of = &state;
-            lambda_runtime::run(lambda_runtime::service_fn(|event: LambdaEvent<serde_json::Value>| {
-                let invocation = lambda::invocation(&event.context);
+            let handler = lambda_runtime::service_fn(|event: LambdaEvent<serde_json::Value>| {
                 let ($event, $deadline_ms) = (event.payload, event.context.deadline);
-                invocation.handling($handle)
-            }))
-            .await
+                $handle
+            });
+            lambda::run(lambda_runtime::Runtime::new(handler)).await
         }
     };
 }

@@ -1,7 +1,7 @@
--- The archive's ledger: every batch that enters or leaves a month of the archive is an entry with a digest over its rows,
--- chained to the entry before. How digests are computed is in docs/LEDGER.md; nothing here may change it for old entries.
+-- The seals: every batch that enters or leaves a month of the archive is sealed, with a digest over its rows, in a chain of the month's
+-- seals. How digests are computed is in docs/SEALS.md; nothing here may change it for seals that are there.
 
--- Where somebody dropped the entries, their heads and removals prove nothing: the rows that are there are sealed anew, by
+-- Where somebody dropped the seals, the chains' ends and the removals prove nothing: the rows that are there are sealed anew, by
 -- `migrate`, which says so.
 DO $$
 BEGIN
@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS "ArchiveMonth" (
     "leaseExpiresAt" TIMESTAMP(3)
 );
 
--- "ArchiveSeal": the ledger. An entry seals the rows of its month whose "archivedAt" is after the entry's "archivedAfter" and
--- not after its "archivedAt": each batch has an instant of its own. An entry of kind restored has "ArchiveRemoval"'s instead.
+-- "ArchiveSeal": each seal has the rows of its month whose "archivedAt" is after the seal's "archivedAfter" and not after its
+-- "archivedAt": each batch has an instant of its own. A seal of kind restored has "ArchiveRemoval"'s instead.
 CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
     month            TEXT NOT NULL,
     sequence         INTEGER NOT NULL,          -- from 1, without gaps
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
 );
 CREATE INDEX IF NOT EXISTS "ArchiveSeal_runId_idx" ON "ArchiveSeal" ("runId");
 
--- Where somebody dropped the heads, they follow from the entries.
+-- Where somebody dropped the chains' ends, they follow from the seals.
 INSERT INTO "ArchiveMonth" (month, seals, digest, "archivedAt")
 SELECT month, max(sequence), (array_agg(digest ORDER BY sequence DESC))[1], max("archivedAt")
 FROM "ArchiveSeal" GROUP BY month
@@ -63,7 +63,7 @@ ALTER TABLE "ArchiveSeal"
     DROP CONSTRAINT IF EXISTS "ArchiveSeal_month_fkey",
     ADD CONSTRAINT "ArchiveSeal_month_fkey" FOREIGN KEY (month) REFERENCES "ArchiveMonth";
 
--- "ArchiveRemoval": the digests of rows that left a sealed batch, so that its seal still verifies. By the entry of kind
+-- "ArchiveRemoval": the digests of rows that left a sealed batch, so that its seal still verifies. By the seal of kind
 -- restored that took them.
 CREATE TABLE IF NOT EXISTS "ArchiveRemoval" (
     month        TEXT NOT NULL,
@@ -76,7 +76,7 @@ CREATE TABLE IF NOT EXISTS "ArchiveRemoval" (
 );
 CREATE INDEX IF NOT EXISTS "ArchiveRemoval_month_sequence_idx" ON "ArchiveRemoval" (month, sequence);
 
--- What is hashed of an entry, before its rows' digests. Timestamps as PostgreSQL writes them (DateStyle ISO).
+-- What is hashed of a seal, before its rows' digests. Timestamps as PostgreSQL writes them (DateStyle ISO).
 CREATE OR REPLACE FUNCTION archive_seal_header(
     month text, sequence integer, kind text, run_id uuid, rows bigint, first_created_at timestamp, first_id text,
     last_created_at timestamp, last_id text, archived_after timestamp, archived_at timestamp, min_ledger bigint,
@@ -90,7 +90,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ] || columns)::text, 'UTF8')
 $$;
 
--- What an entry hashes of a row that left.
+-- What a seal hashes of a row that left.
 CREATE OR REPLACE FUNCTION archive_removal_digest(archived_at timestamp, id text, created_at timestamp, digest bytea) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(convert_to(
@@ -121,7 +121,7 @@ CREATE TABLE IF NOT EXISTS "ArchiveVerification" (
     "streamId"    TEXT,                         -- only this, by the contract-level id
     "isFull"      BOOLEAN NOT NULL,             -- whether rows of "EventLog" are looked at, too
     status        TEXT NOT NULL CHECK (status IN ('running', 'passed', 'failed', 'interrupted')),
-    "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the ledger; of "EventLog" by the planner's estimate
+    "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the seals; of "EventLog" by the planner's estimate
     "rowsDone"    BIGINT NOT NULL DEFAULT 0,
     "sealsDone"   BIGINT NOT NULL DEFAULT 0,
     breaks        JSONB NOT NULL DEFAULT '[]',  -- the first thousand

@@ -134,7 +134,7 @@ fn check_event(event: &Value) -> Result<Sender> {
 
 /// The month that a schedule fired for.
 fn period(event: &Value, now: DateTime<Utc>) -> Month {
-    Month::of(time(event, now))
+    Month::containing(time(event, now))
 }
 
 /// The event's time, which every delivery of it repeats; `now` where it says none, or one to come.

@@ -28,7 +28,7 @@
 //!
 //! // A stream's history, by any of its ids.
 //! let stream = StreamId::new("42")?;
-//! let snapshot = service.get_snapshot(&stream, Month::of(now)).await?;
+//! let snapshot = service.get_snapshot(&stream, Month::containing(now)).await?;
 //! assert_eq!(snapshot.expect("just taken").total_amount.as_deref(), Some("340282366920938463463"));
 //! let page = service.get_stream_snapshots(&stream, &PageRequest::first()).await?;
 //! assert_eq!(page.items.len(), 1);
@@ -74,11 +74,11 @@ pub use error::{ConfigError, Error, Fault, FindingEffect, HostFinding, Result, R
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, ContractId, Cursor,
-    DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, LoggedEvent, MaintenancePause,
-    MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, Position, ReleaseRequest, RestorableMonth,
-    RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome, SliceReport,
-    SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason, StreamEvent,
-    StreamId, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification, VerificationRequest,
-    VerificationStatus,
+    DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, ListPosition, LoggedEvent,
+    MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, ReleaseRequest,
+    RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome,
+    SliceReport, SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason,
+    StreamEvent, StreamId, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification,
+    VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -59,7 +59,7 @@ pub fn init(namespace: &str) {
 
 /// `settings` with which maintenance emits what each slice has done, in `namespace`.
 #[must_use]
-pub fn of_slices(mut settings: Settings, namespace: &str) -> Settings {
+pub fn reporting_slices(mut settings: Settings, namespace: &str) -> Settings {
     init(namespace);
     settings.on_slice = Some(emit_slice);
     settings

@@ -118,14 +118,14 @@ impl HostFinding {
     }
 
     /// What keeps archived logs from going back to the log.
-    pub(crate) fn of_restore(facts: &HostFacts) -> Option<Self> {
+    pub(crate) fn refusing_restore(facts: &HostFacts) -> Option<Self> {
         let Some(log) = &facts.log else {
             return findings(facts, HostLimits::default()).into_iter().find(|found| found.object == "EventLog");
         };
         let mut found = Vec::new();
-        of_own(facts, &mut found);
-        of_kind(log, &mut found);
-        of_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, &mut found);
+        check_own(facts, &mut found);
+        check_kind(log, &mut found);
+        check_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, &mut found);
         if !log.hidden_commands.is_empty() {
             found.push(rows_hidden(FindingEffect::RefusesArchive, facts, &log.name));
         }
@@ -276,20 +276,20 @@ pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding
             found.push(HostFinding::new("host_table_missing", effect, name, message, cure));
         }
     }
-    of_own(facts, &mut found);
-    of_limits(facts, limits, &mut found);
-    of_definitions(facts, &mut found);
+    check_own(facts, &mut found);
+    check_limits(facts, limits, &mut found);
+    check_definitions(facts, &mut found);
     if let Some(streams) = &facts.streams {
-        of_streams(facts, streams, &mut found);
+        check_streams(facts, streams, &mut found);
     }
     if let Some(log) = &facts.log {
-        of_log(facts, log, &mut found);
-        of_publications(facts, log, &mut found);
-        of_indexes(log, &mut found);
-        of_triggers(log, &mut found);
+        check_log(facts, log, &mut found);
+        check_publications(facts, log, &mut found);
+        check_indexes(log, &mut found);
+        check_triggers(log, &mut found);
     }
     for reference in &facts.references {
-        of_reference(facts, reference, &mut found);
+        check_reference(facts, reference, &mut found);
     }
     found.sort_by_key(|finding| match finding.effect {
         FindingEffect::RefusesBoth => 0,
@@ -300,7 +300,7 @@ pub(crate) fn findings(facts: &HostFacts, limits: HostLimits) -> Vec<HostFinding
     found
 }
 
-fn of_publications(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_publications(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
     for publication in &facts.publications {
         let message = format!("subscribers of {publication} delete the logs that are archived, too");
         let cure =
@@ -319,7 +319,7 @@ fn of_publications(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFindi
 }
 
 /// What concerns the tables that the service makes for itself.
-fn of_definitions(facts: &HostFacts, found: &mut Vec<HostFinding>) {
+fn check_definitions(facts: &HostFacts, found: &mut Vec<HostFinding>) {
     if let Some(schema) = &facts.open_schema {
         let message = format!("everybody may make tables in the schema {schema}, where the service looks for its own");
         let cure = Some(format!("REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"));
@@ -335,7 +335,7 @@ fn of_definitions(facts: &HostFacts, found: &mut Vec<HostFinding>) {
     }
 }
 
-fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>) {
+fn check_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>) {
     if !facts.sees_statistics {
         found.extend(HostFinding::limits_hidden(&facts.role, limits));
     }
@@ -349,9 +349,9 @@ fn of_limits(facts: &HostFacts, limits: HostLimits, found: &mut Vec<HostFinding>
 }
 
 /// What streams are not seen is not known to be held either, so nothing is archived.
-fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &streams.name;
-    of_columns(streams, &["id"], FindingEffect::RefusesBoth, found);
+    check_columns(streams, &["id"], FindingEffect::RefusesBoth, found);
     if !streams.is_populated {
         let message = format!("the materialized view {name} has never been filled");
         let cure = Some(format!("REFRESH MATERIALIZED VIEW {name};"));
@@ -370,7 +370,7 @@ fn of_streams(facts: &HostFacts, streams: &HostTable, found: &mut Vec<HostFindin
 const LOG_COLUMNS: [&str; 6] = ["id", "eventType", "streamId", "txHash", "ledger", "createdAt"];
 
 /// Columns that are missing.
-fn of_columns(table: &HostTable, wanted: &[&str], effect: FindingEffect, found: &mut Vec<HostFinding>) {
+fn check_columns(table: &HostTable, wanted: &[&str], effect: FindingEffect, found: &mut Vec<HostFinding>) {
     for column in wanted.iter().filter(|column| !table.has_column(column)) {
         let object = format!("column {} of {}", quote(column), table.name);
         let message = format!("there is no {object}");
@@ -380,7 +380,7 @@ fn of_columns(table: &HostTable, wanted: &[&str], effect: FindingEffect, found: 
 }
 
 /// The service's own tables, which nobody else has rows in.
-fn of_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
+fn check_own(facts: &HostFacts, found: &mut Vec<HostFinding>) {
     if !facts.may_maintain {
         let role = quote(&facts.role);
         let message = format!("the role {role} may not write the service's own tables, or not call its functions");
@@ -406,7 +406,7 @@ fn rows_hidden_own(tables: &str, cure: String) -> HostFinding {
 }
 
 /// What is in the log's place.
-fn of_kind(log: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_kind(log: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &log.name;
     let mut refuse = |code: &str, object: &str, message: String, cure: String| {
         found.push(HostFinding::new(code, FindingEffect::RefusesArchive, object, message, Some(cure)));
@@ -428,10 +428,10 @@ fn of_kind(log: &HostTable, found: &mut Vec<HostFinding>) {
     }
 }
 
-fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &log.name;
-    of_kind(log, found);
-    of_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, found);
+    check_kind(log, found);
+    check_columns(log, &LOG_COLUMNS, FindingEffect::RefusesArchive, found);
     for schema in &log.closed_schemas {
         let message = format!(
             "the role may name nothing in the schema {schema}, which has the type of a column of {name}: archived logs cannot be restored"
@@ -492,7 +492,7 @@ fn of_log(facts: &HostFacts, log: &HostTable, found: &mut Vec<HostFinding>) {
     }
 }
 
-fn of_indexes(log: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_indexes(log: &HostTable, found: &mut Vec<HostFinding>) {
     let name = &log.name;
     // An index of a partitioned table cannot be built concurrently.
     let concurrently = if log.kind == RelationKind::Table { "CONCURRENTLY " } else { "" };
@@ -513,7 +513,7 @@ fn of_indexes(log: &HostTable, found: &mut Vec<HostFinding>) {
     }
 }
 
-fn of_triggers(log: &HostTable, found: &mut Vec<HostFinding>) {
+fn check_triggers(log: &HostTable, found: &mut Vec<HostFinding>) {
     for trigger in &log.triggers {
         let object = format!("trigger {} of {}", trigger.name, trigger.table);
         let when = match (trigger.on_delete, trigger.on_insert) {
@@ -532,7 +532,7 @@ fn of_triggers(log: &HostTable, found: &mut Vec<HostFinding>) {
     }
 }
 
-fn of_reference(facts: &HostFacts, reference: &Reference, found: &mut Vec<HostFinding>) {
+fn check_reference(facts: &HostFacts, reference: &Reference, found: &mut Vec<HostFinding>) {
     let Reference { constraint, table, columns, .. } = reference;
     let object = format!("constraint {constraint} of {table}");
     if reference.is_self {

@@ -6,7 +6,7 @@ use super::WireForm;
 impl WireForm {
     /// How `value` leaves, which is as PostgreSQL's `row_to_json` writes it: as a snapshot's state has it (domain rule 9).
     /// What does not look like a value of the form is left alone.
-    pub(crate) fn of(self, value: &RawValue) -> Box<RawValue> {
+    pub(crate) fn write(self, value: &RawValue) -> Box<RawValue> {
         let text = value.get();
         let wire = match self {
             Self::Plain => None,
@@ -14,14 +14,16 @@ impl WireForm {
             Self::Number => {
                 text.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| text.to_owned())
             }
-            Self::Timestamp | Self::Timestamptz => serde_json::from_str::<String>(text).ok().map(|time| of_time(&time)),
+            Self::Timestamp | Self::Timestamptz => {
+                serde_json::from_str::<String>(text).ok().map(|time| write_time(&time))
+            }
         };
         wire.and_then(|wire| to_raw_value(&wire).ok()).unwrap_or_else(|| value.to_owned())
     }
 }
 
 /// RFC 3339 in UTC with milliseconds; a time that has none (infinite, before Christ, after 9999) as PostgreSQL's text.
-fn of_time(time: &str) -> String {
+fn write_time(time: &str) -> String {
     let utc = NaiveDateTime::parse_from_str(time, "%Y-%m-%dT%H:%M:%S%.f").map(|time| time.and_utc());
     let utc = utc.or_else(|_| DateTime::parse_from_rfc3339(time).map(|time| time.with_timezone(&Utc)));
     match utc {
@@ -53,7 +55,7 @@ mod tests {
             (WireForm::Timestamptz, r#""-infinity""#, r#""-infinity""#),
         ] {
             let raw = RawValue::from_string(value.into()).expect("JSON");
-            assert_eq!(form.of(&raw).get(), wire, "{form:?} {value}");
+            assert_eq!(form.write(&raw).get(), wire, "{form:?} {value}");
         }
     }
 }

@@ -2,7 +2,7 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 
 use super::request::MaintenanceBody;
-use super::{Call, request, response};
+use super::{RequestContext, request, response};
 use crate::error::{Error, Result};
 use crate::model::{MAX_PAGE_BYTES, MaintenanceRequest, Month, Scope, StepRequest, StopReason, Trigger, wire_bytes};
 use crate::service::SnapshotService;
@@ -50,14 +50,14 @@ pub(super) async fn get_stream_state(service: &SnapshotService, request: &Reques
     if wire_bytes(&state.snapshot)? > MAX_PAGE_BYTES {
         return Err(Error::ResponseTooLarge { item: format!("snapshot {}", state.snapshot.id) });
     }
-    response::part(&state, state.next_cursor.as_ref())
+    response::page_within(&state, state.next_cursor.as_ref())
 }
 
 /// `POST /api/v1/snapshots/maintenance`
 pub(super) async fn trigger_maintenance(
     service: &SnapshotService,
     request: &Request,
-    call: &Call,
+    call: &RequestContext,
 ) -> Result<Response<Body>> {
     let MaintenanceBody { dry_run, refresh, force } = request::maintenance_body(request)?;
     if dry_run {
@@ -73,7 +73,7 @@ pub(super) async fn trigger_maintenance(
         && let Some(continuation) = &call.continuation
     {
         // An older run, which goes first, is not all that is asked for.
-        let remainder = if run.does(Scope::Maintenance, &request, Month::of(call.now)) {
+        let remainder = if run.does(Scope::Maintenance, &request, Month::containing(call.now)) {
             StepRequest::continuing(run.id)
         } else {
             StepRequest { refresh, force, ..StepRequest::default() }

@@ -142,7 +142,7 @@ routes! {
 
 /// The circumstances of a request.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct RequestContext {
     /// Names the request in the log and in error answers.
     pub request_id: String,
     /// When it came.
@@ -178,10 +178,10 @@ impl fmt::Debug for Continuation {
     }
 }
 
-impl Call {
+impl RequestContext {
     /// A Lambda invocation at `now`: maintenance works for `maintenance_budget`, or less when the function would be
     /// stopped before.
-    pub fn of_lambda(request: &Request, now: DateTime<Utc>, maintenance_budget: Duration) -> Self {
+    pub fn from_lambda(request: &Request, now: DateTime<Utc>, maintenance_budget: Duration) -> Self {
         let context = request.lambda_context();
         let deadline = Deadline::before_invocation_ends(context.deadline, now).or_after(maintenance_budget);
         Self { request_id: context.request_id, now, deadline, continuation: None }
@@ -200,7 +200,7 @@ pub fn answer(
     endpoint: Endpoint,
     service: &SnapshotService,
     request: Request,
-    call: Call,
+    call: RequestContext,
 ) -> impl Future<Output = Response<Body>> {
     // Looked up outside the future: a binary's endpoint is a constant here, and what the others need is left out of it.
     let handle = handler(endpoint);
@@ -227,7 +227,8 @@ pub fn answer(
     }
 }
 
-type Handler = for<'a> fn(&'a SnapshotService, &'a Request, &'a Call) -> BoxFuture<'a, Result<Response<Body>>>;
+type Handler =
+    for<'a> fn(&'a SnapshotService, &'a Request, &'a RequestContext) -> BoxFuture<'a, Result<Response<Body>>>;
 
 #[cfg(test)]
 mod tests {

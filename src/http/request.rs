@@ -4,7 +4,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::model::{ArchiveFilter, Cursor, Month, PageRequest, Position, StreamId};
+use crate::model::{ArchiveFilter, Cursor, ListPosition, Month, PageRequest, StreamId};
 
 const WANTED_TIME: &str = "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z (a + must be written %2B)";
 
@@ -55,7 +55,7 @@ pub(super) fn maintenance_body(request: &Request) -> Result<MaintenanceBody> {
 }
 
 /// `limit` and `cursor`.
-pub(super) fn page<P: Position>(request: &Request, stream: Option<&StreamId>) -> Result<PageRequest<P>> {
+pub(super) fn page<P: ListPosition>(request: &Request, stream: Option<&StreamId>) -> Result<PageRequest<P>> {
     let limit = parameter(request, "limit", "must be a whole number from 1 to 1000", |text| text.parse().ok())?;
     let cursor = query_parameter(request, "cursor").map(|text| Cursor::decode(text, stream)).transpose()?;
     PageRequest::new(limit.unwrap_or(PageRequest::<P>::DEFAULT_LIMIT), cursor)

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, chain};
-use crate::model::{Cursor, MaintenanceRun, Page, Position};
+use crate::model::{Cursor, ListPosition, MaintenanceRun, Page};
 
 /// How long a caller should leave a database alone that is down or busy.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -57,14 +57,17 @@ pub(super) fn accepted(run: &MaintenanceRun) -> Result<Response<Body>> {
 }
 
 /// A part of a list.
-pub(super) fn page<T: Serialize, P: Position>(page: Page<T, P>) -> Result<Response<Body>> {
+pub(super) fn page<T: Serialize, P: ListPosition>(page: Page<T, P>) -> Result<Response<Body>> {
     let next_cursor = page.next_cursor.as_ref().map(Cursor::encode);
     let left_out = NonZeroU64::new(page.left_out);
     json(StatusCode::OK, &SuccessfulPage { success: true, data: page.items, next_cursor, left_out })
 }
 
 /// Something with a part of a list in it.
-pub(super) fn part<P: Position>(data: impl Serialize, next_cursor: Option<&Cursor<P>>) -> Result<Response<Body>> {
+pub(super) fn page_within<P: ListPosition>(
+    data: impl Serialize,
+    next_cursor: Option<&Cursor<P>>,
+) -> Result<Response<Body>> {
     let next_cursor = next_cursor.map(Cursor::encode);
     json(StatusCode::OK, &SuccessfulPage { success: true, data, next_cursor, left_out: None })
 }

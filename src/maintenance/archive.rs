@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::host::{HostFacts, HostLimits, findings};
 use crate::model::{Month, Phase};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, Due, Position};
+use crate::store::event_log::{self, Due, LogPosition};
 use crate::store::former::{self, FormerArchive};
 use crate::store::leases::Change;
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
@@ -211,7 +211,7 @@ impl Archiving<'_> {
         loop {
             let find = event_log::find_next_due(&**client, &columns, self.due, after);
             let Some(created_at) = session::read(&client, &limits, find).await? else { break };
-            let month = Month::of(created_at.and_utc());
+            let month = Month::containing(created_at.and_utc());
             after = month.end();
             months.push(month);
         }
@@ -363,7 +363,7 @@ impl Archiving<'_> {
         is_new: bool,
         limit: u32,
     ) -> Result<(u64, u64)> {
-        let start = Position::before(month.month().start());
+        let start = LogPosition::before(month.month().start());
         let request = BatchRequest {
             rules: self.rules(),
             lease: &month.lease,

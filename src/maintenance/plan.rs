@@ -18,7 +18,7 @@ impl Plan {
     /// to that month's length.
     pub(crate) fn starting_at(now: DateTime<Utc>, retention_months: u32) -> Self {
         let cutoff = now.checked_sub_months(Months::new(retention_months)).unwrap_or(DateTime::<Utc>::MIN_UTC);
-        Self { now, snapshot_month: Month::of(now), cutoff }
+        Self { now, snapshot_month: Month::containing(now), cutoff }
     }
 }
 
@@ -31,8 +31,8 @@ impl Plan {
 /// ```
 pub fn next_scheduled_run(now: DateTime<Utc>) -> DateTime<Utc> {
     let at_two = |month: Month| month.start().and_utc() + Duration::hours(2);
-    let this_month = Month::of(now);
-    if at_two(this_month) > now { at_two(this_month) } else { at_two(Month::of(this_month.end().and_utc())) }
+    let this_month = Month::containing(now);
+    if at_two(this_month) > now { at_two(this_month) } else { at_two(Month::containing(this_month.end().and_utc())) }
 }
 
 #[cfg(test)]

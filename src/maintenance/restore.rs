@@ -12,7 +12,7 @@ use super::throttle::wait_while_busy;
 use crate::error::{Error, HostFinding, Result};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, Phase, RestoreTarget, Scope, StopReason};
 use crate::store::archive_columns::MirroredColumns;
-use crate::store::event_log::{self, Position};
+use crate::store::event_log::{self, LogPosition};
 use crate::store::leases::Change;
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
 use crate::store::row_form::RowForm;
@@ -159,7 +159,7 @@ impl Restoring<'_> {
         // Under the lock and for each batch: a column that the host drops between two batches is not lost in silence.
         let columns = MirroredColumns::load(&transaction).await?;
         let form = RowForm::load(&transaction).await?;
-        let start = Position::before(month.month().start());
+        let start = LogPosition::before(month.month().start());
         let request = RestoreBatch {
             target: &self.target,
             lease: &month.lease,
@@ -196,7 +196,7 @@ impl Restoring<'_> {
 
 /// Refuses to restore into a log that cannot be worked with, naming the object and the cure (domain rule 10).
 async fn check_host(client: &impl GenericClient) -> Result<()> {
-    let refusal = HostFinding::of_restore(&host::look(client).await?);
+    let refusal = HostFinding::refusing_restore(&host::look(client).await?);
     refusal.map_or(Ok(()), |finding| Err(finding.into()))
 }
 

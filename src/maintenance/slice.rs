@@ -106,7 +106,7 @@ impl<'a> Slice<'a> {
         let run = find_run(client, lease.run).await?.ok_or(Error::LeaseLost { run: lease.run })?;
         let state = get_run_state(client, lease.run).await?;
         let flag = || AtomicBool::new(false);
-        let unreported = Mutex::new(SliceReport::of(run.id));
+        let unreported = Mutex::new(SliceReport::empty(run.id));
         Ok(Self {
             engine,
             run,
@@ -176,7 +176,7 @@ impl<'a> Slice<'a> {
     }
 
     fn report(&self, unreported: &mut SliceReport) {
-        let report = std::mem::replace(unreported, SliceReport::of(self.run.id));
+        let report = std::mem::replace(unreported, SliceReport::empty(self.run.id));
         if let Some(on_slice) = self.engine.settings.on_slice {
             on_slice(&report);
         }

@@ -29,7 +29,7 @@ impl<'a> Steps<'a> {
     /// Takes the snapshots of the run that is asked for; another one that is open is finished first. Ended when there is
     /// nothing to do: the period was run, or the run has ended.
     pub(crate) async fn take_snapshots(self, request: StepRequest) -> Result<StepReport> {
-        let report = StepReport::of(request);
+        let report = StepReport::to(request);
         let slice = if let Some(id) = request.run_id {
             match self.claim(id, false).await? {
                 Ok(slice) => Box::new(slice),
@@ -44,7 +44,7 @@ impl<'a> Steps<'a> {
             }
         };
         // From here on it is about this run: when it is cancelled, none is begun in its place.
-        let report = StepReport::of(StepRequest::continuing(slice.run.id)).about(slice.run.id);
+        let report = StepReport::to(StepRequest::continuing(slice.run.id)).about(slice.run.id);
         if slice.run.phase != Phase::Snapshots {
             return Ok(report.completed());
         }
@@ -54,7 +54,7 @@ impl<'a> Steps<'a> {
 
     /// Finds the months that are left to archive. Ended when there are none.
     pub(crate) async fn plan_archive(self, id: Uuid) -> Result<StepReport> {
-        let report = StepReport::of(StepRequest::continuing(id)).about(id);
+        let report = StepReport::to(StepRequest::continuing(id)).about(id);
         let Ok(slice) = self.claim(id, false).await? else { return Ok(report.ended()) };
         match slice.run.phase {
             Phase::Archive => {}
@@ -75,7 +75,7 @@ impl<'a> Steps<'a> {
 
     /// Archives one month of the run, beside slices that archive others.
     pub(crate) async fn archive_month(self, id: Uuid, month: Month) -> Result<StepReport> {
-        let report = StepReport::of(StepRequest::continuing(id)).about(id);
+        let report = StepReport::to(StepRequest::continuing(id)).about(id);
         let Ok(slice) = self.claim(id, true).await? else { return Ok(report.completed()) };
         if slice.run.phase != Phase::Archive {
             return Ok(report.completed());
@@ -89,7 +89,7 @@ impl<'a> Steps<'a> {
 
     /// Does what is left of the run. Complete when it has ended.
     pub(crate) async fn finish(self, id: Uuid) -> Result<StepReport> {
-        let report = StepReport::of(StepRequest::continuing(id)).about(id);
+        let report = StepReport::to(StepRequest::continuing(id)).about(id);
         let run = match self.claim(id, false).await? {
             Ok(slice) => Box::pin(run::work(&slice)).await?,
             Err(run) => run,
@@ -121,7 +121,7 @@ impl<'a> Steps<'a> {
         transaction.commit().await?;
         if let (Some(run), Some(on_slice)) = (run, self.engine.settings.on_slice) {
             let outcome = SliceOutcome { time: began.elapsed(), failed: true };
-            on_slice(&SliceReport { outcome: Some(outcome), ..SliceReport::of(run) });
+            on_slice(&SliceReport { outcome: Some(outcome), ..SliceReport::empty(run) });
         }
         warn!(?run, execution = self.execution, error, "snapshot maintenance: the execution failed");
         Ok(())

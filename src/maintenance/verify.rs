@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{
     Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
 };
-use crate::store::event_log::{Position, estimate_log_rows, first_instant};
+use crate::store::event_log::{LogPosition, estimate_log_rows, first_instant};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, ClaimedTask, Outcome, SealDifference, Task};
 
@@ -157,7 +157,7 @@ impl Verifying<'_> {
     }
 
     /// Records what looking at a task has shown; `left` is what is left of it.
-    async fn record(&self, claimed: &ClaimedTask, left: Option<&Position>, outcome: &Outcome) -> Result<()> {
+    async fn record(&self, claimed: &ClaimedTask, left: Option<&LogPosition>, outcome: &Outcome) -> Result<()> {
         self.found.fetch_add(outcome.break_count, atomic::Ordering::Relaxed);
         for found in &outcome.breaks {
             if self.logged.load(atomic::Ordering::Relaxed) >= MAX_LOGGED_BREAKS {
@@ -196,10 +196,10 @@ impl Verifying<'_> {
             sequence: None,
             log_id: None,
             message: format!(
-                "the partition {name} ({bounds}) of the archive is not of one month: no ledger has its rows"
+                "the partition {name} ({bounds}) of the archive is not of one month: no seal has its rows"
             ),
         });
-        Ok(Outcome::of_all(0, 0, breaks.collect()))
+        Ok(Outcome::new(0, 0, breaks.collect()))
     }
 
     async fn look_at_seal(&self, month: Month, sequence: i32) -> Result<Outcome> {
@@ -213,34 +213,34 @@ impl Verifying<'_> {
             Ok(None) => return Ok(Outcome { seals: 1, ..Outcome::default() }),
             Err(Error::ArchiveColumnsDiffer { columns }) => {
                 let message = format!("the archive has lost columns: {}", columns.join(", "));
-                return Ok(Outcome::of_all(0, 1, vec![place.of_seal(BreakKind::RowAltered, &message)]));
+                return Ok(Outcome::new(0, 1, vec![place.seal_break(BreakKind::RowAltered, &message)]));
             }
             Err(error) => return Err(error),
         };
         let mut breaks = Vec::new();
         let mut break_count = seal.excess_count + seal.mismatch_count;
         if seal.is_right && !seal.leaves_right {
-            breaks.push(place.of_seal(BreakKind::SealAltered, "has leaves that are not its rows'"));
+            breaks.push(place.seal_break(BreakKind::SealAltered, "has leaves that are not its rows'"));
             break_count += 1;
         }
         if !seal.is_right {
             let difference = verification::diff_seal(&transaction, month, sequence).await?;
             breaks = explain(place, &difference);
-            // Where few rows differ, all are named; where none does, the entry itself is the break.
+            // Where few rows differ, all are named; where none does, the seal itself is the break.
             let is_cut = breaks.len() == MAX_REPORTED_BREAKS;
             let differences = if is_cut { difference.count } else { breaks.len() as u64 };
             break_count = seal.excess_count + difference.mismatch_count + differences;
         }
         let excess = seal.excess_ids.iter();
         breaks.extend(excess.map(|id| {
-            place.of_row(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
+            place.row_break(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
         }));
         // Of rows that are what was archived: the others are named already.
         let altered: Vec<_> = breaks.iter().filter_map(|found| found.log_id.clone()).collect();
         let mismatches = seal.mismatches.iter().filter(|(id, ..)| !altered.contains(id));
         breaks.extend(mismatches.map(|(id, stored, computed)| {
             let message = format!("has the entry_hash {stored}, but its contents have {computed}; it was archived so");
-            place.of_row(BreakKind::HashMismatch, id, &message)
+            place.row_break(BreakKind::HashMismatch, id, &message)
         }));
         breaks.truncate(MAX_REPORTED_BREAKS);
         Ok(Outcome { rows: seal.rows, seals: 1, break_count, breaks })
@@ -254,13 +254,14 @@ impl Verifying<'_> {
         let check = verification::check_month(&transaction, month).await?;
         let mut break_count = check.count;
         for sequence in check.missing {
-            breaks.push(Place { month, sequence }.of_seal(BreakKind::SealMissing, "is gone"));
+            breaks.push(Place { month, sequence }.seal_break(BreakKind::SealMissing, "is gone"));
         }
         for sequence in check.beyond {
-            breaks
-                .push(Place { month, sequence }.of_seal(BreakKind::SealAltered, "is none that the month's head knows"));
+            breaks.push(
+                Place { month, sequence }.seal_break(BreakKind::SealAltered, "is none that the end of the chain knows"),
+            );
         }
-        let of_month = |kind, log_id: Option<String>, message: String| Break {
+        let month_break = |kind, log_id: Option<String>, message: String| Break {
             kind,
             month: Some(month),
             sequence: None,
@@ -268,32 +269,32 @@ impl Verifying<'_> {
             message,
         };
         if !check.is_head_right {
-            let message = format!("the head of the ledger of {month} is not its last entry");
-            breaks.push(of_month(BreakKind::SealAltered, None, message));
+            let message = format!("the end of the chain of {month} is not its last seal");
+            breaks.push(month_break(BreakKind::SealAltered, None, message));
             break_count += 1;
         }
         for id in check.unsealed_ids {
             let message = format!("row {id} of {month} is in no batch that was archived");
-            breaks.push(of_month(BreakKind::RowInserted, Some(id), message));
+            breaks.push(month_break(BreakKind::RowInserted, Some(id), message));
         }
         for id in check.unexplained_ids {
-            let message = format!("row {id} of {month} left the archive, and the ledger does not say so");
-            breaks.push(of_month(BreakKind::RowMissing, Some(id), message));
+            let message = format!("row {id} of {month} left the archive, and no seal says so");
+            breaks.push(month_break(BreakKind::RowMissing, Some(id), message));
         }
         let links = verification::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
         break_count += links.count;
         for (id, parent) in links.named {
             let message =
                 format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row");
-            breaks.push(of_month(BreakKind::LinkBroken, Some(id), message));
+            breaks.push(month_break(BreakKind::LinkBroken, Some(id), message));
         }
         breaks.truncate(MAX_REPORTED_BREAKS);
         Ok(Outcome { rows: 0, seals: 0, break_count, breaks })
     }
 
     /// Looks at `EventLog` batch by batch, from the row behind `after` on.
-    async fn look_at_logs(&self, claimed: &ClaimedTask, after: Option<Position>) -> Work {
-        let mut after = after.unwrap_or_else(|| Position::before(first_instant()));
+    async fn look_at_logs(&self, claimed: &ClaimedTask, after: Option<LogPosition>) -> Work {
+        let mut after = after.unwrap_or_else(|| LogPosition::before(first_instant()));
         loop {
             let mut client = self.engine.connect().await?;
             let limits = limits(self.engine);
@@ -304,7 +305,7 @@ impl Verifying<'_> {
             drop(client);
             let breaks = batch.mismatches.iter().map(|(id, stored, computed)| {
                 let message = format!("has the entry_hash {stored}, but its contents have {computed}");
-                of_log(BreakKind::HashMismatch, id, &message)
+                log_break(BreakKind::HashMismatch, id, &message)
             });
             let outcome =
                 Outcome { rows: batch.rows, seals: 0, break_count: batch.mismatch_count, breaks: breaks.collect() };
@@ -324,19 +325,19 @@ impl Verifying<'_> {
         transaction.commit().await?;
         let breaks = links.named.iter().map(|(id, parent)| {
             let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
-            of_log(BreakKind::LinkBroken, id, &message)
+            log_break(BreakKind::LinkBroken, id, &message)
         });
         Ok(Outcome { break_count: links.count, breaks: breaks.collect(), ..Outcome::default() })
     }
 }
 
 /// A break of a row of `EventLog`.
-fn of_log(kind: BreakKind, id: &str, message: &str) -> Break {
+fn log_break(kind: BreakKind, id: &str, message: &str) -> Break {
     let message = format!("row {id} of EventLog {message}");
     Break { kind, month: None, sequence: None, log_id: Some(id.to_owned()), message }
 }
 
-/// An entry of a ledger.
+/// A seal of a month.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     month: Month,
@@ -344,26 +345,26 @@ struct Place {
 }
 
 impl Place {
-    fn of_seal(self, kind: BreakKind, message: &str) -> Break {
+    fn seal_break(self, kind: BreakKind, message: &str) -> Break {
         let Self { month, sequence } = self;
-        let message = format!("entry {sequence} of the ledger of {month} {message}");
+        let message = format!("seal {sequence} of {month} {message}");
         Break { kind, month: Some(month), sequence: Some(sequence), log_id: None, message }
     }
 
-    fn of_row(self, kind: BreakKind, id: &str, message: &str) -> Break {
+    fn row_break(self, kind: BreakKind, id: &str, message: &str) -> Break {
         let Self { month, sequence } = self;
         let message = format!("row {id} of batch {sequence} of {month} {message}");
         Break { kind, month: Some(month), sequence: Some(sequence), log_id: Some(id.to_owned()), message }
     }
 }
 
-/// Says what makes an entry's digest wrong. A row that the entry has not, where one is that it has, is that one altered; else
+/// Says what makes a seal's digest wrong. A row that the seal has not, where one is that it has, is that one altered; else
 /// it was inserted, or the other is missing.
 fn explain(place: Place, difference: &SealDifference) -> Vec<Break> {
     let mut breaks = Vec::new();
     let mut sealed = difference.sealed.iter().copied().peekable();
     let mut present = difference.present.iter().peekable();
-    // How many more rows there are than the entry has, up to here.
+    // How many more rows there are than the seal has, up to here.
     let mut surplus = 0;
     // As many as are named of either list make as many breaks at least.
     while breaks.len() < MAX_REPORTED_BREAKS {
@@ -376,20 +377,20 @@ fn explain(place: Place, difference: &SealDifference) -> Vec<Break> {
         let number = if order.is_lt() { None } else { sealed.next() };
         let row = if order.is_gt() { None } else { present.next() };
         breaks.push(match (number, row) {
-            (Some(_), Some((_, id))) => place.of_row(BreakKind::RowAltered, id, "is not what was archived"),
+            (Some(_), Some((_, id))) => place.row_break(BreakKind::RowAltered, id, "is not what was archived"),
             (_, Some((_, id))) => {
                 surplus += 1;
-                place.of_row(BreakKind::RowInserted, id, "was not archived with it")
+                place.row_break(BreakKind::RowInserted, id, "was not archived with it")
             }
             (number, None) => {
                 surplus -= 1;
                 let message = format!("lacks its row number {}", number.unwrap_or_default());
-                place.of_seal(BreakKind::RowMissing, &message)
+                place.seal_break(BreakKind::RowMissing, &message)
             }
         });
     }
     if breaks.is_empty() {
-        breaks.push(place.of_seal(BreakKind::SealAltered, "is not what was written; its rows are"));
+        breaks.push(place.seal_break(BreakKind::SealAltered, "is not what was written; its rows are"));
     }
     breaks
 }

@@ -74,7 +74,7 @@ pub struct RunPosition {
 }
 
 /// A place in a list.
-pub trait Position: Serialize + DeserializeOwned {
+pub trait ListPosition: Serialize + DeserializeOwned {
     /// The list that it is a place in, as cursors name it.
     const LIST: &'static str;
 
@@ -82,7 +82,7 @@ pub trait Position: Serialize + DeserializeOwned {
     fn is_possible(&self) -> bool;
 }
 
-impl Position for SnapshotPosition {
+impl ListPosition for SnapshotPosition {
     const LIST: &'static str = "snapshots";
 
     fn is_possible(&self) -> bool {
@@ -90,7 +90,7 @@ impl Position for SnapshotPosition {
     }
 }
 
-impl Position for ArchivePosition {
+impl ListPosition for ArchivePosition {
     const LIST: &'static str = "archive";
 
     fn is_possible(&self) -> bool {
@@ -98,7 +98,7 @@ impl Position for ArchivePosition {
     }
 }
 
-impl Position for EventPosition {
+impl ListPosition for EventPosition {
     const LIST: &'static str = "events";
 
     fn is_possible(&self) -> bool {
@@ -106,7 +106,7 @@ impl Position for EventPosition {
     }
 }
 
-impl Position for StatePosition {
+impl ListPosition for StatePosition {
     const LIST: &'static str = "state";
 
     fn is_possible(&self) -> bool {
@@ -115,7 +115,7 @@ impl Position for StatePosition {
     }
 }
 
-impl Position for RunPosition {
+impl ListPosition for RunPosition {
     const LIST: &'static str = "runs";
 
     fn is_possible(&self) -> bool {
@@ -127,7 +127,7 @@ fn is_possible_time(time: NaiveDateTime) -> bool {
     (1..=9999).contains(&time.year())
 }
 
-impl<P: Position> Cursor<P> {
+impl<P: ListPosition> Cursor<P> {
     /// A cursor that continues `stream`'s list after the given position.
     pub fn new(stream: impl Into<StreamNames>, after: P) -> Self {
         Self { list: P::LIST.into(), stream: Some(stream.into()), after }

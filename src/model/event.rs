@@ -19,7 +19,7 @@ pub struct LoggedEvent {
     pub stream_id: String,
     /// Transaction that the event is part of.
     pub tx_hash: String,
-    /// Position within the transaction; `None` in rows adopted from the former service, which dropped it.
+    /// ListPosition within the transaction; `None` in rows adopted from the former service, which dropped it.
     pub event_index: Option<i64>,
     /// Ledger's sequence number.
     pub ledger: i64,

@@ -16,7 +16,7 @@ mod time;
 mod verification;
 
 pub use backlog_report::BacklogReport;
-pub use cursor::{ArchivePosition, Cursor, EventPosition, Position, RunPosition, SnapshotPosition, StatePosition};
+pub use cursor::{ArchivePosition, Cursor, EventPosition, ListPosition, RunPosition, SnapshotPosition, StatePosition};
 pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};
 pub use held_back::{HeldBack, HeldBackReason};
 pub use maintenance_run::{

@@ -25,11 +25,11 @@ pub struct Month {
 
 impl Month {
     /// The month that `instant` lies in.
-    pub fn of(instant: DateTime<Utc>) -> Self {
-        Self::of_date(instant.date_naive())
+    pub fn containing(instant: DateTime<Utc>) -> Self {
+        Self::from_date(instant.date_naive())
     }
 
-    fn of_date(date: NaiveDate) -> Self {
+    fn from_date(date: NaiveDate) -> Self {
         // Going back to the first day can only fail below chrono's first year, which starts on a first day.
         let first_day = date.checked_sub_days(Days::new(u64::from(date.day0()))).unwrap_or(date);
         Self { first_day }
@@ -44,7 +44,7 @@ impl Month {
     #[must_use]
     pub fn previous(self) -> Self {
         let last_day = self.first_day.pred_opt().unwrap_or(self.first_day);
-        Self::of_date(last_day)
+        Self::from_date(last_day)
     }
 
     /// The next month's first instant, exclusive end of this month.
@@ -123,6 +123,6 @@ mod tests {
         let december: Month = "2025-12".parse().expect("a month");
         assert_eq!(december.start().to_string(), "2025-12-01 00:00:00");
         assert_eq!(december.end().to_string(), "2026-01-01 00:00:00");
-        assert_eq!(Month::of("2024-02-29T23:59:59.999Z".parse().expect("a time")).to_string(), "2024-02");
+        assert_eq!(Month::containing("2024-02-29T23:59:59.999Z".parse().expect("a time")).to_string(), "2024-02");
     }
 }

@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::{Cursor, Position};
+use super::{Cursor, ListPosition};
 use crate::error::{Error, Result};
 
 /// Which part of a list is wanted.
@@ -10,7 +10,7 @@ pub struct PageRequest<P> {
     cursor: Option<Cursor<P>>,
 }
 
-impl<P: Position> PageRequest<P> {
+impl<P: ListPosition> PageRequest<P> {
     /// Rows of a page when the caller does not say.
     pub const DEFAULT_LIMIT: u16 = 100;
     /// Most rows of a page.

@@ -35,7 +35,7 @@ pub struct SliceOutcome {
 
 impl SliceReport {
     /// Nothing so far.
-    pub(crate) fn of(run: Uuid) -> Self {
+    pub(crate) fn empty(run: Uuid) -> Self {
         Self {
             run,
             snapshots_created: 0,

@@ -122,7 +122,7 @@ pub struct StepReport {
 
 impl StepReport {
     /// Nothing is done yet.
-    pub(crate) fn of(request: StepRequest) -> Self {
+    pub(crate) fn to(request: StepRequest) -> Self {
         Self { run_id: None, complete: false, ended: false, waiting: false, request, months: Vec::new() }
     }
 

@@ -36,11 +36,11 @@ pub struct Verification {
     pub status: VerificationStatus,
     /// Whether all was looked at.
     pub complete: bool,
-    /// Entries of the ledger recomputed.
+    /// Seals recomputed.
     pub seals_done: u64,
     /// Rows looked at.
     pub rows_done: u64,
-    /// Rows there are to look at: by the ledger, and of `EventLog` by the planner's estimate.
+    /// Rows there are to look at: by the seals, and of `EventLog` by the planner's estimate.
     pub rows_total: u64,
     /// How many breaks it found.
     pub break_count: u64,
@@ -79,7 +79,7 @@ pub struct Break {
     pub kind: BreakKind,
     /// The month of the archive; none in `EventLog`.
     pub month: Option<Month>,
-    /// The entry of the month's ledger; none where it is about no entry.
+    /// The seal of the month's chain; none where it is about no seal.
     pub sequence: Option<i32>,
     /// The row; none where it is missing, or where it is about no row.
     pub log_id: Option<String>,
@@ -101,8 +101,8 @@ pub enum BreakKind {
     LinkBroken,
     /// A row's `entry_hash` is not that of its contents, and was not when it was archived.
     HashMismatch,
-    /// An entry of the ledger is not what was written.
+    /// A seal is not what was written.
     SealAltered,
-    /// An entry of the ledger is gone.
+    /// A seal is gone.
     SealMissing,
 }

@@ -96,7 +96,7 @@ impl SnapshotService {
             // No error: the state machine looks again later.
             Err(error @ (Error::UnderWay { .. } | Error::Paused { .. })) => {
                 tracing::info!(%error, "snapshot maintenance: the step waits");
-                Ok(Some(StepReport::of(request).waiting()))
+                Ok(Some(StepReport::to(request).waiting()))
             }
             report => report.map(Some),
         }

@@ -22,13 +22,13 @@ pub(crate) struct Due {
 
 /// A place in `EventLog`'s order by (`createdAt`, `id`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Position {
+pub(crate) struct LogPosition {
     pub(crate) created_at: NaiveDateTime,
     /// `None` is before all ids: the empty text is one as any other.
     pub(crate) id: Option<String>,
 }
 
-impl Position {
+impl LogPosition {
     /// Before all rows created at or after `created_at`.
     pub(crate) fn before(created_at: NaiveDateTime) -> Self {
         Self { created_at, id: None }
@@ -108,17 +108,20 @@ pub(crate) async fn are_more_due_than(
     kept_types: &[String],
     max_rows: u64,
 ) -> Result<bool> {
-    let sql = format!(
-        r#"SELECT count(*) > $2 AS more FROM (
-               SELECT FROM "EventLog" e
-               WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < $1 AND (e."streamId"::text IN ({HELD_STREAMS})) IS NOT TRUE
-                 AND (e."eventType"::text = ANY ($3)) IS NOT TRUE AND {IS_NOT_RESTORED}
-               LIMIT $2 + 1
-           ) due"#
-    );
+    const SQL: &str = r#"SELECT count(*) > :max_rows AS more FROM (
+        SELECT FROM "EventLog" e
+        WHERE e."createdAt" >= '0001-01-01' AND e."createdAt" < :cutoff AND (e."streamId"::text IN (:held_streams)) IS NOT TRUE
+          AND (e."eventType"::text = ANY (:kept_types)) IS NOT TRUE AND :is_not_restored
+        LIMIT :max_rows + 1
+    ) due"#;
     let max_rows = i64::try_from(max_rows).unwrap_or(i64::MAX - 1);
-    let row = client
-        .query_typed_one(&sql, &[(&cutoff, Type::TIMESTAMP), (&max_rows, Type::INT8), (&kept_types, Type::TEXT_ARRAY)])
+    let row = Statement::new(SQL)
+        .fragment("held_streams", HELD_STREAMS)
+        .fragment("is_not_restored", IS_NOT_RESTORED)
+        .bind("cutoff", &cutoff, Type::TIMESTAMP)
+        .bind("kept_types", &kept_types, Type::TEXT_ARRAY)
+        .bind("max_rows", &max_rows, Type::INT8)
+        .query_one(client)
         .await?;
     Ok(row.try_get("more")?)
 }

@@ -18,7 +18,7 @@ use crate::model::{
     StatePosition, StreamEvent, StreamId, StreamNames, StreamSnapshot, wire_bytes,
 };
 
-/// A table that has events, as [`of_table`] reads it.
+/// A table that has events, as [`select_from`] reads it.
 struct Table {
     name: &'static str,
     archived_at: &'static str,
@@ -68,7 +68,7 @@ const STREAM_IDS: &str = "WITH ids AS MATERIALIZED (SELECT * FROM stream_identit
 
 /// A stream's archived events.
 fn archived() -> Statement<'static> {
-    in_order(of_table(&STREAM_ARCHIVE), Order::NewestFirst).fragment("stream_ids", STREAM_IDS)
+    in_order(select_from(&STREAM_ARCHIVE), Order::NewestFirst).fragment("stream_ids", STREAM_IDS)
 }
 
 /// A stream's events in both tables, each once: one statement sees a row that moves in one place. Each table is read
@@ -79,8 +79,8 @@ fn all(order: Order) -> Statement<'static> {
            ORDER BY "createdAt" :direction, id COLLATE "C" :direction LIMIT :limit"#
     );
     in_order(sql, order)
-        .fragment("of_log", of_table(&EVENT_LOG))
-        .fragment("of_archive", of_table(&REST_OF_STREAM_ARCHIVE))
+        .fragment("of_log", select_from(&EVENT_LOG))
+        .fragment("of_archive", select_from(&REST_OF_STREAM_ARCHIVE))
         .fragment("stream_ids", "")
 }
 
@@ -89,16 +89,17 @@ fn in_order(sql: String, order: Order) -> Statement<'static> {
 }
 
 /// What differs between two tables is put in here, for one statement reads both.
-fn of_table(table: &Table) -> String {
-    include_str!("sql/list_events_of_table.sql")
-        .replace(":table", table.name)
-        .replace(":class", &format!("'{}'::regclass", table.name))
-        .replace(":archived_at", table.archived_at)
-        .replace(":left_out", table.left_out)
+fn select_from(table: &Table) -> String {
+    Statement::new(include_str!("sql/list_events_of_table.sql"))
+        .fragment("table", table.name)
+        .fragment("class", format!("'{}'::regclass", table.name))
+        .fragment("archived_at", table.archived_at)
+        .fragment("left_out", table.left_out)
+        .part()
 }
 
 /// The part of a stream's events that a page shows.
-struct Part<'a> {
+struct EventQuery<'a> {
     stream: &'a StreamId,
     from: Option<NaiveDateTime>,
     to: Option<NaiveDateTime>,
@@ -109,7 +110,7 @@ struct Part<'a> {
     snapshot: Option<&'a str>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> EventQuery<'a> {
     fn new(
         stream: &'a StreamId,
         filter: &'a ArchiveFilter,
@@ -163,7 +164,7 @@ pub(crate) async fn list_archived_logs(
     request: &PageRequest<ArchivePosition>,
 ) -> Result<Page<LoggedEvent, ArchivePosition>> {
     let after = request.after().map(|after| (after.created_at, after.id.as_str()));
-    let rows = Part::new(stream, filter, after, request.rows_to_read()).query(client, archived()).await?;
+    let rows = EventQuery::new(stream, filter, after, request.rows_to_read()).query(client, archived()).await?;
     let parse_with_cursor = |row: &Row| {
         let (names, log) = parse(row)?;
         let position = ArchivePosition { created_at: log.created_at.naive_utc(), id: log.id.clone() };
@@ -185,7 +186,7 @@ pub(crate) async fn list_events(
     request: &PageRequest<EventPosition>,
 ) -> Result<Page<StreamEvent, EventPosition>> {
     let after = request.after().map(|after| (after.created_at, after.event_id.as_str()));
-    let part = Part::new(stream, filter, after, request.rows_to_read());
+    let part = EventQuery::new(stream, filter, after, request.rows_to_read());
     // Both are on their way at once. The count comes first, so that it does not wait for rows that nobody takes.
     let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, all(Order::NewestFirst)));
     let (unshown, rows) = (unshown?, rows?);
@@ -220,7 +221,7 @@ pub(crate) async fn list_events_since(
         Boundary::Exact => (snapshot.created_at.checked_sub_signed(BOUNDARY), Some(snapshot.id.as_str())),
         Boundary::Unknown => (Some(snapshot.created_at), None),
     };
-    let part = Part {
+    let part = EventQuery {
         stream,
         from: from.and_then(next),
         to: next(at),
@@ -287,7 +288,7 @@ fn parse(row: &Row) -> Result<(StreamNames, LoggedEvent)> {
         values.remove(name);
     }
     for (name, value) in values {
-        let value = wire_forms.get(&*name).map_or_else(|| value.to_owned(), |form| form.of(value));
+        let value = wire_forms.get(&*name).map_or_else(|| value.to_owned(), |form| form.write(value));
         event.more.insert(name.into_owned(), value);
     }
     Ok((stream_identity::parse_names(row)?, event))

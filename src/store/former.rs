@@ -120,7 +120,7 @@ pub(crate) async fn copy_logs(client: &impl GenericClient, former: &FormerArchiv
     let form = RowForm::load(client).await?;
     create_partition(client, month, None).await?;
     let chain = seals::lock_chain(client, month).await?;
-    let seal = Seal::of_adopted(&chain, &form);
+    let seal = Seal::adopting(&chain, &form);
     let (start, end, partition) = (month.start(), month.end(), partition_name(month));
     let statement = Statement::new(include_str!("sql/copy_former_logs.sql"))
         .fragment("former", former.name.as_str())

@@ -101,11 +101,11 @@ pub(crate) async fn forget_migrations(client: &impl GenericClient, versions: &[i
 #[derive(Debug)]
 pub(crate) struct LostMonth {
     pub(crate) month: Month,
-    /// By the ledger.
+    /// By the seals.
     pub(crate) rows: u64,
 }
 
-/// Months that have rows by the ledger, and no table, oldest first. A table that is not attached is not gone.
+/// Months that have rows by the seals, and no table, oldest first. A table that is not attached is not gone.
 pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Missing) -> Result<Vec<LostMonth>> {
     if !missing.has("ArchiveSeal") {
         return Ok(Vec::new());
@@ -128,7 +128,7 @@ pub(crate) async fn list_lost_months(client: &impl GenericClient, missing: &Miss
 }
 
 /// What is lost with the tables that are `missing` and with `months`, one sentence each. Counts come from what is left: the
-/// ledger's entries, or what the runs have counted.
+/// seals, or what the runs have counted.
 pub(crate) async fn describe_losses(
     client: &impl GenericClient,
     missing: &Missing,
@@ -143,7 +143,7 @@ pub(crate) async fn describe_losses(
         let (what, consequence) = match table.as_str() {
             "StreamArchive" if missing.has("ArchiveSeal") => {
                 let rows: u64 = months.iter().map(|month| month.rows).sum();
-                (format!(" with {rows} logs, by the ledger"), "restore them from a backup")
+                (format!(" with {rows} logs, by the seals"), "restore them from a backup")
             }
             "StreamArchive" if months_of_runs => {
                 let sql = r#"SELECT sum("logsArchived" - "logsRestored")::bigint FROM "RunMonth""#;
@@ -157,7 +157,7 @@ pub(crate) async fn describe_losses(
             "ArchiveRemoval" if missing.has("ArchiveSeal") => {
                 let sql = r#"SELECT sum(rows)::bigint FROM "ArchiveSeal" WHERE kind = 'restored'"#;
                 let rows = count(client, sql).await?;
-                (format!(" with {rows} digests, by the ledger"), "batches that rows left cannot be verified any more")
+                (format!(" with {rows} digests, by the seals"), "batches that rows left cannot be verified any more")
             }
             "RestoredLog" if months_of_runs => {
                 let sql = r#"SELECT sum("logsRestored")::bigint FROM "RunMonth""#;
@@ -170,8 +170,8 @@ pub(crate) async fn describe_losses(
             "ArchiveMonth" if missing.has("ArchiveSeal") => {
                 let sql = r#"SELECT count(DISTINCT month) FROM "ArchiveSeal""#;
                 (
-                    format!(" with {} heads, by the ledger", count(client, sql).await?),
-                    "they are made anew from its entries",
+                    format!(" with {} heads, by the seals", count(client, sql).await?),
+                    "they are made anew from the seals",
                 )
             }
             "LegalHold" => (UNKNOWN.into(), "no stream is on hold any more: place the holds again before the next run"),
@@ -190,7 +190,7 @@ pub(crate) async fn describe_losses(
     }
     for LostMonth { month, rows } in months {
         lost.push(format!(
-            "{month} of the archive was gone with {rows} logs, by the ledger: restore them from a backup"
+            "{month} of the archive was gone with {rows} logs, by the seals: restore them from a backup"
         ));
     }
     Ok(lost)

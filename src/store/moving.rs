@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use tracing::warn;
 
 use super::archive_columns::{MirroredColumns, quote};
-use super::event_log::{Due, IS_NOT_RESTORED, Position, chain_head};
+use super::event_log::{Due, IS_NOT_RESTORED, LogPosition, chain_head};
 use super::former::FormerArchive;
 use super::holds::{self, Held};
 use super::leases::MonthLease;
@@ -54,7 +54,7 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) lease: &'a MonthLease,
     /// The month's partition is made for this run, and loaded in order: it has no copy of a row, and no index to look for one.
     pub(crate) is_new: bool,
-    pub(crate) after: &'a Position,
+    pub(crate) after: &'a LogPosition,
     pub(crate) limit: u32,
     /// Whether the run has room for more details of hashes that are not their rows'.
     pub(crate) name_mismatches: bool,
@@ -274,7 +274,7 @@ pub(crate) struct MovedBatch {
     /// Rows whose entry hash is not that of their contents.
     pub(crate) mismatches: Mismatches,
     /// The last row looked at.
-    pub(crate) last: Option<Position>,
+    pub(crate) last: Option<LogPosition>,
     /// What was held while they moved.
     held: Held,
 }
@@ -297,7 +297,7 @@ pub(crate) async fn move_due_batch(
     let referenced_ids = list_referenced(client, log, request, locked.as_ref()).await?;
     let chain = seals::get_chain(client, request.lease).await?;
     let archived_at = chain.next_archived_at(started_at);
-    let seal = Seal::of_archived(&chain, request.lease.run, archived_at, &log.form);
+    let seal = Seal::archiving(&chain, request.lease.run, archived_at, &log.form);
     let partition = partition_name(request.lease.month);
     // LIMIT keeps these look-ups per row: a join could be planned as a scan of whole partitions for every batch.
     let of_id = (!request.is_new).then(|| {
@@ -431,7 +431,7 @@ pub(crate) async fn check_holds(client: &impl GenericClient, moved: &MovedBatch)
 /// Rows that are locked and may be moved, unless they are referenced.
 struct Locked {
     seen: u64,
-    last: Option<Position>,
+    last: Option<LogPosition>,
 }
 
 async fn lock_due_rows(
@@ -466,9 +466,9 @@ async fn list_referenced(
     Ok(row.try_get("ids")?)
 }
 
-fn position(row: &tokio_postgres::Row) -> Result<Option<Position>> {
+fn position(row: &tokio_postgres::Row) -> Result<Option<LogPosition>> {
     match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
-        Some(created_at) => Ok(Some(Position { created_at, id: row.try_get("last_id")? })),
+        Some(created_at) => Ok(Some(LogPosition { created_at, id: row.try_get("last_id")? })),
         None => Ok(None),
     }
 }

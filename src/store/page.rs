@@ -5,7 +5,7 @@ use serde::Serialize;
 use tokio_postgres::{Row, RowStream};
 
 use crate::error::{Error, Result};
-use crate::model::{Cursor, MAX_PAGE_BYTES, Page, PageRequest, Position, wire_bytes};
+use crate::model::{Cursor, ListPosition, MAX_PAGE_BYTES, Page, PageRequest, wire_bytes};
 
 /// Takes rows until the page is full: by number, or by weight, since no response may pass 6 MB. Memory holds one page.
 ///
@@ -20,7 +20,7 @@ pub(super) async fn collect<T, P>(
 ) -> Result<Page<T, P>>
 where
     T: Serialize,
-    P: Position,
+    P: ListPosition,
 {
     collect_beside(0, rows, request, parse, name).await
 }
@@ -39,7 +39,7 @@ pub(super) async fn collect_beside<T, P>(
 ) -> Result<Page<T, P>>
 where
     T: Serialize,
-    P: Position,
+    P: ListPosition,
 {
     let mut rows = pin!(rows);
     let mut page = Page { items: Vec::new(), next_cursor: None, left_out: 0 };

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote, quote_literal};
 use super::decode::{decode, decode_json};
-use super::event_log::Position;
+use super::event_log::LogPosition;
 use super::former::FormerArchive;
 use super::holds::{self, HELD_STREAMS};
 use super::leases::MonthLease;
@@ -174,7 +174,7 @@ pub(crate) struct RestoreBatch<'a> {
     /// Of the month whose rows move.
     pub(crate) lease: &'a MonthLease,
     /// The last row looked at, where those of one stream are restored.
-    pub(crate) after: &'a Position,
+    pub(crate) after: &'a LogPosition,
     /// Where the last row was that was looked at, else.
     pub(crate) after_place: &'a str,
     pub(crate) limit: i64,
@@ -200,7 +200,7 @@ pub(crate) struct RestoredBatch {
     /// The first of them, and why.
     pub(crate) conflict_details: Vec<ConflictDetail>,
     /// The last row looked at.
-    pub(crate) last: Option<Position>,
+    pub(crate) last: Option<LogPosition>,
     /// The last place looked at.
     pub(crate) last_place: Option<String>,
 }
@@ -226,7 +226,7 @@ pub(crate) async fn restore_batch(
         // They do something else than insert, or are none that a statement like the batch's can have.
         return Err(Error::RestoreRefused { rows: 0, by: hooks.rules });
     }
-    let seal = Seal::of_restored(&chain, request.lease.run, form);
+    let seal = Seal::restoring(&chain, request.lease.run, form);
     let forms = seals::list_sealed_forms(client, request.lease.month, form).await?;
     let matching = Matching::new(request.target, request.lease.month);
     let mut batch = Batch { columns, form, request, matching, on_hold, refused_places: Vec::new() };
@@ -517,7 +517,7 @@ fn end_page(place: &str) -> u64 {
 fn parse(row: &Row, request: &RestoreBatch<'_>, refused: &[Refused]) -> Result<RestoredBatch> {
     let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
     let last = match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
-        Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
+        Some(created_at) => Some(LogPosition { created_at, id: row.try_get("last_id")? }),
         None => None,
     };
     let (seen, is_end) = (number("seen")?, row.try_get("is_end")?);

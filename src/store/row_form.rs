@@ -17,7 +17,7 @@ const HASHED: [&str; 10] = [
     "txHash",
 ];
 
-/// The form of an archived row that its digest is computed over (`docs/LEDGER.md`): SQL for PostgreSQL to compute it.
+/// The form of an archived row that its digest is computed over (`docs/SEALS.md`): SQL for PostgreSQL to compute it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowForm {
     /// All columns of the archive, in the order of their names' bytes.

@@ -6,7 +6,7 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::decode::{decode, decode_json};
-use super::event_log::Position;
+use super::event_log::LogPosition;
 use super::leases::MonthLease;
 use super::statement::Statement;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ const MAX_PASSES: i32 = 4;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct MonthProgress {
     /// The last row looked at.
-    pub(crate) after: Option<Position>,
+    pub(crate) after: Option<LogPosition>,
     /// Where in its partition the last row is that a restore looked at.
     pub(crate) place: Option<String>,
     /// Rows moved.
@@ -40,7 +40,7 @@ impl MonthProgress {
         let id = row.try_get("afterId")?;
         let created_at: Option<NaiveDateTime> = row.try_get("afterCreatedAt")?;
         Ok(Self {
-            after: created_at.map(|created_at| Position { created_at, id }),
+            after: created_at.map(|created_at| LogPosition { created_at, id }),
             place: row.try_get("place")?,
             moved: number("moved")?,
             done: row.try_get("done")?,

@@ -96,7 +96,7 @@ pub(crate) struct Seal<'a> {
 
 impl<'a> Seal<'a> {
     /// The seal of a batch of rows that are archived at `archived_at`, in the form `form`.
-    pub(crate) fn of_archived(chain: &'a SealChain, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
+    pub(crate) fn archiving(chain: &'a SealChain, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
         let archived_at = Some(archived_at);
         Self {
             archived_at,
@@ -106,12 +106,12 @@ impl<'a> Seal<'a> {
     }
 
     /// The seal of a batch of rows that are copied, which have times of their own: [`Seal::put_into`]'s statement says up to which.
-    pub(crate) fn of_adopted(chain: &'a SealChain, form: &'a RowForm) -> Self {
+    pub(crate) fn adopting(chain: &'a SealChain, form: &'a RowForm) -> Self {
         Self { archived_after: chain.archived_after, ..Self::new(SealKind::Adopted, chain, None, form) }
     }
 
     /// The seal of a batch of rows that leave.
-    pub(crate) fn of_restored(chain: &'a SealChain, run: Uuid, form: &'a RowForm) -> Self {
+    pub(crate) fn restoring(chain: &'a SealChain, run: Uuid, form: &'a RowForm) -> Self {
         Self::new(SealKind::Restored, chain, Some(run), form)
     }
 
@@ -170,7 +170,7 @@ pub(super) fn digest_removals(rows: &str) -> String {
 pub(crate) struct SealedForms(Vec<(NaiveDateTime, RowForm)>);
 
 impl SealedForms {
-    /// SQL for what the entry of rows that leave is computed from: each row's digest is the one that it was sealed with.
+    /// SQL for what the seal of rows that leave is computed from: each row's digest is the one that it was sealed with.
     pub(crate) fn proof_columns(&self) -> String {
         format!(
             r#"id, "createdAt", "archivedAt", ledger, {} AS proof, NULL::text AS entry_hash, NULL::text AS content_hash"#,
@@ -268,7 +268,7 @@ pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<O
 /// Seals all rows of `month`, which has no seals. Returns how many they are.
 pub(crate) async fn seal_month(client: &impl GenericClient, month: Month) -> Result<u64> {
     let (chain, form) = (lock_chain(client, month).await?, RowForm::load(client).await?);
-    let seal = Seal::of_adopted(&chain, &form);
+    let seal = Seal::adopting(&chain, &form);
     let statement = Statement::new(include_str!("sql/seal_month.sql"))
         .fragment("partition", partition_name(month))
         .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))

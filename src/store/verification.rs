@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote};
 use super::decode::{decode, decode_json};
-use super::event_log::Position;
+use super::event_log::LogPosition;
 use super::host;
 use super::partitions::{has_partition, partition_name};
 use super::row_form::RowForm;
@@ -19,7 +19,7 @@ use crate::model::{
     Break, ContractId, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
 };
 
-/// Most rows or entries that one statement names.
+/// Most rows or seals that one statement names.
 pub(crate) const MAX_NAMED: i64 = 1_000;
 /// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
 const MAX_FOLLOWED: i64 = 1_000;
@@ -37,7 +37,7 @@ pub(crate) enum Task {
     /// What no single seal of the month shows, and its links.
     Month(Month),
     /// The rows of `EventLog` behind this one.
-    Logs(Option<Position>),
+    Logs(Option<LogPosition>),
     /// The links of `EventLog`.
     LogLinks,
 }
@@ -61,7 +61,7 @@ impl Task {
             "logs" => {
                 let (created_at, id) =
                     (row.try_get::<_, Option<NaiveDateTime>>("afterCreatedAt")?, row.try_get("afterId")?);
-                Self::Logs(created_at.map(|created_at| Position { created_at, id }))
+                Self::Logs(created_at.map(|created_at| LogPosition { created_at, id }))
             }
             _ => Self::LogLinks,
         })
@@ -89,7 +89,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// With `breaks`, which are all.
-    pub(crate) fn of_all(rows: u64, seals: u64, breaks: Vec<Break>) -> Self {
+    pub(crate) fn new(rows: u64, seals: u64, breaks: Vec<Break>) -> Self {
         Self { rows, seals, break_count: breaks.len() as u64, breaks }
     }
 }
@@ -165,7 +165,7 @@ pub(crate) async fn record_task(
     client: &impl GenericClient,
     verification: Uuid,
     claimed: &ClaimedTask,
-    left: Option<&Position>,
+    left: Option<&LogPosition>,
     outcome: &Outcome,
     lease_seconds: f64,
 ) -> Result<()> {
@@ -237,7 +237,7 @@ fn parse(row: &Row) -> Result<Verification> {
     })
 }
 
-/// Months with a ledger or a partition, oldest first.
+/// Months with seals or a partition, oldest first.
 pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month>> {
     let rows = client
         .query_typed(
@@ -254,7 +254,7 @@ pub(crate) async fn list_months(client: &impl GenericClient) -> Result<Vec<Month
     rows.iter().map(|row| decode(row, "month")).collect()
 }
 
-/// The entries of a month's ledger, or those that seal rows of `stream`; and how many rows they seal.
+/// The seals of a month, or those that seal rows of `stream`; and how many rows they seal.
 pub(crate) async fn list_seals(
     client: &impl GenericClient,
     month: Month,
@@ -270,7 +270,7 @@ pub(crate) async fn list_seals(
           AND a."archivedAt" > COALESCE(s."archivedAfter", '-infinity') AND a."archivedAt" <= s."archivedAt")"#;
     let rows = Statement::new(SQL)
         .fragment("has_rows", if stream.is_some() { HAS_ROWS } else { "true" })
-        .fragment("of_stream", of_stream("a", stream))
+        .fragment("of_stream", is_of_stream("a", stream))
         .bind("month", &month.to_string(), Type::TEXT)
         .bind("start", &month.start(), Type::TIMESTAMP)
         .bind("end", &month.end(), Type::TIMESTAMP)
@@ -294,10 +294,10 @@ async fn rows_of(client: &impl GenericClient, month: Month) -> Result<String> {
     Ok(r#"(SELECT * FROM "StreamArchive" WHERE false)"#.into())
 }
 
-/// What recomputing an entry has shown.
+/// What recomputing a seal has shown.
 #[derive(Debug)]
 pub(crate) struct RecomputedSeal {
-    /// Whether its digest is that of the entry and its rows.
+    /// Whether its digest is that of the seal and its rows.
     pub(crate) is_right: bool,
     /// Whether its leaves are those of its rows.
     pub(crate) leaves_right: bool,
@@ -306,19 +306,19 @@ pub(crate) struct RecomputedSeal {
     /// Rows whose entry hash is not that of their contents: id, the hash, that of the contents. The first of them.
     pub(crate) mismatches: Vec<(String, String, String)>,
     pub(crate) mismatch_count: u64,
-    /// Rows with values in columns that the entry does not cover, which are no mismatches. The first of them.
+    /// Rows with values in columns that the seal does not cover, which are no mismatches. The first of them.
     pub(crate) excess_ids: Vec<String>,
     pub(crate) excess_count: u64,
 }
 
-/// A statement that recomputes an entry.
+/// A statement that recomputes a seal.
 struct SealStatement {
     statement: Statement<'static>,
     missing_columns: Vec<String>,
 }
 
 impl SealStatement {
-    /// `sql` for the entry `sequence` of the ledger of `month`; `None` when it is gone.
+    /// `sql` for the seal `sequence` of `month`; `None` when it is gone.
     async fn load(client: &impl GenericClient, sql: &'static str, month: Month, sequence: i32) -> Result<Option<Self>> {
         const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::bigint AS ledger, \
              NULL::bytea AS proof, false AS has_excess WHERE false";
@@ -326,8 +326,8 @@ impl SealStatement {
             WHERE month = :month AND sequence = :sequence"#;
         const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
             WHERE month = :month
-              AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM entry), '-infinity')
-              AND "archivedAt" <= (SELECT "archivedAt" FROM entry)"#;
+              AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM seal), '-infinity')
+              AND "archivedAt" <= (SELECT "archivedAt" FROM seal)"#;
         const LEFT: &str = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence) removal"#;
         let row = client
             .query_typed_opt(
@@ -363,11 +363,11 @@ impl SealStatement {
     }
 }
 
-/// Recomputes an entry of a month's ledger; `None` when it is gone.
+/// Recomputes a seal of a month; `None` when it is gone.
 ///
 /// # Errors
 ///
-/// [`Error::ArchiveColumnsDiffer`] when the archive has lost columns that the entry covers.
+/// [`Error::ArchiveColumnsDiffer`] when the archive has lost columns that the seal covers.
 pub(crate) async fn recompute_seal(
     client: &impl GenericClient,
     month: Month,
@@ -400,12 +400,12 @@ pub(crate) async fn recompute_seal(
     }))
 }
 
-/// Where an entry and its rows differ.
+/// Where a seal and its rows differ.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SealDifference {
-    /// Rows that the entry has, by their place in it, from 1, and that are not there as they were. The first of them.
+    /// Rows that the seal has, by their place in it, from 1, and that are not there as they were. The first of them.
     pub(crate) sealed: Vec<i64>,
-    /// Rows that the entry has not: where they are among the rows, from 1, and their ids. The first of them.
+    /// Rows that the seal has not: where they are among the rows, from 1, and their ids. The first of them.
     pub(crate) present: Vec<(i64, String)>,
     /// How many differences that makes: a row in the place of another is one.
     pub(crate) count: u64,
@@ -413,19 +413,19 @@ pub(crate) struct SealDifference {
     pub(crate) mismatch_count: u64,
 }
 
-/// Compares an entry with its rows, one by one.
+/// Compares a seal with its rows, one by one.
 pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequence: i32) -> Result<SealDifference> {
     let sql = include_str!("sql/diff_seal.sql");
     let Some(SealStatement { statement, .. }) = SealStatement::load(client, sql, month, sequence).await? else {
         return Ok(SealDifference::default());
     };
     let month = month.to_string();
-    let entry: [Parameter<'_>; 2] = [("month", &month, Type::TEXT), ("sequence", &sequence, Type::INT4)];
+    let seal: [Parameter<'_>; 2] = [("month", &month, Type::TEXT), ("sequence", &sequence, Type::INT4)];
     let leaves = r#"SELECT leaves FROM "ArchiveSeal" WHERE month = :month AND sequence = :sequence"#;
-    let leaves = Statement::new(leaves).bind_all(entry.clone()).query_one(client).await?;
+    let leaves = Statement::new(leaves).bind_all(seal.clone()).query_one(client).await?;
     let leaves: Vec<u8> = leaves.try_get("leaves")?;
     let row = statement
-        .bind_all(entry)
+        .bind_all(seal)
         .bind("leaves", &leaves, Type::BYTEA)
         .bind("limit", &MAX_NAMED, Type::INT8)
         .query_one(client)
@@ -440,24 +440,24 @@ pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequenc
     })
 }
 
-/// What no single entry of a month's ledger shows: of each kind the first, and how many.
+/// What no single seal of a month shows: of each kind the first, and how many.
 #[derive(Debug)]
 pub(crate) struct MonthCheck {
-    /// Sequences without entry.
+    /// Sequences without seal.
     pub(crate) missing: Vec<i32>,
     /// Entries after the last that the month's head knows.
     pub(crate) beyond: Vec<i32>,
-    /// Whether the head is the last entry.
+    /// Whether the head is the last seal.
     pub(crate) is_head_right: bool,
-    /// Rows that no entry seals.
+    /// Rows that no seal seals.
     pub(crate) unsealed_ids: Vec<String>,
-    /// Rows that are said to have left without an entry that says so.
+    /// Rows that are said to have left without a seal that says so.
     pub(crate) unexplained_ids: Vec<String>,
     /// How many all of these are.
     pub(crate) count: u64,
 }
 
-/// Checks a month's ledger as a whole.
+/// Checks a month's chain as a whole.
 pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Result<MonthCheck> {
     let row = Statement::new(include_str!("sql/check_month.sql"))
         .fragment("partition", rows_of(client, month).await?)
@@ -540,7 +540,7 @@ async fn count_unlinked(
     };
     let row = statement
         .fragment("rows", rows)
-        .fragment("of_stream", of_stream("r", stream))
+        .fragment("of_stream", is_of_stream("r", stream))
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
         .bind("limit", &MAX_NAMED, Type::INT8)
         .query_one(client)
@@ -604,7 +604,7 @@ async fn find_unlinked(
 ) -> Result<Vec<(String, String)>> {
     let rows = Statement::new(include_str!("sql/find_unlinked.sql"))
         .fragment("rows", rows)
-        .fragment("of_stream", of_stream("r", stream))
+        .fragment("of_stream", is_of_stream("r", stream))
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
         .bind("limit", &limit, Type::INT8)
         .query(client)
@@ -614,7 +614,7 @@ async fn find_unlinked(
 
 /// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are
 /// `:contract_ids`.
-fn of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
+fn is_of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
     stream.map_or("true".into(), |contract_ids| has_contract_id(alias, ":contract_ids", contract_ids))
 }
 
@@ -623,7 +623,7 @@ fn of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
 pub(crate) struct RecomputedLogs {
     pub(crate) rows: u64,
     /// The last of them; `None` when there was none.
-    pub(crate) last: Option<Position>,
+    pub(crate) last: Option<LogPosition>,
     /// As of [`RecomputedSeal`].
     pub(crate) mismatches: Vec<(String, String, String)>,
     pub(crate) mismatch_count: u64,
@@ -632,7 +632,7 @@ pub(crate) struct RecomputedLogs {
 /// Recomputes the entry hashes of the next rows of `EventLog`.
 pub(crate) async fn recompute_logs(
     client: &impl GenericClient,
-    after: &Position,
+    after: &LogPosition,
     stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<RecomputedLogs> {
@@ -643,7 +643,7 @@ pub(crate) async fn recompute_logs(
         .fragment("id_type", id_type)
         .fragment("entry_hash", form.entry_hash(""))
         .fragment("content_hash", form.content_hash(""))
-        .fragment("of_stream", of_stream("e", stream))
+        .fragment("of_stream", is_of_stream("e", stream))
         .bind("after_created_at", &after.created_at, Type::TIMESTAMP)
         .bind("after_id", &after.id, Type::TEXT)
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
@@ -656,7 +656,7 @@ pub(crate) async fn recompute_logs(
     Ok(RecomputedLogs {
         rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
         last: match created_at {
-            Some(created_at) => Some(Position { created_at, id: row.try_get("last_id")? }),
+            Some(created_at) => Some(LogPosition { created_at, id: row.try_get("last_id")? }),
             None => None,
         },
         mismatches: decode_json(&row, "mismatches")?,

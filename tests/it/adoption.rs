@@ -36,7 +36,7 @@ async fn assert_all_adopted(database: &TestDatabase) {
                   WHERE to_jsonb(a) - '{eventIndex,parent_hash,entry_hash}'::text[] = b.row"#;
     assert_eq!(database.count(kept).await, 3);
     assert_former_tables_untouched(database).await;
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 async fn assert_former_tables_untouched(database: &TestDatabase) {
@@ -128,7 +128,7 @@ async fn originals_that_the_former_service_has_copied_are_archived_whole_and_hel
     let archive = migrate(&database.pool).await.unwrap().former_tables.remove(1);
     assert_eq!((archive.copied, archive.differing), (0, vec!["a1".into(), "a3".into()]), "those are held");
     assert_former_tables_untouched(&database).await;
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn many_originals_and_copies_are_settled_within_the_default_time_limits() 
     assert_eq!(database.count(whole).await, 25_000);
     assert_eq!(database.count(r#"snapshot_service."StreamArchive""#).await, 40_000);
     assert!(migrate(&database.pool).await.unwrap().former_tables.iter().all(|table| table.may_be_dropped));
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn a_former_table_that_grows_is_told_by_the_run_and_copied_by_the_next_mig
     let logs = read_archive(&service, "42", &ArchiveFilter::default(), 10).await;
     let ids: Vec<_> = logs.iter().map(|log| log.id.as_str()).collect();
     assert_eq!(ids, ["late3", "hot", "a3", "late2", "a2", "a1", "late1"]);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_rollback_leaves_to_the_former_archive_what_it_still_has() {
             database.execute(r#"DROP TABLE public."StreamArchive""#).await;
         }
         let run = service.restore_all(Trigger::Cli, true, time(NOW), &Deadline::never()).await.unwrap();
-        database.assert_ledger_agrees().await;
+        database.assert_seals_agree().await;
         service.drop_all(run.id, service_snapshots(&database).await).await.unwrap();
         let hot = if is_there { 1 } else { 4 };
         assert_eq!(database.count(r#""EventLog""#).await, hot);

@@ -156,7 +156,7 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
     let (service, forever) = (database.service(), Deadline::never());
     let run = service.run_maintenance(Trigger::Api.request(), time(NOW), &forever).await.unwrap();
     assert_eq!((run.status, run.logs_archived), (RunStatus::Succeeded, 9));
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 
     // Copies are compared across the types.
     database.execute(r#"INSERT INTO "EventLog" SELECT * FROM copies WHERE id = 'e1'"#).await;
@@ -197,11 +197,11 @@ async fn nothing_of_ours_depends_on_the_hosts_types_and_its_migrations_run_unedi
                ALTER TABLE "EventLog" ALTER "eventType" TYPE TEXT; DROP TYPE kinds."EventKind"; DROP SCHEMA kinds"#,
         )
         .await;
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     assert_eq!(read_archive(&service, "42", &ArchiveFilter::default(), 10).await.len(), 7);
     migrate(&database.pool).await.unwrap();
     assert_eq!(database.value::<String>(DEPENDENCIES).await, "");
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     database.execute(r#"UPDATE "EventLog" SET network = 'test,net'"#).await;
     let run = service.run_maintenance(Trigger::Api.request(), time("2026-06-30T02:00:00Z"), &forever).await.unwrap();
     assert_eq!(run.status, RunStatus::Succeeded, "{run:?}");
@@ -254,5 +254,5 @@ async fn what_the_former_service_has_copied_is_archived_whole_across_the_types()
     assert_eq!((report.logs_archived, report.conflicts), (1, 0), "{report:?}");
     let filled = r#"snapshot_service."StreamArchive" WHERE network = 'test,net' AND networks[2] = 'quo"ted' AND fee = '12345678901234567890.10'"#;
     assert_eq!(database.count(filled).await, 1);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }

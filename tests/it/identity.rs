@@ -311,7 +311,7 @@ async fn restore_release_and_verification_go_by_every_id() {
         let request = ReleaseRequest { stream: Some(stream(&id)), run: None };
         assert_eq!(service.release_restored_logs(&request).await.unwrap(), 3, "{id}");
         assert_eq!(archive(&host.database, "2026-09-01T00:00:00Z").await.logs_archived, 3);
-        host.database.assert_ledger_agrees().await;
+        host.database.assert_seals_agree().await;
     }
     host.database.execute(r#"UPDATE "StreamArchive" SET sender = 'forged' WHERE id = 'old1'"#).await;
     let mut verifications = Vec::new();

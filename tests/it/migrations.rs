@@ -213,10 +213,7 @@ async fn what_was_dropped_is_made_anew_and_what_was_lost_is_said_by_the_ledgers_
     database.execute(r#"DROP TABLE "StreamArchive_2025_11""#).await;
     let report = migrate(&database.pool).await.unwrap();
     assert_eq!(report.applied.len(), 0, "no table of the service's own is missing");
-    assert_eq!(
-        report.lost,
-        ["2025-11 of the archive was gone with 40 logs, by the ledger: restore them from a backup"]
-    );
+    assert_eq!(report.lost, ["2025-11 of the archive was gone with 40 logs, by the seals: restore them from a backup"]);
     assert_eq!(months_with_breaks(&database).await, ["2025-11"]);
     assert_works(&database).await;
 
@@ -231,17 +228,17 @@ async fn what_was_dropped_is_made_anew_and_what_was_lost_is_said_by_the_ledgers_
         report.lost,
         [
             "the table \"LegalHold\" was gone, and how many rows it had is not known: no stream is on hold any more: place the holds again before the next run",
-            "the table \"StreamArchive\" was gone with 115 logs, by the ledger: restore them from a backup",
+            "the table \"StreamArchive\" was gone with 115 logs, by the seals: restore them from a backup",
             "the table \"StreamSnapshot\" was gone with 2 snapshots at most, by the runs' counts: restore them from a backup",
-            "2025-10 of the archive was gone with 35 logs, by the ledger: restore them from a backup",
-            "2025-11 of the archive was gone with 40 logs, by the ledger: restore them from a backup",
-            "2025-12 of the archive was gone with 40 logs, by the ledger: restore them from a backup",
+            "2025-10 of the archive was gone with 35 logs, by the seals: restore them from a backup",
+            "2025-11 of the archive was gone with 40 logs, by the seals: restore them from a backup",
+            "2025-12 of the archive was gone with 40 logs, by the seals: restore them from a backup",
         ]
     );
     assert_eq!(months_with_breaks(&database).await, ["2025-10", "2025-11", "2025-12"]);
     assert_works(&database).await;
 
-    // The ledger with it: the runs have counted, too.
+    // The seals with it: the runs have counted, too.
     let database = with_history().await;
     database.execute(r#"DROP TABLE "StreamArchive", "ArchiveSeal""#).await;
     let report = migrate(&database.pool).await.unwrap();
@@ -303,7 +300,7 @@ async fn a_ledger_whose_heads_were_dropped_goes_on_and_still_verifies() {
         heads
     );
     assert_eq!(database.count("pg_constraint WHERE conname = 'ArchiveSeal_month_fkey'").await, 1);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 #[tokio::test]

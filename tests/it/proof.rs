@@ -106,7 +106,7 @@ async fn the_hosts_own_vectors_have_the_hashes_that_are_computed_here() {
     assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
 }
 
-/// The example of `docs/LEDGER.md`, whose digests another program computed.
+/// The example of `docs/SEALS.md`, whose digests another program computed.
 #[tokio::test]
 async fn the_documents_example_has_the_digests_that_it_says() {
     let database = TestDatabase::migrated().await;
@@ -122,7 +122,7 @@ async fn the_documents_example_has_the_digests_that_it_says() {
         )
         .await;
     archive(&database).await;
-    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/LEDGER.md")).unwrap();
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/SEALS.md")).unwrap();
     let leaves: String = database.value(r#"SELECT encode(leaves, 'hex') FROM "ArchiveSeal""#).await;
     let digest: String = database.value(r#"SELECT encode(digest, 'hex') FROM "ArchiveSeal""#).await;
     for computed in [&leaves[..16], &leaves[16..], &digest] {

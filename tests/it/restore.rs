@@ -160,7 +160,7 @@ async fn a_log_that_the_host_takes_no_more_stays_archived_with_the_constraint_na
             assert_eq!(run.conflict_ids, ["e000077"], "{what}");
             assert_eq!(run.conflict_details, [detail("e000077", constraint, reason)], "{what}");
             assert_eq!(database.count(r#""StreamArchive""#).await, 1, "{what}");
-            database.assert_ledger_agrees().await;
+            database.assert_seals_agree().await;
         }
     }
 }

@@ -56,9 +56,12 @@ async fn assert_all_works_when_migrated(database: &TestDatabase, what: &str) {
     let mut seen = 0;
     for (index, id) in ids.iter().enumerate() {
         let contract = (index + 1).to_string();
-        let snapshot = service.get_snapshot(&stream(id), Month::of(time(NOW))).await.unwrap().unwrap();
+        let snapshot = service.get_snapshot(&stream(id), Month::containing(time(NOW))).await.unwrap().unwrap();
         assert_eq!((&snapshot.stream_id, snapshot.amount_per_second.as_deref()), (id, Some("100")), "{what}");
-        assert!(service.get_snapshot(&stream(&contract), Month::of(time(NOW))).await.unwrap().is_some(), "{what}");
+        assert!(
+            service.get_snapshot(&stream(&contract), Month::containing(time(NOW))).await.unwrap().is_some(),
+            "{what}"
+        );
         let logs = read_archive(&service, id, &ArchiveFilter::default(), 7).await;
         assert_eq!(logs.len(), read_archive(&service, &contract, &ArchiveFilter::default(), 50).await.len(), "{what}");
         seen += logs.len();

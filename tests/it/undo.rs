@@ -131,7 +131,7 @@ async fn what_is_restored_is_what_matches_all_that_is_named() {
         assert_eq!(run.target, Some(report.target));
         assert_eq!(database.count(&format!(r#""EventLog" WHERE id <> 'newest' AND NOT ({condition})"#)).await, 0);
         database.assert_nothing_lost_or_doubled().await;
-        database.assert_ledger_agrees().await;
+        database.assert_seals_agree().await;
     }
 }
 
@@ -172,10 +172,10 @@ async fn logs_of_the_former_service_go_back_with_what_it_dropped_filled_in() {
         .value(r#"SELECT array_agg("eventIndex" ORDER BY "createdAt", id) FROM "EventLog" WHERE "txHash" IN ('tx-9', 'tx-10')"#)
         .await;
     assert_eq!(numbers, [5, 6, 7, 0, 1, 2, 4], "after all that is known of the transaction, in order");
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     service.release_restored_logs(&ReleaseRequest::default()).await.unwrap();
     assert_eq!(archive(&database).await.logs_archived, 120);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn columns_of_the_hosts_own_go_back_whole_and_one_that_is_new_gets_its_def
     archive(&database).await;
     assert_eq!(restore(&service, &everything()).await.logs_restored, 61);
     assert_eq!(database.count(r#""EventLog" WHERE kind = 'none'"#).await, 62);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     database.execute(r#"ALTER TABLE "EventLog" DROP kind; DELETE FROM "EventLog" WHERE id = 'later'"#).await;
     database.assert_nothing_lost_or_doubled().await;
 }
@@ -240,7 +240,7 @@ async fn logs_of_a_host_without_hashes_go_back_also_after_it_has_got_them() {
     database.execute(&format!(r#"ALTER TABLE "EventLog" {new}, ADD UNIQUE ("txHash", "eventIndex")"#)).await;
     migrate(&database.pool).await.unwrap();
     assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 40);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     assert_eq!(database.count(r#""EventLog" WHERE "eventIndex" = 0 AND entry_hash IS NULL"#).await, 40);
     database.execute(r#"ALTER TABLE "EventLog" DROP "eventIndex", DROP parent_hash, DROP entry_hash"#).await;
     database.assert_nothing_lost_or_doubled().await;
@@ -299,7 +299,7 @@ async fn logs_with_others_in_their_way_stay_in_the_archive_and_are_named() {
     assert_eq!(run.conflict_ids, ["e000007", "e000008"]);
     let left: Vec<String> = database.value(r#"SELECT array_agg(id ORDER BY id) FROM "StreamArchive""#).await;
     assert_eq!(left, ["e000007", "e000008"]);
-    database.assert_ledger_agrees().await;
+    database.assert_seals_agree().await;
     database.execute(r#"DELETE FROM "EventLog" WHERE id IN ('e000007', 'again')"#).await;
     assert_eq!(restore(&service, &of_stream("42")).await.logs_restored, 1);
     assert_eq!(restore(&service, &of_stream("43")).await.logs_restored, 1);

@@ -72,7 +72,7 @@ macro_rules! main {
         #[tokio::main(flavor = "current_thread")]
         async fn main() -> Result<(), lambda_http::Error> {
             use lambda_http::Request;
-            use snapshot_service::http::{Call, Endpoint, answer};
+            use snapshot_service::http::{Endpoint, RequestContext, answer};
 
             let (settings, $pool) = lambda::start(Endpoint::$endpoint.function(), $connections).await;
             let $config = &settings;
@@ -80,7 +80,7 @@ macro_rules! main {
             let $whole = &settings;
             let continuation = $continuation;
             let handler = lambda_http::service_fn(|request: Request| {
-                let call = Call::of_lambda(&request, chrono::Utc::now(), settings.maintenance_budget);
+                let call = RequestContext::from_lambda(&request, chrono::Utc::now(), settings.maintenance_budget);
                 let answer = answer(Endpoint::$endpoint, &service, request, call.continued_by(continuation.clone()));
                 async { Ok::<_, std::convert::Infallible>(answer.await) }
             });

@@ -1,7 +1,7 @@
--- What no single entry of a month's chain of seals shows.
+-- What no single seal of a month's chain shows.
 -- Parameters: month, limit (most ids named). Parts: partition (the month's rows).
--- One row: missing (sequences without entry), beyond (sequences after the head's), head_right (the head is the last entry),
--- unsealed_ids (rows after the last batch), unexplained_ids (rows that are said to have left without an entry that says so);
+-- One row: missing (sequences without seal), beyond (sequences after the head's), head_right (the head is the last seal),
+-- unsealed_ids (rows after the last batch), unexplained_ids (rows that are said to have left without a seal that says so);
 -- and how many of each, missing_count and so on.
 -- \set month '''2026-01'''
 -- \set limit '1000'
@@ -25,7 +25,7 @@ unexplained AS MATERIALIZED (
 )
 SELECT
     ARRAY(
-        -- However many entries the head is made to claim.
+        -- However many seals the head is made to claim.
         SELECT place::integer
         FROM head
         CROSS JOIN LATERAL generate_series(1, LEAST(

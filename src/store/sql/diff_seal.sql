@@ -1,7 +1,7 @@
--- Which rows make an entry's digest wrong: leaves of the entry that no row has, and rows whose leaf the entry has not.
--- Parameters: month, sequence, leaves (the entry's), limit (most of each that are named). Parts: present (rows that it seals),
+-- Which rows make a seal's digest wrong: leaves of the seal that no row has, and rows whose leaf the seal has not.
+-- Parameters: month, sequence, leaves (the seal's), limit (most of each that are named). Parts: present (rows that it seals),
 -- removed (rows that have left it, or that it says have left).
--- One row: sealed_places (in the entry, from 1), present_places (where rows are among the rows) and present_ids, all in order;
+-- One row: sealed_places (in the seal, from 1), present_places (where rows are among the rows) and present_ids, all in order;
 -- differences, how many there are: a row in the place of a leaf is one; mismatch_count, rows whose hash is not theirs among those
 -- that are as they were.
 -- \set month '''2026-01'''
@@ -13,7 +13,7 @@
 -- \set has_excess 'false'
 -- \set partition '"StreamArchive_2026_01"'
 -- \set removed 'SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence'
-WITH entry AS MATERIALIZED (
+WITH seal AS MATERIALIZED (
     SELECT s.* FROM "ArchiveSeal" s WHERE s.month = :month AND s.sequence = :sequence
 ),
 present AS MATERIALIZED (

@@ -1,8 +1,8 @@
--- Recomputes an entry of the chain of seals from the rows that it seals and those that have left it since.
+-- Recomputes a seal of the chain from the rows that it seals and those that have left it since.
 -- Parameters: month, sequence, limit (most ids named). Parts: present and removed (as diff_seal.sql has them), digest_rows (of the
--- rows sealed), digest_removals (of the rows that left for this entry).
--- One row: is_right (the digest is that of the entry and its rows), leaves_right, rows (looked at), mismatches (as JSON: id,
--- entryHash, computedHash of rows whose hash is not theirs) and how many, excess_ids (rows with values in columns that the entry
+-- rows sealed), digest_removals (of the rows that left for this seal).
+-- One row: is_right (the digest is that of the seal and its rows), leaves_right, rows (looked at), mismatches (as JSON: id,
+-- entryHash, computedHash of rows whose hash is not theirs) and how many, excess_ids (rows with values in columns that the seal
 -- does not cover; they are no mismatches) and how many. Twice as many mismatches are named: those of altered rows do not count.
 -- \set month '''2026-01'''
 -- \set sequence '1'
@@ -15,7 +15,7 @@
 -- \set digest_rows `cat digest_rows.sql`
 -- \set rows 'sealed'
 -- \set digest_removals 'SELECT sha256(string_agg(digest, '''' ORDER BY id)) FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence'
-WITH entry AS MATERIALIZED (
+WITH seal AS MATERIALIZED (
     SELECT
         s.*,
         COALESCE(
@@ -37,13 +37,13 @@ batch AS (
 :digest_rows
 )
 SELECT
-    COALESCE(entry.digest = sha256(previous || archive_seal_header(
-        entry.month, entry.sequence, kind, "runId", entry.rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId",
+    COALESCE(seal.digest = sha256(previous || archive_seal_header(
+        seal.month, seal.sequence, kind, "runId", seal.rows, "firstCreatedAt", "firstId", "lastCreatedAt", "lastId",
         "archivedAfter", "archivedAt", "minLedger", "maxLedger", columns
     ) || digests || CASE WHEN kind = 'restored' THEN (
         :digest_removals
     ) ELSE '' END), false) AS is_right,
-    entry.leaves = batch.leaves AS leaves_right,
+    seal.leaves = batch.leaves AS leaves_right,
     batch.rows,
     (
         SELECT COALESCE(jsonb_agg(jsonb_build_array(
@@ -54,4 +54,4 @@ SELECT
     (SELECT count(*) FROM present WHERE octet_length(proof) > 32 AND NOT has_excess) AS mismatch_count,
     ARRAY(SELECT id FROM present WHERE has_excess LIMIT :limit) AS excess_ids,
     (SELECT count(*) FROM present WHERE has_excess) AS excess_count
-FROM entry CROSS JOIN batch
+FROM seal CROSS JOIN batch

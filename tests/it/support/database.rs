@@ -193,11 +193,11 @@ impl TestDatabase {
             ))
             .await;
         assert!(wrong.is_empty(), "lost, doubled or altered: {wrong:?}");
-        self.assert_ledger_agrees().await;
+        self.assert_seals_agree().await;
     }
 
     /// Checks that the archive is what its ledger says, of rows that came and of rows that left.
-    pub(crate) async fn assert_ledger_agrees(&self) {
+    pub(crate) async fn assert_seals_agree(&self) {
         let everything = VerificationRequest::default();
         let verification = self.service().verify_archive(everything, Utc::now(), &Deadline::never()).await.unwrap();
         // Events that tests make up may have any hashes.

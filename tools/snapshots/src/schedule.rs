@@ -43,7 +43,7 @@ pub(crate) async fn run(service: SnapshotService, stop: CancellationToken) {
         let next = next_scheduled_run(Utc::now());
         tracing::info!(%next, "snapshot maintenance: scheduled");
         tokio::select! {
-            () = sleep_until(next, Utc::now) => due = Some(Month::of(next)),
+            () = sleep_until(next, Utc::now) => due = Some(Month::containing(next)),
             () = stop.cancelled() => return,
         }
     }
@@ -56,8 +56,8 @@ async fn find_missed_period(service: &SnapshotService) -> Result<Option<Month>> 
     if let Some(period) = open.and_then(|run| run.period) {
         return Ok(Some(period));
     }
-    let this_month = Month::of(Utc::now());
-    let not_yet = Month::of(next_scheduled_run(Utc::now())) == this_month;
+    let this_month = Month::containing(Utc::now());
+    let not_yet = Month::containing(next_scheduled_run(Utc::now())) == this_month;
     let last = service.find_last_scheduled_period().await?;
     Ok(last.filter(|last| *last < this_month && !not_yet).map(|_| this_month))
 }

@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::{Body, Request, RequestExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use snapshot_service::http::{self, Call, Route};
+use snapshot_service::http::{self, RequestContext, Route};
 use snapshot_service::{Deadline, SnapshotService};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ async fn answer(State(app): State<Arc<App>>, request: axum::extract::Request) ->
         .with_path_parameters(parameters)
         .with_query_string_parameters(query);
     let deadline = Deadline::after(app.maintenance_budget).or_when(app.stop.clone());
-    let call = Call { request_id, now: Utc::now(), deadline, continuation: None };
+    let call = RequestContext { request_id, now: Utc::now(), deadline, continuation: None };
     into_axum(http::answer(route.endpoint, &app.service, request, call).await)
 }
 

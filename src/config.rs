@@ -2,7 +2,7 @@
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` or `host=... user=...` |
+//! | `DATABASE_URL` | | PostgreSQL, as `postgres://user:password@host:port/database?sslmode=verify-full` |
 //! | `PGHOST` `PGPORT` `PGUSER` `PGPASSWORD` `PGDATABASE` `PGSSLMODE` `PGSSLROOTCERT` | libpq's | what `DATABASE_URL` leaves open, or all of it; `PGSSLMODE` is `verify-full` with one of the next two |
 //! | `DATABASE_SECRET_ID` | | name or ARN of a Secrets Manager secret in RDS's JSON shape: the user and the password, and the place that the above leave open. Fetched again, once, when the database refuses it |
 //! | `DATABASE_IAM_AUTH` | false | `true`: each connection's password is a token for RDS, which the AWS identity signs. Needs a host, a user and `verify-full` |
@@ -13,7 +13,7 @@
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |
 //! | `WORKERS` | 2 | months that are archived at the same time, each on a connection of its own; 1 to 32 |
 //! | `KEEP_EVENT_TYPES` | none | types of events, separated by commas, whose logs are never archived, such as `create` |
-//! | `LEASE_SECONDS` | 60 | how long a run belongs to a holder that is silent; 1 to 3600 |
+//! | `LEASE_SECONDS` | 60 | how long a run belongs to an owner that is silent; 1 to 3600 |
 //! | `MAX_ARCHIVE_ROWS` | no limit | most rows that a run archives without force |
 //! | `MAX_REPLICA_LAG_SECONDS` | no limit | maintenance waits while a replica is further behind; 1 to 86400 |
 //! | `MAX_ACTIVE_SESSIONS` | no limit | maintenance waits while more sessions of others execute a statement |

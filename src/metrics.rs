@@ -1,6 +1,6 @@
 //! CloudWatch's metrics, as lines of its embedded metric format on stdout: what a function logs in that form CloudWatch
 //! counts. All are of one namespace, the stack's, without dimensions, as the template's alarms look for them.
-//! `README.md` has the list. Lines have the run and the invocation's ids beside the metrics.
+//! `docs/reference/metrics.md` has the list. Lines have the run and the invocation's ids beside the metrics.
 
 use std::io;
 use std::sync::OnceLock;

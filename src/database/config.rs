@@ -251,13 +251,26 @@ const OF_PRISMAS_POOL: [&str; 8] = [
 impl OwnParameters {
     /// Takes the parameter, unless tokio_postgres reads it.
     fn take(&mut self, name: &str, value: String) -> bool {
+        let own = match name {
+            "sslmode" => &mut self.sslmode,
+            "sslrootcert" => &mut self.sslrootcert,
+            "sslcert" => &mut self.sslcert,
+            "sslaccept" => &mut self.sslaccept,
+            "schema" => &mut self.schema,
+            _ => return self.take_other(name),
+        };
+        if own.as_ref().is_some_and(|given| *given != value) {
+            self.refused.push(format!("{name} (is given twice: leave one out)"));
+        } else if name == "sslaccept" && !["strict", "accept_invalid_certs"].contains(&value.as_str()) {
+            self.refused.push(format!("sslaccept={value} (give strict or accept_invalid_certs)"));
+        } else {
+            *own = Some(value);
+        }
+        true
+    }
+
+    fn take_other(&mut self, name: &str) -> bool {
         match name {
-            "sslmode" => self.sslmode = Some(value),
-            "sslrootcert" => self.sslrootcert = Some(value),
-            "sslcert" => self.sslcert = Some(value),
-            "sslaccept" if ["strict", "accept_invalid_certs"].contains(&value.as_str()) => self.sslaccept = Some(value),
-            "sslaccept" => self.refused.push(format!("sslaccept={value} (give strict or accept_invalid_certs)")),
-            "schema" => self.schema = Some(value),
             "sslidentity" | "sslpassword" | "sslkey" => {
                 self.refused
                     .push(format!("{name} (client certificates are not supported: log in with a password or by IAM)"));
@@ -277,7 +290,8 @@ impl OwnParameters {
                 .push("sslcert beside sslrootcert (a client's certificate is not supported: leave it out)".into());
         }
         let is_strict = self.sslaccept.as_deref() == Some("strict") && self.sslmode.as_deref() != Some("disable");
-        let mode = if is_strict { Some("verify-full".into()) } else { self.sslmode.take() };
+        let is_known = self.sslmode.as_ref().is_none_or(|mode| mode.parse::<TlsMode>().is_ok());
+        let mode = if is_strict && is_known { Some("verify-full".into()) } else { self.sslmode.take() };
         (mode, self.sslrootcert.take().or(prismas))
     }
 }
@@ -315,6 +329,20 @@ mod tests {
         assert_eq!(config.tls.root_cert, Some("/etc/ca.pem".into()));
         assert_eq!(config.postgres.get_ports(), [5433]);
         assert_eq!(config.postgres.get_password(), Some(b"p".as_slice()));
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_not_hidden_by_another() {
+        for (url, problem) in [
+            ("postgres://u@db/a?sslmode=bad&sslaccept=strict", "bad"),
+            ("postgres://u@db/a?sslmode=disable&sslmode=require", "sslmode (is given twice: leave one out)"),
+            ("postgres://u@db/a?schema=a&sslaccept=maybe&schema=b", "schema (is given twice: leave one out)"),
+            ("postgres://u@db/a?schema=a&sslaccept=maybe&schema=b", "sslaccept=maybe (give strict"),
+        ] {
+            let error = url.parse::<DatabaseConfig>().expect_err(url).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+        assert_eq!(parse("postgres://u@db/a?schema=a&schema=a").host_schema(), "a");
     }
 
     #[test]

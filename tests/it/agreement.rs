@@ -174,7 +174,7 @@ fn get_snapshot(template: &mut Value) -> &mut Value {
     &mut template["Resources"]["GetSnapshotFunction"]["Properties"]
 }
 
-/// As the README describes.
+/// As docs/guides/deploying.md describes.
 #[test]
 fn a_route_that_reads_may_ask_for_a_token_and_one_that_triggers_may_not() {
     let open_with_token = |function: &str| {

@@ -38,7 +38,7 @@ pub(super) async fn list_stream_events(service: &SnapshotService, request: &Requ
     let stream = request::stream_id(request)?;
     let page = request::page(request, Some(&stream))?;
     let filter = request::archive_filter(request)?;
-    response::page(service.get_stream_events(&stream, &filter, &page).await?)
+    response::page(service.list_stream_events(&stream, &filter, &page).await?)
 }
 
 /// `GET /api/v1/snapshots/{streamId}/state`

@@ -25,6 +25,13 @@ pub(crate) struct Steps<'a> {
     pub(crate) execution: &'a str,
 }
 
+/// What became of the run that a step is about.
+enum StepRun<'a> {
+    /// The step's slice of it.
+    Claimed(Box<Slice<'a>>),
+    Ended(MaintenanceRun),
+}
+
 impl<'a> Steps<'a> {
     /// Takes the snapshots of the run that is asked for; another one that is open is finished first. Ended when there is
     /// nothing to do: the period was run, or the run has ended.
@@ -32,8 +39,8 @@ impl<'a> Steps<'a> {
         let report = StepReport::to(request);
         let slice = if let Some(id) = request.run_id {
             match self.claim(id, false).await? {
-                Ok(slice) => Box::new(slice),
-                Err(run) => return Ok(report.about(run.id).ended()),
+                StepRun::Claimed(slice) => slice,
+                StepRun::Ended(run) => return Ok(report.about(run.id).ended()),
             }
         } else {
             let wanted = run::wanted(self.engine, Scope::Maintenance, None, request.maintenance());
@@ -55,7 +62,7 @@ impl<'a> Steps<'a> {
     /// Finds the months that are left to archive. Ended when there are none.
     pub(crate) async fn plan_archive(self, id: Uuid) -> Result<StepReport> {
         let report = StepReport::to(StepRequest::continuing(id)).about(id);
-        let Ok(slice) = self.claim(id, false).await? else { return Ok(report.ended()) };
+        let StepRun::Claimed(slice) = self.claim(id, false).await? else { return Ok(report.ended()) };
         match slice.run.phase {
             Phase::Archive => {}
             Phase::Snapshots => return Err(Error::SnapshotsIncomplete { month: slice.run.snapshot_month.to_string() }),
@@ -76,7 +83,7 @@ impl<'a> Steps<'a> {
     /// Archives one month of the run, beside slices that archive others.
     pub(crate) async fn archive_month(self, id: Uuid, month: Month) -> Result<StepReport> {
         let report = StepReport::to(StepRequest::continuing(id)).about(id);
-        let Ok(slice) = self.claim(id, true).await? else { return Ok(report.completed()) };
+        let StepRun::Claimed(slice) = self.claim(id, true).await? else { return Ok(report.completed()) };
         if slice.run.phase != Phase::Archive {
             return Ok(report.completed());
         }
@@ -91,8 +98,8 @@ impl<'a> Steps<'a> {
     pub(crate) async fn finish(self, id: Uuid) -> Result<StepReport> {
         let report = StepReport::to(StepRequest::continuing(id)).about(id);
         let run = match self.claim(id, false).await? {
-            Ok(slice) => Box::pin(run::work(&slice)).await?,
-            Err(run) => run,
+            StepRun::Claimed(slice) => Box::pin(run::work(&slice)).await?,
+            StepRun::Ended(run) => run,
         };
         Ok(if run.finished_at.is_some() { report.completed() } else { report })
     }
@@ -132,8 +139,8 @@ impl<'a> Steps<'a> {
         format!("execution {}", self.execution)
     }
 
-    /// Claims an open run; `joins` the other slices of the execution to work on a month. Returns the run when it has ended.
-    async fn claim(self, id: Uuid, joins: bool) -> Result<std::result::Result<Slice<'a>, MaintenanceRun>> {
+    /// Claims an open run; `joins` the other slices of the execution to work on a month.
+    async fn claim(self, id: Uuid, joins: bool) -> Result<StepRun<'a>> {
         let engine = self.engine;
         let limits = engine.settings.limits();
         let mut client = engine.connect().await?;
@@ -144,7 +151,7 @@ impl<'a> Steps<'a> {
                 return Err(Error::invalid("runId", "must be of a run of scope maintenance"));
             }
             if run.finished_at.is_some() {
-                return Ok(Err(run));
+                return Ok(StepRun::Ended(run));
             }
             let transaction = session::begin(&mut client, &limits).await?;
             let holder = self.holder();
@@ -155,7 +162,7 @@ impl<'a> Steps<'a> {
                 transaction.commit().await?;
                 slice.keeps_lease = true;
                 slice.log();
-                return Ok(Ok(slice));
+                return Ok(StepRun::Claimed(Box::new(slice)));
             }
             drop(transaction);
             run::check_free(engine, Scope::Maintenance).await?;

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::engine::{Engine, Halt, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::model::{
     Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
 };
@@ -129,18 +129,34 @@ impl Verifying<'_> {
                 self.check_time()?;
             }
             let Some(claimed) = self.claim().await? else { return Ok(()) };
-            let outcome = match &claimed.task {
-                Task::Partitions => self.look_at_partitions().await?,
-                Task::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await?,
-                Task::Month(month) => self.look_at_month(*month).await?,
-                Task::Logs(after) => {
-                    self.look_at_logs(&claimed, after.clone()).await?;
-                    continue;
-                }
-                Task::LogLinks => self.look_at_log_links().await?,
-            };
-            self.record(&claimed, None, &outcome).await?;
+            let looked = self.look_at(&claimed).await;
+            if looked.is_err()
+                && let Err(error) = self.release(&claimed).await
+            {
+                // The lease will expire.
+                warn!(verification = %self.id, error = chain(&error), "snapshot maintenance: a task is not given back");
+            }
+            looked?;
         }
+    }
+
+    async fn look_at(&self, claimed: &ClaimedTask) -> Work {
+        let outcome = match &claimed.task {
+            Task::Partitions => self.look_at_partitions().await?,
+            Task::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await?,
+            Task::Month(month) => self.look_at_month(*month).await?,
+            Task::Logs(after) => return self.look_at_logs(claimed, after.clone()).await,
+            Task::LogLinks => self.look_at_log_links().await?,
+        };
+        Ok(self.record(claimed, None, &outcome).await?)
+    }
+
+    async fn release(&self, claimed: &ClaimedTask) -> Result<()> {
+        let Engine { pool, settings, .. } = self.engine;
+        let mut client = pool.get().await?;
+        let transaction = session::begin_volatile(&mut client, &settings.limits()).await?;
+        verification::release_task(&transaction, self.id, claimed).await?;
+        Ok(transaction.commit().await?)
     }
 
     fn check_time(&self) -> Work {

@@ -211,6 +211,12 @@ mod tests {
         assert!(Cursor::<StatePosition>::decode(&cursor().encode(), Some(&stream("42"))).is_err());
         assert!(Cursor::<ArchivePosition>::decode(&cursor().encode(), None).is_err());
 
+        // Of another list whose positions have the same form.
+        let renamed =
+            String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor().encode()).expect("base64")).expect("JSON");
+        let renamed = BASE64_URL_SAFE_NO_PAD.encode(renamed.replace(r#""list":"archive""#, r#""list":"events""#));
+        assert!(Cursor::<ArchivePosition>::decode(&renamed, Some(&stream("42"))).is_err());
+
         let position = RunPosition { started_at: "2026-01-01T00:00:00".parse().expect("a time"), run_id: Uuid::nil() };
         let runs = Cursor::without_stream(position);
         assert_eq!(Cursor::decode(&runs.encode(), None).expect("whole"), runs);

@@ -59,7 +59,7 @@ impl SnapshotService {
     /// # Errors
     ///
     /// [`Error::RowsHidden`] when row security hides logs from the role; else as [`get_snapshot`](Self::get_snapshot).
-    pub async fn get_stream_events(
+    pub async fn list_stream_events(
         &self,
         stream: &StreamId,
         filter: &ArchiveFilter,

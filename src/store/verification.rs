@@ -188,6 +188,16 @@ pub(crate) async fn record_task(
     if recorded == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
 }
 
+/// Gives a task back that is not done.
+pub(crate) async fn release_task(client: &impl GenericClient, verification: Uuid, claimed: &ClaimedTask) -> Result<()> {
+    let sql = r#"UPDATE "VerificationTask" SET token = NULL, "leaseExpiresAt" = NULL
+                 WHERE "verificationId" = $1 AND place = $2 AND token = $3"#;
+    client
+        .execute_typed(sql, &[(&verification, Type::UUID), (&claimed.place, Type::INT4), (&claimed.token, Type::UUID)])
+        .await?;
+    Ok(())
+}
+
 /// Ends a verification, or interrupts it if tasks are left.
 pub(crate) async fn end_verification(client: &impl GenericClient, verification: Uuid) -> Result<()> {
     Statement::new(include_str!("sql/end_verification.sql"))

@@ -444,7 +444,7 @@ async fn row_security_on_the_services_own_tables_is_refused_by_name_and_no_hold_
         assert_eq!(database.count(r#""StreamArchive""#).await, 0, "{table}");
         let read = maintainer
             .service()
-            .get_stream_events(&stream("7"), &ArchiveFilter::default(), &PageRequest::first())
+            .list_stream_events(&stream("7"), &ArchiveFilter::default(), &PageRequest::first())
             .await;
         if table.starts_with("Stream") {
             assert_eq!(read.unwrap_err().code(), "rows_hidden", "{table}");
@@ -687,7 +687,7 @@ async fn times_that_cannot_be_never_move_are_counted_and_do_not_protect_the_wron
     assert_eq!(out_of_range.ids, ["never", "bc", "edge", "late", "forever", "unknown"]);
     let page = database
         .service()
-        .get_stream_events(&stream("1"), &ArchiveFilter::default(), &PageRequest::first())
+        .list_stream_events(&stream("1"), &ArchiveFilter::default(), &PageRequest::first())
         .await
         .unwrap();
     assert_eq!(page.left_out, 6);

@@ -137,7 +137,7 @@ async fn read(service: &SnapshotService, id: &str) -> Seen {
     }
     let archived = read_archive(service, id, &ArchiveFilter::default(), 2).await;
     let page = PageRequest::new(1000, None).unwrap();
-    let events = service.get_stream_events(&stream(id), &ArchiveFilter::default(), &page).await.unwrap();
+    let events = service.list_stream_events(&stream(id), &ArchiveFilter::default(), &page).await.unwrap();
     let page = PageRequest::new(1000, None).unwrap();
     let state = service.get_stream_state(&stream(id), time("2026-12-31T00:00:00Z"), &page).await;
     let state = state.map_err(|error| error.code()).map(|state| {
@@ -344,7 +344,7 @@ async fn a_cursor_got_under_one_id_works_under_every_other() {
         let page = PageRequest::new(2, None).unwrap();
         let logs = service.get_archived_logs(&stream(id), &filter, &page).await.unwrap().next_cursor.unwrap().encode();
         let page = PageRequest::new(2, None).unwrap();
-        let events = service.get_stream_events(&stream(id), &filter, &page).await.unwrap().next_cursor.unwrap();
+        let events = service.list_stream_events(&stream(id), &filter, &page).await.unwrap().next_cursor.unwrap();
         let events = events.encode();
         let page = PageRequest::new(2, None).unwrap();
         let state = service.get_stream_state(&stream(id), at, &page).await.unwrap().next_cursor.unwrap().encode();
@@ -354,7 +354,7 @@ async fn a_cursor_got_under_one_id_works_under_every_other() {
             let page = PageRequest::new(100, Some(Cursor::decode(&logs, Some(&other)).unwrap())).unwrap();
             assert_eq!(service.get_archived_logs(&other, &filter, &page).await.unwrap().items.len(), 3);
             let page = PageRequest::new(100, Some(Cursor::decode(&events, Some(&other)).unwrap())).unwrap();
-            assert_eq!(service.get_stream_events(&other, &filter, &page).await.unwrap().items.len(), 8);
+            assert_eq!(service.list_stream_events(&other, &filter, &page).await.unwrap().items.len(), 8);
             let page = PageRequest::new(100, Some(Cursor::decode(&state, Some(&other)).unwrap())).unwrap();
             assert_eq!(service.get_stream_state(&other, at, &page).await.unwrap().events.len(), 3);
         }

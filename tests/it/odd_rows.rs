@@ -396,8 +396,10 @@ async fn columns_of_a_stream_that_the_host_drops_or_renames_cost_nobody_the_snap
         let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await;
         assert!(run.unwrap().complete, "{change}");
         // By what was recorded before, where "Stream" no longer says it.
-        let page =
-            database.service().get_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await;
+        let page = database
+            .service()
+            .list_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first())
+            .await;
         assert_eq!(page.unwrap().items.len(), 1, "{change}");
         assert_eq!(
             read_state(&database, "2026-03-20T00:00:00Z").await,
@@ -441,7 +443,7 @@ async fn readers_answer_with_what_the_log_has_whatever_the_host_dropped_or_added
         .await;
     migrate(&database.pool).await.unwrap();
     let page =
-        database.service().get_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await;
+        database.service().list_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await;
     let page = page.unwrap();
     let event = serde_json::to_value(&page.items[0]).unwrap();
     assert_eq!((page.items.len(), &event["sender"], &event["bytes_before"]), (2, &Value::Null, &json!(7)));
@@ -461,7 +463,7 @@ async fn streams_without_an_id_are_told_of_and_their_events_are_found_by_the_con
     let run = database.service().run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert!(run.complete && run.findings.iter().any(|found| found.code == "stream_without_id"), "{run:?}");
     let page =
-        database.service().get_stream_events(&stream("3-x"), &ArchiveFilter::default(), &PageRequest::first()).await;
+        database.service().list_stream_events(&stream("3-x"), &ArchiveFilter::default(), &PageRequest::first()).await;
     assert_eq!(page.unwrap().items.len(), 1);
 }
 
@@ -537,7 +539,7 @@ async fn what_reads_a_filtered_table_is_refused_before_it_has_done_anything() {
     let (maintainer, reader) = (login(&database, "maintain").await, login(&database, "read").await);
     let events = async || {
         let page = PageRequest::first();
-        reader.service().get_stream_events(&stream("1"), &ArchiveFilter::default(), &page).await
+        reader.service().list_stream_events(&stream("1"), &ArchiveFilter::default(), &page).await
     };
     let month = |month: &str| time(&format!("2026-{month}-01T02:00:00Z"));
     let snapshots =
@@ -619,7 +621,7 @@ async fn readers_answer_with_arrays_and_json_of_any_kind_as_a_state_has_them() {
         wanted.push(part);
     }
     let page =
-        service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await.unwrap();
+        service.list_stream_events(&stream("s1"), &ArchiveFilter::default(), &PageRequest::first()).await.unwrap();
     let logs = read_archive(&service, "1", &ArchiveFilter::default(), 10).await;
     assert_eq!((page.items.len(), logs.len()), (2, 1));
     for text in page.items.iter().map(serde_json::to_string).chain(logs.iter().map(serde_json::to_string)) {
@@ -660,7 +662,7 @@ async fn times_that_cannot_be_are_in_no_readers_way_and_are_counted() {
         let mut ids = Vec::new();
         let mut request = PageRequest::new(limit, None).unwrap();
         loop {
-            let page = service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
+            let page = service.list_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
             assert_eq!(page.left_out, 6);
             ids.extend(page.items.into_iter().map(|entry| entry.event.id));
             let Some(cursor) = page.next_cursor else { break };
@@ -704,7 +706,7 @@ async fn cursors_keep_the_microseconds_of_hosts_that_have_them() {
         let mut ids = Vec::new();
         let mut request = PageRequest::new(limit, None).unwrap();
         loop {
-            let page = service.get_stream_events(&stream("1"), &ArchiveFilter::default(), &request).await.unwrap();
+            let page = service.list_stream_events(&stream("1"), &ArchiveFilter::default(), &request).await.unwrap();
             ids.extend(page.items.into_iter().map(|entry| entry.event.id));
             let Some(cursor) = page.next_cursor else { break };
             let cursor = Cursor::decode(&cursor.encode(), Some(&stream("s1"))).unwrap();

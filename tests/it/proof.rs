@@ -1,4 +1,4 @@
-//! The archive's ledger, and its verification.
+//! The archive's seals, and their verification.
 
 use std::time::Duration;
 
@@ -371,7 +371,7 @@ async fn however_many_breaks_of_whatever_kind_there_are_their_count_is_exact() {
     assert_eq!(
         count_breaks(&database).await,
         before + 1_050 + 1_020 + 2_000 + 1,
-        "entries that are gone, and the head"
+        "seals that are gone, and the end of the chain"
     );
 }
 
@@ -418,6 +418,8 @@ async fn breaks_of_several_pieces_add_up_to_a_thousand_that_are_kept_and_twenty_
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     let guard = tracing::subscriber::set_default(subscriber);
+    // Other tests, which log nowhere, may have come to the same lines before.
+    tracing::callsite::rebuild_interest_cache();
     assert_eq!(count_breaks(&database).await, 1_400);
     drop(guard);
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
@@ -556,9 +558,36 @@ async fn a_verification_that_is_interrupted_goes_on_where_it_stopped() {
         }
         assert_eq!(verification.status, VerificationStatus::Interrupted);
     };
-    assert_eq!(calls, 11, "the partitions, 6 entries, 2 months, the log, and its links");
+    assert_eq!(calls, 11, "the partitions, 6 seals, 2 months, the log, and its links");
     assert_eq!((verification.rows_done, verification.break_count), (90, 1), "each was looked at once");
     assert_eq!(database.count(r#""ArchiveVerification""#).await, 1);
+}
+
+#[tokio::test]
+async fn a_task_that_another_call_has_is_left_to_it_until_its_lease_expires() {
+    let database = with_chain().await;
+    archive(&database).await;
+    let service = database.service();
+    let everything = || VerificationRequest { full: true, ..VerificationRequest::default() };
+    let soon = Deadline::after(std::time::Duration::ZERO);
+    let begun = service.verify_archive(everything(), time(NOW), &soon).await.unwrap();
+    database
+        .execute(
+            r#"UPDATE "VerificationTask"
+               SET token = gen_random_uuid(), "leaseExpiresAt" = now() AT TIME ZONE 'UTC' + interval '1 hour'
+               WHERE kind = 'seal' AND month = '2026-01' AND sequence = 1"#,
+        )
+        .await;
+    let deadline = Deadline::never();
+    let left = service.verify_archive(everything(), time(NOW), &deadline).await.unwrap();
+    assert_eq!((left.id, left.status, left.seals_done), (begun.id, VerificationStatus::Interrupted, 5));
+    let again = service.verify_archive(everything(), time(NOW), &deadline).await.unwrap();
+    assert_eq!((again.id, again.status, again.seals_done), (begun.id, VerificationStatus::Interrupted, 5));
+    database.execute(r#"UPDATE "VerificationTask" SET "leaseExpiresAt" = '2026-01-01'"#).await;
+    let ended = service.verify_archive(everything(), time(NOW), &deadline).await.unwrap();
+    assert_eq!((ended.id, ended.status, ended.seals_done), (begun.id, VerificationStatus::Passed, 6));
+    assert_eq!(ended.rows_done, 90, "each was looked at once");
+    assert_eq!(database.count(r#""VerificationTask""#).await, 0, "nothing is kept of one that has ended");
 }
 
 #[tokio::test]

@@ -151,7 +151,7 @@ async fn a_reader_reads_all_there_is_and_writes_nothing() {
         assert_eq!(service.get_stream_snapshots(&stream(id), &page).await.unwrap().items.len(), 1);
         assert_eq!(read_archive(&service, id, &ArchiveFilter::default(), 70).await.len(), 200);
         let page = PageRequest::new(1000, None).unwrap();
-        let events = service.get_stream_events(&stream(id), &ArchiveFilter::default(), &page).await.unwrap();
+        let events = service.list_stream_events(&stream(id), &ArchiveFilter::default(), &page).await.unwrap();
         assert_eq!(events.items.len(), 201);
         let page = PageRequest::new(10, None).unwrap();
         let state = service.get_stream_state(&stream(id), time("2026-06-01T00:00:00Z"), &page).await.unwrap();

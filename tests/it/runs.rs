@@ -205,6 +205,63 @@ async fn a_dead_holders_run_is_taken_over_when_its_lease_has_expired() {
 }
 
 #[tokio::test]
+async fn a_month_that_another_run_holds_is_waited_for_and_the_others_are_archived_meanwhile() {
+    let database = TestDatabase::migrated().await;
+    database.insert_months("2025-11-01", 3, 10).await;
+    database.remember_events().await;
+    // Somebody's restore has a month, and a dead one's lease on another has expired.
+    database
+        .execute(
+            r#"INSERT INTO "MaintenanceRun" (trigger, scope, "snapshotMonth", cutoff, phase, status, "startedAt", "updatedAt",
+                   "leaseHolder", token, "leaseExpiresAt")
+               VALUES ('cli', 'restore', '2026-05', '2026-02-28', 'restore', 'running', now(), now(), 'somebody',
+                   gen_random_uuid(), now() AT TIME ZONE 'UTC' + interval '1 hour');
+               INSERT INTO "ArchiveMonth" (month, digest, "runId", "leaseHolder", token, "leaseExpiresAt")
+               SELECT month, sha256(convert_to(month, 'UTF8')), id, 'somebody', gen_random_uuid(), now() AT TIME ZONE 'UTC' + lease
+               FROM "MaintenanceRun",
+                    (VALUES ('2026-01', interval '1 hour'), ('2025-12', interval '-1 second')) held (month, lease)"#,
+        )
+        .await;
+    let service = database.service();
+    let (request, deadline) = (Trigger::Cli.request(), Deadline::never());
+    let restore = async {
+        wait_until(&database, r#"EXISTS (SELECT FROM "MaintenanceRun" WHERE "waitingFor" LIKE 'another run%')"#).await;
+        assert_eq!(database.count(r#""StreamArchive""#).await, 20, "of the other months");
+        database.execute(r#"UPDATE "ArchiveMonth" SET "runId" = NULL, token = NULL WHERE month = '2026-01'"#).await;
+    };
+    let (run, ()) = tokio::join!(service.run_maintenance(request, time(NOW), &deadline), restore);
+    let run = run.unwrap();
+    assert_eq!((run.complete, run.logs_archived, run.waiting_for), (true, 30, None));
+    database.assert_nothing_lost_or_doubled().await;
+    let leases = r#""ArchiveMonth" WHERE token IS NOT NULL OR "runId" IS NOT NULL OR "leaseExpiresAt" > now()"#;
+    assert_eq!(database.count(leases).await, 0, "each is given back");
+}
+
+#[tokio::test]
+async fn cancelling_a_run_revokes_the_leases_of_its_months() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(100, "2026-01-10 00:00:00").await;
+    database.remember_events().await;
+    let gate = Gate::before(&database, "e000055").await;
+    let service = database.service_with(small());
+    let (request, deadline) = (Trigger::Cli.request(), Deadline::never());
+    let cancel = async {
+        gate.reached().await;
+        // The batch is under way, and does not keep the lease from being revoked.
+        let cancelled = service.cancel_maintenance().await.unwrap();
+        assert_eq!(database.count(r#""ArchiveMonth" WHERE token IS NOT NULL"#).await, 0);
+        gate.open().await;
+        cancelled.len()
+    };
+    let (run, cancelled) = tokio::join!(service.run_maintenance(request, time(NOW), &deadline), cancel);
+    assert_eq!((run.unwrap().stop_reason, cancelled), (Some(StopReason::Cancelled), 1));
+    assert_eq!(database.count(r#""StreamArchive""#).await, 50, "the batch under way was not committed");
+    database.assert_nothing_lost_or_doubled().await;
+    assert!(run(&database.service(), Trigger::Cli.request(), NOW).await.complete);
+    database.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
 async fn a_holder_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
     let database = TestDatabase::migrated().await;
     // The month's partition has its indexes: to build them the thief would wait for the sleeper's transaction.

@@ -59,7 +59,7 @@ async fn read_events(service: &SnapshotService, id: &str, filter: &ArchiveFilter
     let mut request = PageRequest::new(limit, None).unwrap();
     let mut events = Vec::new();
     loop {
-        let page = service.get_stream_events(&stream(id), filter, &request).await.unwrap();
+        let page = service.list_stream_events(&stream(id), filter, &request).await.unwrap();
         assert!(page.items.len() <= usize::from(limit));
         events.extend(page.items);
         let Some(cursor) = page.next_cursor else { return events };
@@ -195,11 +195,11 @@ async fn either_id_gives_the_same_timeline_and_state_also_after_the_stream_is_go
 
     // A cursor got under one id continues under the other, in this list only.
     let first = PageRequest::new(30, None).unwrap();
-    let first = service.get_stream_events(&stream("42"), &ArchiveFilter::default(), &first).await.unwrap();
+    let first = service.list_stream_events(&stream("42"), &ArchiveFilter::default(), &first).await.unwrap();
     let cursor = first.next_cursor.unwrap().encode();
     let cursor_under_s1 = Cursor::decode(&cursor, Some(&stream("s1"))).unwrap();
     let rest = PageRequest::new(1000, Some(cursor_under_s1)).unwrap();
-    let rest = service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &rest).await.unwrap();
+    let rest = service.list_stream_events(&stream("s1"), &ArchiveFilter::default(), &rest).await.unwrap();
     assert_eq!(rest.items.len(), 70);
     assert!(Cursor::<ArchivePosition>::decode(&cursor, Some(&stream("42"))).is_err());
     assert!(Cursor::<EventPosition>::decode(&cursor, Some(&stream("43"))).is_err());
@@ -237,7 +237,7 @@ async fn an_event_archived_between_two_pages_is_neither_skipped_nor_repeated() {
         let mut request = PageRequest::new(limit, None).unwrap();
         let mut events = Vec::new();
         loop {
-            let page = service.get_stream_events(&stream("42"), &ArchiveFilter::default(), &request).await.unwrap();
+            let page = service.list_stream_events(&stream("42"), &ArchiveFilter::default(), &request).await.unwrap();
             events.extend(page.items);
             let Some(cursor) = page.next_cursor else { break };
             request = PageRequest::new(limit, Some(cursor)).unwrap();

@@ -68,7 +68,7 @@ async fn assert_all_works_when_migrated(database: &TestDatabase, what: &str) {
         let mut request = PageRequest::new(11, None).unwrap();
         let mut events = Vec::new();
         loop {
-            let page = service.get_stream_events(&stream(id), &ArchiveFilter::default(), &request).await.unwrap();
+            let page = service.list_stream_events(&stream(id), &ArchiveFilter::default(), &request).await.unwrap();
             events.extend(page.items);
             let Some(cursor) = page.next_cursor else { break };
             request = PageRequest::new(11, Some(cursor)).unwrap();

@@ -481,7 +481,7 @@ async fn a_timeline_read_while_events_are_restored_has_neither_gaps_nor_doubles(
                 let mut ids = std::collections::BTreeSet::new();
                 loop {
                     let page =
-                        service.get_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
+                        service.list_stream_events(&stream("s1"), &ArchiveFilter::default(), &request).await.unwrap();
                     tiers.extend(page.items.iter().map(|entry| entry.tier));
                     ids.extend(page.items.into_iter().map(|entry| entry.event.id));
                     let Some(cursor) = page.next_cursor else { break };

@@ -12,11 +12,6 @@ ended AS (
         "finishedAt" = CASE WHEN NOT there THEN clock_timestamp() AT TIME ZONE 'UTC' END
     FROM left_over
     WHERE id = :verification AND "finishedAt" IS NULL
-),
-released AS (
-    UPDATE "VerificationTask" SET token = NULL, "leaseExpiresAt" = NULL
-    FROM left_over
-    WHERE there AND "verificationId" = :verification AND token IS NOT NULL
 )
 DELETE FROM "VerificationTask"
 USING left_over

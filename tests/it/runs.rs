@@ -253,8 +253,8 @@ async fn cancelling_a_run_revokes_the_leases_of_its_months() {
         gate.open().await;
         cancelled.len()
     };
-    let (run, cancelled) = tokio::join!(service.run_maintenance(request, time(NOW), &deadline), cancel);
-    assert_eq!((run.unwrap().stop_reason, cancelled), (Some(StopReason::Cancelled), 1));
+    let (ended, cancelled) = tokio::join!(service.run_maintenance(request, time(NOW), &deadline), cancel);
+    assert_eq!((ended.unwrap().stop_reason, cancelled), (Some(StopReason::Cancelled), 1));
     assert_eq!(database.count(r#""StreamArchive""#).await, 50, "the batch under way was not committed");
     database.assert_nothing_lost_or_doubled().await;
     assert!(run(&database.service(), Trigger::Cli.request(), NOW).await.complete);

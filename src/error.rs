@@ -183,7 +183,12 @@ pub enum Error {
     },
     /// The database cannot be reached, or closed the connection.
     #[error("the database is unavailable")]
-    Unavailable(#[source] Source),
+    Unavailable {
+        /// Whether a connection was there and is lost: the next one is new, and may do.
+        is_lost: bool,
+        /// What the database or the connection said.
+        source: Source,
+    },
     /// A statement took longer than it may, waited too long for a lock, or lost against another transaction.
     #[error("the database is busy")]
     Busy {
@@ -401,7 +406,7 @@ impl Error {
             Self::ReadOnlyDatabase => "database_read_only",
             Self::TooManyRows { .. } => "too_many_rows",
             Self::ResponseTooLarge { .. } => "response_too_large",
-            Self::Unavailable(_) => "database_unavailable",
+            Self::Unavailable { .. } => "database_unavailable",
             Self::Busy { .. } | Self::Outdated { .. } => "database_busy",
             Self::Database { .. }
             | Self::Migration(_)

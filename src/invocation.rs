@@ -52,7 +52,7 @@ pub async fn run_maintenance(
 }
 
 /// Runs maintenance for a schedule's `event`. Schedules deliver at least once: a period that was run already is not run again, and
-/// one that is under way is left to its holder; its run is returned as it is. Another run is waited for.
+/// one that is under way is left to its owner; its run is returned as it is. Another run is waited for.
 async fn run_whole_maintenance(
     service: &SnapshotService,
     event: &Value,

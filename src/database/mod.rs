@@ -56,7 +56,7 @@ pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_s
         .timeouts(Timeouts { wait: Some(WAIT_TIMEOUT), create: Some(CREATE_TIMEOUT), recycle: None })
         .runtime(Runtime::Tokio1)
         .build()
-        .map_err(|error| Error::Unavailable(error.into()))
+        .map_err(|error| Error::Unavailable { is_lost: false, source: error.into() })
 }
 
 /// Opens the connections of a [`Pool`], and looks whether they are alive before they are used again.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deadpool::managed::PoolError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lambda_http::{Body, Request, RequestExt, Response};
@@ -207,18 +206,17 @@ pub fn answer(
     async move {
         let read = async {
             match handle(service, &request, &call).await {
-                // The connection may have been closed since it was last used; the next one is new. One that cannot be opened
-                // is not tried again.
-                Err(Error::Unavailable(cause)) if !cause.is::<PoolError<Error>>() => {
-                    handle(service, &request, &call).await
-                }
+                // Closed since it was last used, for instance. One that cannot be opened is not tried again.
+                Err(Error::Unavailable { is_lost: true, .. }) => handle(service, &request, &call).await,
                 result => result,
             }
         };
         let result = if endpoint == Endpoint::TriggerMaintenance {
             handle(service, &request, &call).await
         } else {
-            let no_answer = |elapsed: tokio::time::error::Elapsed| Err(Error::Unavailable(elapsed.into()));
+            let no_answer = |elapsed: tokio::time::error::Elapsed| {
+                Err(Error::Unavailable { is_lost: false, source: elapsed.into() })
+            };
             tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)
         };
         let response = result.unwrap_or_else(|error| response::error(&error, &call.request_id));

@@ -107,7 +107,7 @@ fn status(error: &Error) -> StatusCode {
         | Error::RetentionTooShort { .. }
         | Error::CutoffInFuture { .. }
         | Error::TooManyRows { .. } => StatusCode::CONFLICT,
-        Error::Unavailable(_)
+        Error::Unavailable { .. }
         | Error::Busy { .. }
         | Error::Outdated { .. }
         | Error::NotMigrated(_)
@@ -154,7 +154,7 @@ mod tests {
     fn a_caller_never_sees_what_the_database_said() {
         let cause = || "relation \"secret\" does not exist".into();
         for failure in [
-            Error::Unavailable(cause()),
+            Error::Unavailable { is_lost: false, source: cause() },
             Error::Tls(cause()),
             Error::Busy { retry: None, source: cause() },
             Error::Secret(cause()),

@@ -92,7 +92,7 @@ pub(super) async fn start<'a>(engine: Engine<'a>, wanted: &NewRun, execution: Op
             Ok(run) if !run.complete => return Ok(Start::Other(run)),
             // An older run was finished first; now for what was asked for.
             Ok(_) => {}
-            Err(error @ (Error::LeaseLost { .. } | Error::Unavailable(_))) => return Err(error),
+            Err(error @ (Error::LeaseLost { .. } | Error::Unavailable { .. })) => return Err(error),
             // It would be refused again, and nothing else would run meanwhile.
             Err(error @ (Error::NotRestorable { .. } | Error::RestoreRefused { .. })) => {
                 give_up(engine, id).await?;

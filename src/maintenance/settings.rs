@@ -21,7 +21,7 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// Longest that it waits for a lock.
     pub lock_timeout: Duration,
-    /// How long a run is held by a holder that is silent: after that another may take it over.
+    /// How long a run belongs to an owner that is silent: after that another may take it over.
     pub lease: Duration,
     /// Most rows that a run archives without being forced to.
     pub max_archive_rows: Option<u64>,

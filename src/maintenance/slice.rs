@@ -340,7 +340,7 @@ impl<'a> Slice<'a> {
     }
 
     /// Limits of a statement that cannot be cut into batches: it may take what is left of the slice, and wait until the
-    /// last batch of a holder that is dead has ended. Who waits so shuts out no reader.
+    /// last batch of an owner that is dead has ended. Who waits so shuts out no reader.
     pub(super) fn long_limits(&self) -> Limits {
         // Zero is no limit to PostgreSQL.
         let statement = self.engine.deadline.remaining().map_or(Duration::ZERO, |left| left + LONG_STATEMENT_GRACE);

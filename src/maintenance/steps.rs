@@ -29,7 +29,7 @@ pub(crate) struct Steps<'a> {
 enum StepRun<'a> {
     /// The step's slice of it.
     Claimed(Box<Slice<'a>>),
-    Ended(MaintenanceRun),
+    Ended(Box<MaintenanceRun>),
 }
 
 impl<'a> Steps<'a> {
@@ -44,7 +44,7 @@ impl<'a> Steps<'a> {
             }
         } else {
             let wanted = run::wanted(self.engine, Scope::Maintenance, None, request.maintenance());
-            match run::start(self.engine, &wanted, Some(&self.holder())).await? {
+            match run::start(self.engine, &wanted, Some(&self.owner())).await? {
                 Start::Wanted(slice) => slice,
                 Start::Ended(run) => return Ok(report.about(run.id).ended()),
                 Start::Other(run) => return Ok(report.about(run.id)),
@@ -99,7 +99,7 @@ impl<'a> Steps<'a> {
         let report = StepReport::to(StepRequest::continuing(id)).about(id);
         let run = match self.claim(id, false).await? {
             StepRun::Claimed(slice) => Box::pin(run::work(&slice)).await?,
-            StepRun::Ended(run) => run,
+            StepRun::Ended(run) => *run,
         };
         Ok(if run.finished_at.is_some() { report.completed() } else { report })
     }
@@ -124,7 +124,7 @@ impl<'a> Steps<'a> {
         let began = Instant::now();
         let mut client = self.engine.connect().await?;
         let transaction = session::begin(&mut client, &self.engine.settings.limits()).await?;
-        let run = leases::fail_execution(&transaction, &self.holder(), error).await?;
+        let run = leases::fail_execution(&transaction, &self.owner(), error).await?;
         transaction.commit().await?;
         if let (Some(run), Some(on_slice)) = (run, self.engine.settings.on_slice) {
             let outcome = SliceOutcome { time: began.elapsed(), failed: true };
@@ -135,7 +135,7 @@ impl<'a> Steps<'a> {
     }
 
     /// The name under which the execution owns its run.
-    fn holder(self) -> String {
+    fn owner(self) -> String {
         format!("execution {}", self.execution)
     }
 
@@ -151,11 +151,11 @@ impl<'a> Steps<'a> {
                 return Err(Error::invalid("runId", "must be of a run of scope maintenance"));
             }
             if run.finished_at.is_some() {
-                return Ok(StepRun::Ended(run));
+                return Ok(StepRun::Ended(Box::new(run)));
             }
             let transaction = session::begin(&mut client, &limits).await?;
-            let holder = self.holder();
-            let claim = Claim { run: Some(id), execution: Some(&holder), joins, ..Claim::default() };
+            let owner = self.owner();
+            let claim = Claim { run: Some(id), execution: Some(&owner), joins, ..Claim::default() };
             if let Some(lease) = leases::claim_run(&transaction, engine.settings.lease.as_secs_f64(), claim).await? {
                 run::meet_host(&transaction, engine.settings, id).await?;
                 let mut slice = Slice::load(&transaction, engine, lease).await?;

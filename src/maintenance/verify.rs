@@ -284,7 +284,7 @@ impl Verifying<'_> {
             log_id,
             message,
         };
-        if !check.is_head_right {
+        if !check.is_end_right {
             let message = format!("the end of the chain of {month} is not its last seal");
             breaks.push(month_break(BreakKind::SealAltered, None, message));
             break_count += 1;

@@ -221,7 +221,7 @@ words! {
         Cancelled = "cancelled",
         /// Something went wrong: see the run's error.
         Error = "error",
-        /// Its holder died, or was silent for longer than the lease lasts.
+        /// Its owner died, or was silent for longer than the lease lasts.
         LeaseExpired = "lease_expired",
     }
 }

@@ -22,3 +22,8 @@ pub(super) fn decode_value<T: DeserializeOwned>(what: &'static str, value: Value
 pub(super) fn unreadable(what: &'static str, source: impl Into<Source>) -> Error {
     Error::Decode { what, source: source.into() }
 }
+
+/// A count as PostgreSQL has it.
+pub(super) fn bigint(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -7,11 +7,7 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code() else {
             let io = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
-            return if error.is_closed() || io {
-                Self::Unavailable(error.into())
-            } else {
-                refused(Fault::Other, error)
-            };
+            return if error.is_closed() || io { lost(error) } else { refused(Fault::Other, error) };
         };
         match code {
             &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => busy(Retry::Smaller, error),
@@ -31,12 +27,16 @@ impl From<tokio_postgres::Error> for Error {
             | &SqlState::CRASH_SHUTDOWN
             | &SqlState::CANNOT_CONNECT_NOW
             | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-            | &SqlState::IDLE_SESSION_TIMEOUT => Self::Unavailable(error.into()),
+            | &SqlState::IDLE_SESSION_TIMEOUT => lost(error),
             // 08 connection exceptions, 53 insufficient resources.
-            code if code.code().starts_with("08") || code.code().starts_with("53") => Self::Unavailable(error.into()),
+            code if code.code().starts_with("08") || code.code().starts_with("53") => lost(error),
             code => refused(fault(code), error),
         }
     }
+}
+
+fn lost(error: tokio_postgres::Error) -> Error {
+    Error::Unavailable { is_lost: true, source: error.into() }
 }
 
 fn busy(retry: Retry, error: tokio_postgres::Error) -> Error {
@@ -76,6 +76,6 @@ fn is_raised_by(error: &tokio_postgres::Error, routine: &str) -> bool {
 
 impl From<deadpool::managed::PoolError<Error>> for Error {
     fn from(error: deadpool::managed::PoolError<Error>) -> Self {
-        Self::Unavailable(error.into())
+        Self::Unavailable { is_lost: false, source: error.into() }
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::decode::decode;
+use super::decode::{bigint, decode};
 use super::maintenance_runs::NewRun;
 use super::run_months::MonthProgress;
 use super::seals::ADVANCED;
@@ -204,8 +204,8 @@ pub(crate) async fn renew_run(
         .bind("token", &lease.token, Type::UUID)
         .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
         .bind("phase", &change.phase().map(Phase::as_str), Type::TEXT)
-        .bind("number", &number(first), Type::INT8)
-        .bind("other", &number(second), Type::INT8)
+        .bind("number", &bigint(first), Type::INT8)
+        .bind("other", &bigint(second), Type::INT8)
         .bind("text", &change.text(), Type::TEXT)
         .bind("held_back", &change.held_back()?, Type::JSONB)
         .query_opt(client)
@@ -360,8 +360,4 @@ pub(crate) async fn give_up_run(client: &impl GenericClient, id: Uuid) -> Result
         )
         .await?;
     Ok(rows > 0)
-}
-
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -208,7 +208,7 @@ impl LockedLog<'_> {
         if is_published && !is_raised && !self.facts.publications.is_empty() {
             return HostFinding::publication_refuses(self.facts).into();
         }
-        if self.has_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable(_)) {
+        if self.has_triggers() && is_raised && error.retry().is_none() && !matches!(error, Error::Unavailable { .. }) {
             warn!(cause = chain(&error), "a trigger raised an error when logs were moved");
             let finding = if self.has_delete_triggers() {
                 HostFinding::trigger_refuses(self.facts, None)

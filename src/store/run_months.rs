@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::decode::{decode, decode_json};
+use super::decode::{bigint, decode, decode_json};
 use super::event_log::LogPosition;
 use super::leases::MonthLease;
 use super::statement::Statement;
@@ -111,7 +111,7 @@ pub(crate) async fn record_rows_to_restore(
 ) -> Result<()> {
     let sql = r#"UPDATE "RunMonth" SET "rowsToRestore" = $3 WHERE "runId" = $1 AND month = $2"#;
     client
-        .execute_typed(sql, &[(&run, Type::UUID), (&month.to_string(), Type::TEXT), (&number(rows), Type::INT8)])
+        .execute_typed(sql, &[(&run, Type::UUID), (&month.to_string(), Type::TEXT), (&bigint(rows), Type::INT8)])
         .await?;
     Ok(())
 }
@@ -138,12 +138,12 @@ pub(crate) async fn record_archived(
         .bind("month", &lease.month.to_string(), Type::TEXT)
         .bind("after_created_at", &created_at, Type::TIMESTAMP)
         .bind("after_id", &id, Type::TEXT)
-        .bind("moved", &number(progress.moved), Type::INT8)
+        .bind("moved", &bigint(progress.moved), Type::INT8)
         .bind("done", &progress.done, Type::BOOL)
-        .bind("logs_archived", &number(counts.logs_archived), Type::INT8)
-        .bind("already_archived", &number(counts.already_archived), Type::INT8)
-        .bind("duplicates_dropped", &number(counts.duplicates_dropped), Type::INT8)
-        .bind("hash_mismatches", &number(counts.hash_mismatches), Type::INT8)
+        .bind("logs_archived", &bigint(counts.logs_archived), Type::INT8)
+        .bind("already_archived", &bigint(counts.already_archived), Type::INT8)
+        .bind("duplicates_dropped", &bigint(counts.duplicates_dropped), Type::INT8)
+        .bind("hash_mismatches", &bigint(counts.hash_mismatches), Type::INT8)
         .execute(client)
         .await?;
     Ok(())
@@ -164,12 +164,12 @@ pub(crate) async fn record_restored(
         .bind("after_created_at", &created_at, Type::TIMESTAMP)
         .bind("after_id", &id, Type::TEXT)
         .bind("place", &progress.place, Type::TEXT)
-        .bind("moved", &number(progress.moved), Type::INT8)
+        .bind("moved", &bigint(progress.moved), Type::INT8)
         .bind("done", &progress.done, Type::BOOL)
-        .bind("on_hold", &number(progress.on_hold), Type::INT8)
-        .bind("conflicts", &number(progress.conflicts), Type::INT8)
+        .bind("on_hold", &bigint(progress.on_hold), Type::INT8)
+        .bind("conflicts", &bigint(progress.conflicts), Type::INT8)
         .bind("conflict_details", &details, Type::JSONB)
-        .bind("logs_restored", &number(logs_restored), Type::INT8)
+        .bind("logs_restored", &bigint(logs_restored), Type::INT8)
         .execute(client)
         .await?;
     Ok(())
@@ -181,8 +181,4 @@ fn position(progress: &MonthProgress) -> (Option<NaiveDateTime>, Option<&str>) {
 
 fn texts(months: &[Month]) -> Vec<String> {
     months.iter().map(Month::to_string).collect()
-}
-
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

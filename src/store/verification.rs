@@ -6,7 +6,7 @@ use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
 use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote};
-use super::decode::{decode, decode_json};
+use super::decode::{bigint, decode, decode_json};
 use super::event_log::LogPosition;
 use super::host;
 use super::partitions::{has_partition, partition_name};
@@ -107,7 +107,7 @@ pub(crate) async fn begin_verification(
         .bind("month", &month, Type::TEXT)
         .bind("stream", &request.stream, Type::TEXT)
         .bind("is_full", &request.full, Type::BOOL)
-        .bind("rows_total", &number(rows_total), Type::INT8)
+        .bind("rows_total", &bigint(rows_total), Type::INT8)
         .bind("now", &now.naive_utc(), Type::TIMESTAMP)
         .query_one(client)
         .await?;
@@ -178,11 +178,11 @@ pub(crate) async fn record_task(
         .bind("done", &left.is_none(), Type::BOOL)
         .bind("after_created_at", &left.map(|left| left.created_at), Type::TIMESTAMP)
         .bind("after_id", &left.and_then(|left| left.id.as_ref()), Type::TEXT)
-        .bind("rows", &number(outcome.rows), Type::INT8)
-        .bind("seals", &number(outcome.seals), Type::INT8)
-        .bind("break_count", &number(outcome.break_count), Type::INT8)
+        .bind("rows", &bigint(outcome.rows), Type::INT8)
+        .bind("seals", &bigint(outcome.seals), Type::INT8)
+        .bind("break_count", &bigint(outcome.break_count), Type::INT8)
         .bind("breaks", &breaks.map_err(Error::Serialize)?, Type::JSONB)
-        .bind("most_breaks", &number(MAX_REPORTED_BREAKS as u64), Type::INT8)
+        .bind("most_breaks", &bigint(MAX_REPORTED_BREAKS as u64), Type::INT8)
         .execute(client)
         .await?;
     if recorded == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
@@ -205,10 +205,6 @@ pub(crate) async fn end_verification(client: &impl GenericClient, verification: 
         .execute(client)
         .await?;
     Ok(())
-}
-
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// The verification with this id.
@@ -455,10 +451,10 @@ pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequenc
 pub(crate) struct MonthCheck {
     /// Sequences without seal.
     pub(crate) missing: Vec<i32>,
-    /// Entries after the last that the month's head knows.
+    /// Seals after the last that the end of the chain knows.
     pub(crate) beyond: Vec<i32>,
-    /// Whether the head is the last seal.
-    pub(crate) is_head_right: bool,
+    /// Whether the end of the chain is the last seal.
+    pub(crate) is_end_right: bool,
     /// Rows that no seal seals.
     pub(crate) unsealed_ids: Vec<String>,
     /// Rows that are said to have left without a seal that says so.
@@ -482,7 +478,7 @@ pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Re
     Ok(MonthCheck {
         missing: row.try_get("missing")?,
         beyond: row.try_get("beyond")?,
-        is_head_right: row.try_get("head_right")?,
+        is_end_right: row.try_get("end_right")?,
         unsealed_ids: row.try_get("unsealed_ids")?,
         unexplained_ids: row.try_get("unexplained_ids")?,
         count,

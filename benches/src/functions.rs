@@ -15,7 +15,7 @@ const STREAM: &str = "41650000777";
 
 /// A statement that a function sends, to be sent by the driver alone: with `values` for those names, and for others what the head
 /// of its file sets for psql.
-fn statement(sql: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn statement(sql: &str, values: &[(&str, &str)]) -> String {
     let setting = |line: &str| {
         let (name, value) = line.strip_prefix("-- \\set ")?.split_once(' ')?;
         let value = value.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'");

@@ -7,9 +7,8 @@ use snapshot_service::{
     Deadline, MaintenanceRun, Settings, SnapshotService, Trigger, VerificationRequest, VerificationStatus,
 };
 
-use tokio_postgres::types::Type;
-
 use crate::data::{self, MILLION, NOW, PARTITIONED, STREAMS, WRONG_HASHES};
+use crate::functions::statement;
 use crate::{Result, report};
 
 /// How often each is measured; the middle one counts.
@@ -161,17 +160,14 @@ async fn count_due(server: &Server, database: &str) -> Result<u64> {
 /// What `migrate` and each slice send.
 const LOOK_AT_HOST: &str = include_str!("../../src/store/sql/look_at_host.sql");
 
-const OWN_TABLES: &[&str] = &["StreamSnapshot", "StreamArchive"];
-
 /// A look at the catalogue of a host with 500 further tables, the middle one of 20.
 pub(crate) async fn host_look(server: &Server) -> Result<Duration> {
     report::say("making 500 tables");
     data::create_large_schema(server, "look").await?;
     let client = data::connect(&server.url("look")).await?;
     // Not prepared: the service sends it so, and it is planned each time.
-    let look = async || {
-        client.query_typed(LOOK_AT_HOST, &[(&OWN_TABLES, Type::TEXT_ARRAY)]).await.map(drop).map_err(Into::into)
-    };
+    let sql = statement(LOOK_AT_HOST, &[]);
+    let look = async || client.query_typed(&sql, &[]).await.map(drop).map_err(Into::into);
     let took = median_of_looks(look).await;
     drop(client);
     data::drop(server, "look").await?;

@@ -46,6 +46,7 @@ FROM generate_series(1, 5) i;
 BACKDATING = f"""
 UPDATE "StreamSnapshot" SET "snapshotMonth" = '{MONTH}', "createdAt" = '{MONTH}-01 02:00' WHERE "streamId" = 's42';
 UPDATE "MaintenanceRun" SET id = '{RUN}';
+UPDATE "RunMonth" SET "runId" = '{RUN}';
 """
 
 
@@ -248,7 +249,7 @@ def expect_get_stream_state(_database, answer):
 
 
 def expect_get_verification(database, answer):
-    archived = database.value(f"""SELECT "logsArchived" FROM "MaintenanceRun" WHERE id = '{RUN}'""")
+    archived = database.value(f"""SELECT sum("logsArchived")::bigint FROM "RunMonth" WHERE "runId" = '{RUN}'""")
     equal((answer["data"]["status"], answer["data"]["rowsDone"]), ("passed", archived))
 
 

@@ -111,7 +111,7 @@ impl SnapshotService {
         dry_run(self.engine(now, deadline), refresh).await
     }
 
-    /// Recomputes the archive's ledger, its rows' hashes and links, and tells what is not as it was archived. Changes no row.
+    /// Recomputes the archive's seals, its rows' hashes and links, and tells what is not as it was archived. Changes no row.
     /// `request.stream` may be any of a stream's ids (domain rule 8).
     ///
     /// Works until `deadline`; calling again within a day continues.

@@ -184,7 +184,7 @@ async fn of_eight_triggers_at_once_one_works_and_each_row_moves_once() {
 }
 
 #[tokio::test]
-async fn a_dead_holders_run_is_taken_over_when_its_lease_has_expired() {
+async fn a_dead_owners_run_is_taken_over_when_its_lease_has_expired() {
     let database = TestDatabase::migrated().await;
     database.insert_events(100, "2026-01-10 00:00:00").await;
     database.remember_events().await;
@@ -192,7 +192,7 @@ async fn a_dead_holders_run_is_taken_over_when_its_lease_has_expired() {
     kill_in_the_sixth_batch(&database, &service).await;
     let deadline = Deadline::never();
     let error = service.run_maintenance(Trigger::Cli.request(), time(NOW), &deadline).await.unwrap_err();
-    assert!(matches!(error, Error::UnderWay { .. }), "its holder may be alive: {error:?}");
+    assert!(matches!(error, Error::UnderWay { .. }), "its owner may be alive: {error:?}");
 
     database
         .execute(r#"UPDATE "MaintenanceRun" SET "leaseExpiresAt" = now() AT TIME ZONE 'UTC' - interval '1 second'"#)
@@ -262,7 +262,7 @@ async fn cancelling_a_run_revokes_the_leases_of_its_months() {
 }
 
 #[tokio::test]
-async fn a_holder_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
+async fn an_owner_whose_lease_was_stolen_while_it_slept_commits_nothing_more() {
     let database = TestDatabase::migrated().await;
     // The month's partition has its indexes: to build them the thief would wait for the sleeper's transaction.
     database.insert_event("first", "42", "2026-01-01 00:00:00").await;

@@ -11,7 +11,7 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
         LegalHold, FormerTable, snapshot_service_migrations
     }'::name[], NULL::name[]),
     ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId, createdAt}'),
-    -- maintain. What is only ever added to can only be added to: snapshots of "Stream", the ledger, findings.
+    -- maintain. What is only ever added to can only be added to: seals, removals, findings.
     ('snapshot_service_maintain', 'SELECT', '{
         Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, RunMonth,
         MaintenancePause, MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, VerificationTask,

@@ -77,6 +77,10 @@ async fn run_whole_maintenance(
                 tracing::info!(%run, "snapshot maintenance: waits for the run that is under way");
                 deadline.sleep(RETRY_INTERVAL).await;
             }
+            // An older run went first and was cancelled: this period's is still to come.
+            Ok(run) if run.finished_at.is_some() && run.period != trigger.period() && trigger.period().is_some() => {
+                tracing::info!(run = %run.id, "snapshot maintenance: goes on with the run of its period");
+            }
             result => return result,
         }
     }

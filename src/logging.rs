@@ -70,7 +70,7 @@ pub fn init(settings: &LogSettings) {
     let subscriber = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer();
     if settings.json {
-        // The time is Lambda's condition for going by a line's level. The span's fields are on the line anyway.
+        // The time is Lambda's condition for going by a line's level.
         let format = Format::default().json().with_target(false).with_current_span(false).with_span_list(false);
         subscriber.with(lines.fmt_fields(JsonFields::new()).event_format(Stamped(format))).init();
     } else {

@@ -309,7 +309,7 @@ impl Archiving<'_> {
         let mut size = slice.batch_size();
         let mut moved = 0;
         while !month.progress.done {
-            wait_while_busy(slice, client).await?;
+            wait_while_busy(slice, client, Some(&month.lease)).await?;
             moved += attempt!(slice, size, |rows| self.archive_batch(client, month, is_new, rows));
             slice.check()?;
         }

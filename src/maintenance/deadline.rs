@@ -12,7 +12,7 @@ const INVOCATION_MARGIN: Duration = Duration::from_secs(10);
 
 /// When work must stop. It stops between two batches: each call does at least one, so that repeated calls always end.
 ///
-/// The one place below `bin` that looks at a clock, and only at the monotonic one.
+/// It looks at the monotonic clock only, as all that is below `bin`.
 #[derive(Debug, Clone)]
 pub struct Deadline {
     at: Option<Instant>,

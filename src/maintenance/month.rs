@@ -45,6 +45,10 @@ pub(super) async fn claim<'a>(
                 }
                 return Ok(Some(ClaimedMonth { slice, lease, progress }));
             }
+            MonthClaim::None if is_waiting => {
+                slice.record(&Change::WaitingFor(None)).await?;
+                return Ok(None);
+            }
             MonthClaim::None => return Ok(None),
             MonthClaim::Held => {}
         }
@@ -160,7 +164,7 @@ impl ClaimedMonth<'_> {
 
     /// Gives the lease back.
     pub(super) async fn release(self, client: &mut Connection) -> Result<()> {
-        // A crash may lose it: the lease expires.
+        // A crash may lose it: whoever continues the run revokes the lease.
         let transaction = session::begin_volatile(client, &self.slice.engine.settings.limits()).await?;
         leases::release_month(&transaction, &self.lease).await?;
         Ok(transaction.commit().await?)

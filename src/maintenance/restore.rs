@@ -134,7 +134,7 @@ impl Restoring<'_> {
         let mut size = slice.batch_size();
         let mut moved = 0;
         while !month.progress.done {
-            wait_while_busy(slice, client).await?;
+            wait_while_busy(slice, client, Some(&month.lease)).await?;
             moved += attempt!(slice, size, |rows| self.restore_batch(client, month, rows));
             slice.check()?;
         }

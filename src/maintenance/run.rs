@@ -315,7 +315,7 @@ fn slice_end(slice: &Slice<'_>, result: &Work) -> Option<SliceEnd> {
         // The next slice of the execution follows; or the execution says that it failed.
         Err(Halt::Stop(StopReason::Deadline) | Halt::Failed(_)) if slice.keeps_lease => return None,
         Err(Halt::Stop(reason)) => (RunStatus::Interrupted, Some(*reason), None),
-        Err(Halt::Failed(Error::LeaseLost { .. })) => return None,
+        // Of a run that is lost this says nothing: it is somebody else's.
         Err(Halt::Failed(error)) => (RunStatus::Failed, Some(StopReason::Error), Some(error.to_string())),
     };
     Some(SliceEnd { status, stop_reason, error })

@@ -329,7 +329,8 @@ impl<'a> Slice<'a> {
         }
     }
 
-    async fn renew(&self, month: Option<&MonthLease>) -> Result<()> {
+    /// Renews the lease of the run, and of `month`.
+    pub(super) async fn renew(&self, month: Option<&MonthLease>) -> Result<()> {
         let Some(lease) = month else { return self.record(&Change::Alive).await };
         let mut client = self.engine.connect().await?;
         let transaction = session::begin_volatile(&mut client, &self.engine.settings.limits()).await?;

@@ -53,7 +53,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
     let (mut created, mut barren_rounds) = (0, 0);
     loop {
         let client = slice.engine.connect().await?;
-        wait_while_busy(slice, &client).await?;
+        wait_while_busy(slice, &client, None).await?;
         let pages = divide(slice, &source, &client, after.clone(), &mut sizes).await?;
         drop(client);
         // All of them: one that fails does not cut off the others' batches.

@@ -5,7 +5,7 @@ use tracing::info;
 use super::Settings;
 use super::engine::Work;
 use super::slice::Slice;
-use crate::store::leases::Change;
+use crate::store::leases::{Change, MonthLease};
 use crate::store::server::{ServerLoad, get_server_load};
 use crate::store::session;
 use crate::store::session::Connection;
@@ -13,8 +13,9 @@ use crate::store::session::Connection;
 /// How long a pause lasts before the load is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits between two batches while the server or its replicas are busier than the settings allow.
-pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection) -> Work {
+/// Waits between two batches while the server or its replicas are busier than the settings allow, and keeps the lease of `month`
+/// meanwhile.
+pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection, month: Option<&MonthLease>) -> Work {
     let settings = slice.engine.settings;
     if settings.max_replica_lag.is_none() && settings.max_active_sessions.is_none() {
         return Ok(());
@@ -28,6 +29,9 @@ pub(super) async fn wait_while_busy(slice: &Slice<'_>, client: &Connection) -> W
         }
         waited = true;
         slice.record(&Change::WaitingFor(Some(&reason))).await?;
+        if month.is_some() {
+            slice.renew(month).await?;
+        }
         slice.check()?;
         // No batch is due to a call that may not work: its time is over when it is over.
         slice.check_time()?;

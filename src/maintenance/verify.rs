@@ -129,7 +129,11 @@ impl Verifying<'_> {
                 self.check_time()?;
             }
             let Some(claimed) = self.claim().await? else { return Ok(()) };
-            let looked = self.look_at(&claimed).await;
+            // Side by side: a task may take longer than its lease lasts.
+            let looked = tokio::select! {
+                looked = self.look_at(&claimed) => looked,
+                error = self.renew_for_ever(&claimed) => Err(error.into()),
+            };
             if looked.is_err()
                 && let Err(error) = self.release(&claimed).await
             {
@@ -149,6 +153,28 @@ impl Verifying<'_> {
             Task::LogLinks => self.look_at_log_links().await?,
         };
         Ok(self.record(claimed, None, &outcome).await?)
+    }
+
+    /// Renews the lease of a task time and again, until it is lost.
+    async fn renew_for_ever(&self, claimed: &ClaimedTask) -> Error {
+        let Engine { pool, settings, .. } = self.engine;
+        loop {
+            tokio::time::sleep(settings.lease / 3).await;
+            let renew = async {
+                let mut client = pool.get().await?;
+                let transaction = session::begin_volatile(&mut client, &settings.limits()).await?;
+                verification::renew_task(&transaction, self.id, claimed, settings.lease.as_secs_f64()).await?;
+                Ok(transaction.commit().await?)
+            };
+            match renew.await {
+                Err(error @ Error::LeaseLost { .. }) => return error,
+                // There is time to try again before the lease expires.
+                Err(error) => {
+                    warn!(verification = %self.id, error = chain(&error), "snapshot maintenance: lease not renewed");
+                }
+                Ok(()) => {}
+            }
+        }
     }
 
     async fn release(&self, claimed: &ClaimedTask) -> Result<()> {

@@ -188,6 +188,35 @@ pub(crate) async fn record_task(
     if recorded == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
 }
 
+/// Renews the lease of a task, and says that its verification is alive.
+///
+/// # Errors
+///
+/// [`Error::LeaseLost`].
+pub(crate) async fn renew_task(
+    client: &impl GenericClient,
+    verification: Uuid,
+    claimed: &ClaimedTask,
+    lease_seconds: f64,
+) -> Result<()> {
+    const SQL: &str = r#"WITH task AS (
+            UPDATE "VerificationTask"
+            SET "leaseExpiresAt" = clock_timestamp() AT TIME ZONE 'UTC' + :lease_seconds * interval '1 second'
+            WHERE "verificationId" = :verification AND place = :place AND token = :token AND NOT done
+            RETURNING 1
+        )
+        UPDATE "ArchiveVerification" SET "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
+        FROM task WHERE id = :verification"#;
+    let renewed = Statement::new(SQL)
+        .bind("verification", &verification, Type::UUID)
+        .bind("place", &claimed.place, Type::INT4)
+        .bind("token", &claimed.token, Type::UUID)
+        .bind("lease_seconds", &lease_seconds, Type::FLOAT8)
+        .execute(client)
+        .await?;
+    if renewed == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
+}
+
 /// Gives a task back that is not done.
 pub(crate) async fn release_task(client: &impl GenericClient, verification: Uuid, claimed: &ClaimedTask) -> Result<()> {
     let sql = r#"UPDATE "VerificationTask" SET token = NULL, "leaseExpiresAt" = NULL

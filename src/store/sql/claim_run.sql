@@ -24,7 +24,8 @@ SET
     attempts = attempts + 1
 WHERE "finishedAt" IS NULL AND (scope = 'restore') = :is_restore AND (:run IS NULL OR id = :run)
   AND (token IS NULL OR "leaseExpiresAt" < clock_timestamp() AT TIME ZONE 'UTC' OR "leaseHolder" = :execution)
-  -- A run that failed is begun again as a whole: a slice that comes too late must not hide why.
-  AND NOT (:joins AND token IS NULL AND status = 'failed')
+  -- A slice that joins takes the run from nobody. A run that failed is begun again as a whole: a slice that comes too late must not
+  -- hide why.
+  AND (NOT :joins OR "leaseHolder" = :execution OR (token IS NULL AND status <> 'failed'))
   AND NOT EXISTS (SELECT FROM "MaintenancePause")
 RETURNING id, token

@@ -1,6 +1,6 @@
 -- Records a batch that archived logs of a month.
 -- :run and :month say whose; :after_created_at and :after_id are the last row that was looked at, :moved the rows of the pass so far,
--- :done whether there are more. Added: :logs_archived, :already_archived, :duplicates_dropped, :hash_mismatches.
+-- :done whether there are no more. Added: :logs_archived, :already_archived, :duplicates_dropped, :hash_mismatches.
 -- \set run 'gen_random_uuid()'
 -- \set month '''2026-01'''
 -- \set after_created_at NULL::timestamp

@@ -1,6 +1,6 @@
 -- Records a batch that restored logs of a month.
 -- :run and :month say whose; :after_created_at, :after_id and :place are the last row that was looked at, :moved the rows of the pass so
--- far, :done whether there are more; :on_hold, :conflicts and :conflict_details what the pass has left. Added: :logs_restored.
+-- far, :done whether there are no more; :on_hold, :conflicts and :conflict_details what the pass has left. Added: :logs_restored.
 -- \set run 'gen_random_uuid()'
 -- \set month '''2026-01'''
 -- \set after_created_at NULL::timestamp

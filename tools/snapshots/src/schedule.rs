@@ -28,7 +28,8 @@ pub(crate) async fn run(service: SnapshotService, stop: CancellationToken) {
             let deadline = Deadline::never().or_when(stop.clone());
             let request = Trigger::Schedule { period }.request();
             match service.run_maintenance(request, Utc::now(), &deadline).await {
-                Ok(run) if run.finished_at.is_some() => break,
+                // Not another one, which went first and was cancelled.
+                Ok(run) if run.finished_at.is_some() && run.period == Some(period) => break,
                 Ok(_) => {}
                 Err(error @ (Error::UnderWay { .. } | Error::Paused { .. })) => {
                     tracing::info!(%error, "snapshot maintenance: tried again in a minute");

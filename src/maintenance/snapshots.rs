@@ -10,7 +10,7 @@ use super::engine::Work;
 use super::slice::{Slice, attempt};
 use super::throttle::wait_while_busy;
 use crate::error::{Error, Fault, HostFinding, Result, Retry, chain};
-use crate::host::{HostFacts, HostLimits, findings};
+use crate::host::{HostFacts, findings};
 use crate::model::{MaintenanceRun, Phase, Scope};
 use crate::store::leases::Change;
 use crate::store::maintenance_runs::estimate_streams;
@@ -146,11 +146,10 @@ impl Source {
 /// [`Error::HostTableMissing`], and [`Error::HostRefuses`] where something keeps them from being read as they are.
 fn read_form(slice: &Slice<'_>, facts: &HostFacts) -> Result<StreamForm> {
     let streams = facts.streams.as_ref().ok_or(Error::HostTableMissing { table: "Stream" })?;
-    let limits = HostLimits {
-        max_replica_lag: slice.engine.settings.max_replica_lag.is_some(),
-        max_active_sessions: slice.engine.settings.max_active_sessions.is_some(),
-    };
-    match findings(facts, limits).into_iter().find(|finding| finding.effect.refuses_snapshots()) {
+    match findings(facts, slice.engine.settings.host_limits())
+        .into_iter()
+        .find(|finding| finding.effect.refuses_snapshots())
+    {
         Some(finding) => Err(finding.into()),
         None => Ok(StreamForm::new(streams)),
     }

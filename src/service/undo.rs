@@ -97,11 +97,9 @@ impl SnapshotService {
         }
         let client = self.pool.get().await?;
         let has_snapshots = session::read(&client, &self.read_limits(), snapshots::has_snapshots(&**client)).await?;
-        drop(client);
         if has_snapshots && !drop_snapshots {
             return refused("there are snapshots: with --drop-snapshots they are written to a file and dropped".into());
         }
-        let client = self.pool.get().await?;
         let list = verification::list_foreign_partitions(&**client);
         let foreign = session::read(&client, &self.read_limits(), list).await?;
         drop(client);

@@ -61,6 +61,8 @@ CREATE TABLE IF NOT EXISTS "RunMonth" (
     "alreadyArchived"   BIGINT NOT NULL DEFAULT 0,
     "duplicatesDropped" BIGINT NOT NULL DEFAULT 0,
     "hashMismatches"    BIGINT NOT NULL DEFAULT 0,
+    "completedByHost"   BIGINT NOT NULL DEFAULT 0,           -- rows whose hash is that of what they were before the host completed them
+    "linksMissing"      BIGINT NOT NULL DEFAULT 0,           -- rows whose parent was nowhere
     "logsRestored"      BIGINT NOT NULL DEFAULT 0,
     "onHold"            BIGINT NOT NULL DEFAULT 0,           -- rows that a restore left, under legal hold
     conflicts           BIGINT NOT NULL DEFAULT 0,           -- rows that a restore left, because "EventLog" does not take them

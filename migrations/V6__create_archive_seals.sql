@@ -1,5 +1,5 @@
 -- The seals: every batch that enters or leaves a month of the archive is sealed, with a digest over its rows, in a chain of the month's
--- seals. How digests are computed is in docs/SEALS.md; nothing here may change it for seals that are there.
+-- seals. The service computes the digests; docs/SEALS.md says how.
 
 -- Where somebody dropped the seals, the chains' ends and the removals prove nothing: the rows that are there are sealed anew, by
 -- `migrate`, which says so.
@@ -45,14 +45,20 @@ CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
     "archivedAt"     TIMESTAMP(3),
     "minLedger"      BIGINT,                    -- the oldest and the newest ledger number of its rows
     "maxLedger"      BIGINT,
-    columns          TEXT[] NOT NULL,           -- that the row form covers; all others were empty
+    columns          TEXT[] NOT NULL,           -- of the rows, all others were empty
     "presentColumns" TEXT[],                    -- what these are called since one was renamed: no part of what is sealed. NULL: the same;
                                                 -- a NULL among them: that column was empty, and is gone
     digest           BYTEA NOT NULL,
     leaves           BYTEA NOT NULL,            -- the first 8 bytes of each row's digest: to tell which row is altered
+    unlinked         TEXT[] NOT NULL DEFAULT '{}',   -- for each row whose parent was nowhere when it was archived, its "parent_hash":
+                                                -- no part of what is sealed
+    "linksChecked"   BOOLEAN NOT NULL DEFAULT true,  -- false: these parents are not among the batch's own rows, and may be elsewhere
     PRIMARY KEY (month, sequence)
 );
+-- A log whose links are all broken has a parent for each row here: to compress them takes longer than to write them.
+ALTER TABLE "ArchiveSeal" ALTER unlinked SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS "ArchiveSeal_runId_idx" ON "ArchiveSeal" ("runId");
+CREATE INDEX IF NOT EXISTS "ArchiveSeal_unchecked_idx" ON "ArchiveSeal" (month) WHERE NOT "linksChecked";
 
 -- Where somebody dropped the chains' ends, they follow from the seals.
 INSERT INTO "ArchiveMonth" (month, seals, digest, "archivedAt")
@@ -76,33 +82,11 @@ CREATE TABLE IF NOT EXISTS "ArchiveRemoval" (
 );
 CREATE INDEX IF NOT EXISTS "ArchiveRemoval_month_sequence_idx" ON "ArchiveRemoval" (month, sequence);
 
--- What is hashed of a seal, before its rows' digests. Timestamps as PostgreSQL writes them (DateStyle ISO).
-CREATE OR REPLACE FUNCTION archive_seal_header(
-    month text, sequence integer, kind text, run_id uuid, rows bigint, first_created_at timestamp, first_id text,
-    last_created_at timestamp, last_id text, archived_after timestamp, archived_at timestamp, min_ledger bigint,
-    max_ledger bigint, columns text[]
-) RETURNS bytea
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT convert_to(to_json(ARRAY[
-        month, sequence::text, kind, run_id::text, rows::text, first_created_at::text, first_id, last_created_at::text,
-        last_id, archived_after::text, archived_at::text, min_ledger::text,
-        max_ledger::text
-    ] || columns)::text, 'UTF8')
-$$;
-
--- What a seal hashes of a row that left.
-CREATE OR REPLACE FUNCTION archive_removal_digest(archived_at timestamp, id text, created_at timestamp, digest bytea) RETURNS bytea
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT sha256(convert_to(
-        to_json(ARRAY[archived_at::text, id, created_at::text, encode(digest, 'hex')])::text, 'UTF8'
-    ))
-$$;
-
 -- "MaintenanceFinding": what a run found out about rows and did not hide.
 CREATE TABLE IF NOT EXISTS "MaintenanceFinding" (
     id        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     "runId"   UUID NOT NULL,
-    kind      TEXT NOT NULL CHECK (kind IN ('hash_mismatch', 'duplicate_dropped', 'duplicate_kept')),
+    kind      TEXT NOT NULL CHECK (kind IN ('hash_mismatch', 'link_missing', 'duplicate_dropped', 'duplicate_kept')),
     "logId"   TEXT NOT NULL,
     month     TEXT NOT NULL,
     detail    JSON NOT NULL,                -- not JSONB: a row may have values that only JSON can hold
@@ -124,8 +108,11 @@ CREATE TABLE IF NOT EXISTS "ArchiveVerification" (
     "rowsTotal"   BIGINT NOT NULL DEFAULT 0,    -- by the seals; of "EventLog" by the planner's estimate
     "rowsDone"    BIGINT NOT NULL DEFAULT 0,
     "sealsDone"   BIGINT NOT NULL DEFAULT 0,
-    breaks        JSONB NOT NULL DEFAULT '[]',  -- the first thousand
+    breaks        JSONB NOT NULL DEFAULT '[]',  -- what is not as it was archived: the first thousand
     "breakCount"  BIGINT NOT NULL DEFAULT 0,
+    findings      JSONB NOT NULL DEFAULT '[]',  -- what the host's hash chain lacks, and lacked when it was archived: the first thousand
+    "findingCount" BIGINT NOT NULL DEFAULT 0,
+    "completedByHost" BIGINT NOT NULL DEFAULT 0, -- rows whose hash is that of what they were before the host completed their metadata
     "startedAt"   TIMESTAMP(3) NOT NULL,
     "updatedAt"   TIMESTAMP(3) NOT NULL,
     "finishedAt"  TIMESTAMP(3)

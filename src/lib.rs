@@ -64,6 +64,7 @@ pub mod logging;
 mod maintenance;
 pub mod metrics;
 mod model;
+mod seal;
 mod service;
 pub mod state_machine;
 mod store;
@@ -74,7 +75,7 @@ pub use error::{ConfigError, Error, Fault, FindingEffect, HostFinding, Result, R
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
     ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, ContractId, Cursor,
-    DryRunReport, DueMonth, EventPosition, HeldBack, HeldBackReason, LegalHold, ListPosition, LoggedEvent,
+    DryRunReport, DueMonth, EventPosition, Finding, FindingKind, HeldBack, HeldBackReason, LegalHold, ListPosition, LoggedEvent,
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, ReleaseRequest,
     RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome,
     SliceReport, SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason,

@@ -20,21 +20,23 @@ const ROWS_PER_SECOND: &str = "RowsPerSecond";
 const BACKLOG_ROWS: &str = "BacklogRows";
 const BACKLOG_AGE: &str = "BacklogAge";
 const UNPARSED_AMOUNTS: &str = "UnparsedAmounts";
-const HASH_FINDINGS: &str = "HashFindings";
+const HOST_FINDINGS: &str = "HostFindings";
+const VERIFICATION_BREAKS: &str = "VerificationBreaks";
 const SLICE_TIME: &str = "SliceTime";
 const BATCH_TIME: &str = "BatchTime";
 const RUNS_FAILED: &str = "RunsFailed";
 /// CloudWatch has no unit for it.
 const HOURS_SINCE_LAST_SUCCESS: &str = "HoursSinceLastSuccess";
 
-const UNITS: [(&str, Unit); 10] = [
+const UNITS: [(&str, Unit); 11] = [
     (SNAPSHOTS_CREATED, Unit::Count),
     (LOGS_ARCHIVED, Unit::Count),
     (ROWS_PER_SECOND, Unit::CountPerSecond),
     (BACKLOG_ROWS, Unit::Count),
     (BACKLOG_AGE, Unit::Seconds),
     (UNPARSED_AMOUNTS, Unit::Count),
-    (HASH_FINDINGS, Unit::Count),
+    (HOST_FINDINGS, Unit::Count),
+    (VERIFICATION_BREAKS, Unit::Count),
     (SLICE_TIME, Unit::Milliseconds),
     (BATCH_TIME, Unit::Milliseconds),
     (RUNS_FAILED, Unit::Count),
@@ -70,7 +72,7 @@ fn emit_slice(report: &SliceReport) {
     counter!(SNAPSHOTS_CREATED).increment(report.snapshots_created);
     counter!(UNPARSED_AMOUNTS).increment(report.unparsed_amounts);
     counter!(LOGS_ARCHIVED).increment(report.logs_archived);
-    counter!(HASH_FINDINGS).increment(report.hash_mismatches);
+    counter!(HOST_FINDINGS).increment(report.hash_mismatches + report.links_missing);
     for time in &report.batch_times {
         histogram!(BATCH_TIME).record(milliseconds(*time));
     }
@@ -96,7 +98,7 @@ pub fn emit_backlog(report: &BacklogReport) {
     if let Some(age) = report.backlog_age_seconds {
         histogram!(BACKLOG_AGE).record(age);
     }
-    counter!(HASH_FINDINGS).increment(report.verification_breaks);
+    counter!(VERIFICATION_BREAKS).increment(report.verification_breaks);
     write(collector);
 }
 

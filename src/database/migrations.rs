@@ -152,7 +152,7 @@ async fn seal_anew(client: &mut Connection) -> Result<u64> {
     loop {
         let transaction = migration_lock::begin(client).await?;
         let Some(month) = seals::find_unsealed_month(transaction.client()).await? else { return Ok(sealed) };
-        sealed += seals::seal_month(transaction.client(), month).await?;
+        sealed += seals::seal_unsealed(transaction.client(), month).await?;
         transaction.commit().await?;
         info!(%month, sealed, "migration: a month without seals is sealed as it is");
     }

@@ -15,17 +15,17 @@ use super::vacuum::vacuum;
 use crate::error::{Error, Result};
 use crate::host::{HostFacts, HostLimits, findings};
 use crate::model::{Month, Phase};
+use crate::seal::RowForm;
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, LogPosition};
 use crate::store::former::{self, FormerArchive};
 use crate::store::leases::Change;
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
 use crate::store::remainder::{self, Remainder, Rules};
-use crate::store::row_form::RowForm;
 use crate::store::run_months::{self, ArchivedCounts};
 use crate::store::seals::{self, LedgerRange};
 use crate::store::session::Connection;
-use crate::store::{holds, host, partitions, session, stream_identity};
+use crate::store::{holds, host, links, partitions, row_texts, session, stream_identity};
 
 /// What the workers share.
 pub(super) struct Archiving<'a> {
@@ -177,6 +177,7 @@ impl Archiving<'_> {
         loop {
             let before = self.rows();
             self.archive_months().await?;
+            self.check_links().await?;
             if self.rows() > before {
                 slice.record(&Change::Phase(Phase::Vacuum)).await?;
                 vacuum(slice).await?;
@@ -245,6 +246,28 @@ impl Archiving<'_> {
         Ok(())
     }
 
+    /// Looks for the parents that batches did not find among their own rows, also of a slice that ended before.
+    async fn check_links(&self) -> Result<()> {
+        let slice = self.slice;
+        let mut client = slice.engine.connect().await?;
+        let unchecked = links::list_unchecked_months(&**client);
+        if session::read(&client, &slice.engine.settings.limits(), unchecked).await?.is_empty() {
+            return Ok(());
+        }
+        let check = async {
+            let transaction = session::begin(&mut client, &slice.long_limits()).await?;
+            let missing = links::check_links(&transaction).await?;
+            slice.commit(transaction, &Change::Alive).await?;
+            Ok(missing)
+        };
+        let missing = slice.keep_lease_while(None, check).await?;
+        if missing > 0 {
+            slice.count_missing_links(missing);
+            warn!(run = %slice.run.id, missing, "snapshot maintenance: logs were archived whose parent is nowhere");
+        }
+        Ok(())
+    }
+
     /// Makes those of `months`, which have rows that nothing holds, be gone through once more. Returns whether there are any.
     async fn begin_again(&self, months: &[Month]) -> Result<bool> {
         if months.is_empty() {
@@ -282,7 +305,7 @@ impl Archiving<'_> {
     /// the definition has not changed; else it is looked at anew. Tables that reference the log are not locked.
     async fn look(&self, transaction: &Transaction<'_>) -> Result<(Arc<HostFacts>, MirroredColumns, RowForm)> {
         let (version, columns, form) =
-            join!(host::get_version(transaction), MirroredColumns::load(transaction), RowForm::load(transaction));
+            join!(host::get_version(transaction), MirroredColumns::load(transaction), row_texts::load_form(transaction));
         let (version, columns, form) = (version?, columns?, form?);
         let (known, mut facts) = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if version != known || !facts.references.is_empty() {
@@ -370,7 +393,7 @@ impl Archiving<'_> {
             is_new,
             after: month.progress.after.as_ref().unwrap_or(&start),
             limit,
-            name_mismatches: self.slice.has_room_for_findings(),
+            most_named: if self.slice.has_room_for_findings() { moving::MAX_KEPT_FINDINGS } else { 0 },
         };
         let transaction = session::begin(client, &self.slice.engine.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
@@ -389,13 +412,14 @@ impl Archiving<'_> {
             logs_archived: moved.moved,
             already_archived: settled.already_archived,
             duplicates_dropped: settled.dropped - settled.already_archived,
-            hash_mismatches: moved.mismatches.count,
+            hash_mismatches: moved.findings.hash_mismatches,
+            completed_by_host: moved.findings.completed_by_host,
         };
         let rows = self.rows() + moved.moved + settled.dropped;
         let done = MonthWork {
             change: MonthChange::Archived(&next, counts),
             rows_per_second: self.rate(rows),
-            mismatches: &moved.mismatches.named,
+            mismatches: &moved.findings.named,
         };
         month.commit(transaction, &done).await?;
         self.rows.fetch_add(moved.moved + settled.dropped, Ordering::Relaxed);
@@ -413,7 +437,7 @@ impl Archiving<'_> {
             let such_as = settled.conflicts.iter().take(10).collect::<Vec<_>>();
             warn!(%run, conflicts, ?such_as, "snapshot maintenance: logs whose archived copy differs stay in EventLog");
         }
-        let mismatches = moved.mismatches.count;
+        let mismatches = moved.findings.hash_mismatches;
         if mismatches > 0 && slice.may_log() {
             warn!(%run, %month, mismatches, "snapshot maintenance: entry hashes are not those of their rows");
         }

@@ -15,11 +15,10 @@ use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, LogPosition};
 use crate::store::leases::Change;
 use crate::store::restore::{self, RestoreBatch, RestoredBatch};
-use crate::store::row_form::RowForm;
 use crate::store::run_months::{self, MonthProgress};
 use crate::store::session::Connection;
 use crate::store::session::{self, Limits};
-use crate::store::{former, host, maintenance_runs};
+use crate::store::{former, host, maintenance_runs, row_texts};
 
 /// Before all places of a table.
 const FIRST_PLACE: &str = "(0,0)";
@@ -59,7 +58,7 @@ async fn count_rows(slice: &Slice<'_>, client: &mut Connection, target: &Restore
             checked => checked?,
         }
         let columns = session::read(&*client, &limits, MirroredColumns::load(&**client)).await?;
-        let form = session::read(&*client, &limits, RowForm::load(&**client)).await?;
+        let form = session::read(&*client, &limits, row_texts::load_form(&**client)).await?;
         let count = restore::check_month(&**client, &columns, &form, target, *month);
         let of_month = slice.keep_lease_while(None, session::read(&*client, &limits, count)).await?;
         let transaction = session::begin_volatile(client, &slice.engine.settings.limits()).await?;
@@ -158,7 +157,7 @@ impl Restoring<'_> {
         check_host(&transaction).await?;
         // Under the lock and for each batch: a column that the host drops between two batches is not lost in silence.
         let columns = MirroredColumns::load(&transaction).await?;
-        let form = RowForm::load(&transaction).await?;
+        let form = row_texts::load_form(&transaction).await?;
         let start = LogPosition::before(month.month().start());
         let request = RestoreBatch {
             target: &self.target,

@@ -3,7 +3,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::join;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
 use tracing::{info, warn};
@@ -12,7 +11,8 @@ use super::Settings;
 use super::batch_size::{Attempt, BatchSize};
 use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, HostFinding, Result, chain};
-use crate::model::{MaintenanceRun, Month, SliceOutcome, SliceReport, StopReason};
+use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
+use crate::seal::Mismatch;
 use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run};
 use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
 use crate::store::run_months::{ArchivedCounts, MonthProgress, record_archived, record_restored};
@@ -54,8 +54,8 @@ pub(super) struct MonthWork<'a> {
     pub(super) change: MonthChange<'a>,
     /// How fast the slice moves rows; `None` while it moves none.
     pub(super) rows_per_second: Option<f64>,
-    /// Rows whose entry hash is not that of their contents: month; id and both hashes.
-    pub(super) mismatches: &'a [(Month, Value)],
+    /// Rows whose entry hash is not that of their contents.
+    pub(super) mismatches: &'a [Mismatch],
 }
 
 impl MonthWork<'_> {
@@ -273,7 +273,7 @@ impl<'a> Slice<'a> {
         let paused = paused?;
         recorded?;
         if !done.mismatches.is_empty() {
-            let has_room = insert_mismatches(&transaction, self.run.id, done.mismatches).await?;
+            let has_room = insert_mismatches(&transaction, self.run.id, lease.month, done.mismatches).await?;
             self.has_room_for_findings.store(has_room, Ordering::Relaxed);
         }
         transaction.commit().await?;
@@ -291,6 +291,11 @@ impl<'a> Slice<'a> {
         }
         unreported.rows_per_second = done.rows_per_second.or(unreported.rows_per_second);
         Ok(())
+    }
+
+    /// Counts logs that were archived though their parent is nowhere, for what the slice reports.
+    pub(super) fn count_missing_links(&self, missing: u64) {
+        self.unreported().links_missing += missing;
     }
 
     pub(super) fn lease_seconds(&self) -> f64 {

@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, Result, chain};
 use crate::model::{
-    Break, BreakKind, ContractId, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest,
+    Break, BreakKind, ContractId, Finding, FindingKind, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification,
+    VerificationRequest,
 };
+use crate::seal::{Mismatch, SealDifference};
+use crate::store::links::{self, Named};
 use crate::store::event_log::{LogPosition, estimate_log_rows, first_instant};
 use crate::store::session::{self, Limits};
-use crate::store::verification::{self, ClaimedTask, Outcome, SealDifference, Task};
+use crate::store::verification::{self, ClaimedTask, Outcome, Task};
 
 /// What a statement gets however little time there is: enough for a large month's.
 const LEAST_TIME: Duration = Duration::from_mins(1);
@@ -59,8 +62,8 @@ pub(crate) async fn verify(
     }
     let get = verification::get_verification(&**client, id);
     let verification = session::read(&client, &settings.limits(), get).await?;
-    let (status, breaks) = (verification.status, verification.break_count);
-    info!(verification = %id, ?status, breaks, rows = verification.rows_done, "snapshot maintenance: verification ends");
+    let Verification { status, break_count: breaks, finding_count: findings, rows_done: rows, .. } = verification;
+    info!(verification = %id, ?status, breaks, findings, rows, "snapshot maintenance: verification ends");
     Ok(verification)
 }
 
@@ -260,32 +263,31 @@ impl Verifying<'_> {
             Err(error) => return Err(error),
         };
         let mut breaks = Vec::new();
-        let mut break_count = seal.excess_count + seal.mismatch_count;
+        let mut break_count = seal.excess_count;
         if seal.is_right && !seal.leaves_right {
             breaks.push(place.seal_break(BreakKind::SealAltered, "has leaves that are not its rows'"));
             break_count += 1;
         }
         if !seal.is_right {
-            let difference = verification::diff_seal(&transaction, month, sequence).await?;
-            breaks = explain(place, &difference);
+            breaks = explain(place, &seal.difference);
             // Where few rows differ, all are named; where none does, the seal itself is the break.
             let is_cut = breaks.len() == MAX_REPORTED_BREAKS;
-            let differences = if is_cut { difference.count } else { breaks.len() as u64 };
-            break_count = seal.excess_count + difference.mismatch_count + differences;
+            break_count += if is_cut { seal.difference.count } else { breaks.len() as u64 };
         }
         let excess = seal.excess_ids.iter();
         breaks.extend(excess.map(|id| {
             place.row_break(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
         }));
-        // Of rows that are what was archived: the others are named already.
-        let altered: Vec<_> = breaks.iter().filter_map(|found| found.log_id.clone()).collect();
-        let mismatches = seal.mismatches.iter().filter(|(id, ..)| !altered.contains(id));
-        breaks.extend(mismatches.map(|(id, stored, computed)| {
-            let message = format!("has the entry_hash {stored}, but its contents have {computed}; it was archived so");
-            place.row_break(BreakKind::HashMismatch, id, &message)
-        }));
         breaks.truncate(MAX_REPORTED_BREAKS);
-        Ok(Outcome { rows: seal.rows, seals: 1, break_count, breaks })
+        Ok(Outcome {
+            rows: seal.rows,
+            seals: 1,
+            break_count,
+            breaks,
+            finding_count: seal.mismatches.count,
+            findings: seal.mismatches.named.iter().map(|mismatch| hash_finding(Some(month), mismatch)).collect(),
+            completed_by_host: seal.completed_by_host,
+        })
     }
 
     async fn look_at_month(&self, month: Month) -> Result<Outcome> {
@@ -323,15 +325,17 @@ impl Verifying<'_> {
             let message = format!("row {id} of {month} left the archive, and no seal says so");
             breaks.push(month_break(BreakKind::RowMissing, Some(id), message));
         }
-        let links = verification::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
-        break_count += links.count;
-        for (id, parent) in links.named {
-            let message =
-                format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row");
+        let links = links::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
+        break_count += links.broken.count;
+        for (id, parent) in links.broken.rows {
+            let message = format!(
+                "row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row any more"
+            );
             breaks.push(month_break(BreakKind::LinkBroken, Some(id), message));
         }
         breaks.truncate(MAX_REPORTED_BREAKS);
-        Ok(Outcome { rows: 0, seals: 0, break_count, breaks })
+        let (finding_count, findings) = link_findings(Some(month), &links.missing);
+        Ok(Outcome { break_count, breaks, finding_count, findings, ..Outcome::default() })
     }
 
     /// Looks at `EventLog` batch by batch, from the row behind `after` on.
@@ -345,12 +349,13 @@ impl Verifying<'_> {
             let batch = verification::recompute_logs(&transaction, &after, self.contract_ids, most).await?;
             transaction.commit().await?;
             drop(client);
-            let breaks = batch.mismatches.iter().map(|(id, stored, computed)| {
-                let message = format!("has the entry_hash {stored}, but its contents have {computed}");
-                log_break(BreakKind::HashMismatch, id, &message)
-            });
-            let outcome =
-                Outcome { rows: batch.rows, seals: 0, break_count: batch.mismatch_count, breaks: breaks.collect() };
+            let outcome = Outcome {
+                rows: batch.rows,
+                finding_count: batch.mismatches.count,
+                findings: batch.mismatches.named.iter().map(|mismatch| hash_finding(None, mismatch)).collect(),
+                completed_by_host: batch.completed_by_host,
+                ..Outcome::default()
+            };
             let left = batch.last.filter(|_| batch.rows >= LOG_BATCH_ROWS.into());
             self.record(claimed, left.as_ref(), &outcome).await?;
             let Some(last) = left else { return Ok(()) };
@@ -363,20 +368,34 @@ impl Verifying<'_> {
         let mut client = self.engine.connect().await?;
         let limits = limits(self.engine);
         let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
-        let links = verification::list_unlinked(&transaction, None, self.contract_ids).await?;
+        // Of a row that is not archived nobody knows what it was like before.
+        let links = links::list_unlinked(&transaction, None, self.contract_ids).await?;
         transaction.commit().await?;
-        let breaks = links.named.iter().map(|(id, parent)| {
-            let message = format!("has the parent_hash {parent}, which is the entry_hash of no row");
-            log_break(BreakKind::LinkBroken, id, &message)
-        });
-        Ok(Outcome { break_count: links.count, breaks: breaks.collect(), ..Outcome::default() })
+        let (finding_count, findings) = link_findings(None, &links.missing);
+        Ok(Outcome { finding_count, findings, ..Outcome::default() })
     }
 }
 
-/// A break of a row of `EventLog`.
-fn log_break(kind: BreakKind, id: &str, message: &str) -> Break {
-    let message = format!("row {id} of EventLog {message}");
-    Break { kind, month: None, sequence: None, log_id: Some(id.to_owned()), message }
+/// A row of the archive's `month`, or of `EventLog`, in words.
+fn row_of(month: Option<Month>, id: &str) -> String {
+    month.map_or_else(|| format!("row {id} of EventLog"), |month| format!("row {id} of {month}"))
+}
+
+fn hash_finding(month: Option<Month>, mismatch: &Mismatch) -> Finding {
+    let Mismatch { id, entry_hash, computed } = mismatch;
+    let since = if month.is_some() { "; it was archived so" } else { "" };
+    let message = format!("{} has the entry_hash {entry_hash}, but its contents have {computed}{since}", row_of(month, id));
+    Finding { kind: FindingKind::HashMismatch, month, log_id: id.clone(), message }
+}
+
+/// How many findings the rows are whose parents are missing, and the first of them.
+fn link_findings(month: Option<Month>, missing: &Named) -> (u64, Vec<Finding>) {
+    let since = if month.is_some() { "; it was archived so" } else { "" };
+    let finding = |(id, parent): &(String, String)| {
+        let message = format!("{} has the parent_hash {parent}, which is the entry_hash of no row{since}", row_of(month, id));
+        Finding { kind: FindingKind::LinkMissing, month, log_id: id.clone(), message }
+    };
+    (missing.count, missing.rows.iter().map(finding).collect())
 }
 
 /// A seal of a month.

@@ -12,6 +12,6 @@ pub struct BacklogReport {
     pub backlog_rows: Option<u64>,
     /// How long the oldest of them has been due, in seconds; 0 when none is. None as above.
     pub backlog_age_seconds: Option<f64>,
-    /// What verifications have found that got further within the last day.
+    /// What is not as it was archived, by verifications that got further within the last day.
     pub verification_breaks: u64,
 }

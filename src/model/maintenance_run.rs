@@ -62,6 +62,10 @@ pub struct MaintenanceRun {
     pub duplicates_dropped: u64,
     /// Logs archived whose `entry_hash` is not that of their contents. They are named by the verification.
     pub hash_mismatches: u64,
+    /// Logs archived whose `entry_hash` is that of what they were before the host completed their metadata: no finding.
+    pub completed_by_host: u64,
+    /// Logs archived whose `parent_hash` was the `entry_hash` of no row then.
+    pub links_missing: u64,
     /// Logs moved back to `EventLog`.
     pub logs_restored: u64,
     /// Logs that stayed because the archive has them, or their event under another id, with other contents (domain rule 6);

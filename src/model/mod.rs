@@ -32,7 +32,7 @@ pub use slice_report::{SliceOutcome, SliceReport};
 pub use snapshot::{Boundary, StreamSnapshot};
 pub use step::{Step, StepError, StepEvent, StepReport, StepRequest};
 pub use stream_id::{ContractId, StreamId, StreamNames};
-pub use verification::{Break, BreakKind, Verification, VerificationRequest, VerificationStatus};
+pub use verification::{Break, BreakKind, Finding, FindingKind, Verification, VerificationRequest, VerificationStatus};
 
 pub(crate) use held_back::{MAX_HELD_BACK_IDS, StoredHeldBack};
 pub(crate) use maintenance_run::MAX_REPORTED_IDS;

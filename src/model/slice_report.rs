@@ -16,6 +16,8 @@ pub struct SliceReport {
     pub logs_archived: u64,
     /// Those of them whose `entry_hash` is not that of their contents.
     pub hash_mismatches: u64,
+    /// Logs of the archive whose `parent_hash` is the `entry_hash` of no row, as far as that was found out.
+    pub links_missing: u64,
     /// Rows moved in a second, over the slice; none while none is moved.
     pub rows_per_second: Option<f64>,
     /// How long each batch took that had rows; a hundred at most.
@@ -42,6 +44,7 @@ impl SliceReport {
             unparsed_amounts: 0,
             logs_archived: 0,
             hash_mismatches: 0,
+            links_missing: 0,
             rows_per_second: None,
             batch_times: Vec::new(),
             outcome: None,

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Month, time};
 
-/// Most breaks that a verification names; the count beside them is exact.
+/// Most breaks, and most findings, that a verification names; the counts beside them are exact.
 pub(crate) const MAX_REPORTED_BREAKS: usize = 1_000;
 /// Most breaks that a call of a verification logs one by one.
 pub(crate) const MAX_LOGGED_BREAKS: u64 = 20;
@@ -46,6 +46,12 @@ pub struct Verification {
     pub break_count: u64,
     /// The first thousand.
     pub breaks: Vec<Break>,
+    /// How many rows the host's hash chain is not right at, and was not when they were archived.
+    pub finding_count: u64,
+    /// The first thousand.
+    pub findings: Vec<Finding>,
+    /// Rows whose `entry_hash` is that of what they were before the host completed their metadata: no finding.
+    pub completed_by_host: u64,
     /// When it started.
     #[serde(serialize_with = "time::rfc3339_millis")]
     pub started_at: DateTime<Utc>,
@@ -65,7 +71,7 @@ pub enum VerificationStatus {
     Running,
     /// It stopped before its end; the next one of the same kind continues it.
     Interrupted,
-    /// All was looked at, and all is as it was archived.
+    /// All was looked at, and all is as it was archived; there may be findings.
     Passed,
     /// All was looked at, and there are breaks.
     Failed,
@@ -97,12 +103,34 @@ pub enum BreakKind {
     RowMissing,
     /// A row was not archived by the service.
     RowInserted,
-    /// A row's `parent_hash` is the `entry_hash` of no row.
+    /// A row's `parent_hash` is the `entry_hash` of no row, and was that of one when the row was archived.
     LinkBroken,
-    /// A row's `entry_hash` is not that of its contents, and was not when it was archived.
-    HashMismatch,
     /// A seal is not what was written.
     SealAltered,
     /// A seal is gone.
     SealMissing,
+}
+
+/// What the host's hash chain lacks at a row that is as it was archived, or at a row of `EventLog`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What it lacks.
+    pub kind: FindingKind,
+    /// The month of the archive; none in `EventLog`.
+    pub month: Option<Month>,
+    /// The row.
+    pub log_id: String,
+    /// The same in words.
+    pub message: String,
+}
+
+/// What the host's hash chain lacks at a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// The row's `entry_hash` is not that of its contents.
+    HashMismatch,
+    /// The row's `parent_hash` is the `entry_hash` of no row.
+    LinkMissing,
 }

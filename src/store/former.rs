@@ -5,8 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::archive_columns::MirroredColumns;
 use super::partitions::{create_partition, partition_name};
-use super::row_form::RowForm;
-use super::seals::{self, Seal};
+use super::seals;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::Month;
@@ -117,26 +116,22 @@ pub(crate) async fn copy_logs(client: &impl GenericClient, former: &FormerArchiv
         };
         return Err(Error::ArchiveColumnsDiffer { columns: missing.iter().map(say).collect() });
     }
-    let form = RowForm::load(client).await?;
     create_partition(client, month, None).await?;
     let chain = seals::lock_chain(client, month).await?;
-    let seal = Seal::adopting(&chain, &form);
     let (start, end, partition) = (month.start(), month.end(), partition_name(month));
-    let statement = Statement::new(include_str!("sql/copy_former_logs.sql"))
+    let copied = Statement::new(include_str!("sql/copy_former_logs.sql"))
         .fragment("former", former.name.as_str())
         .fragment("partition", partition.as_str())
         .fragment("column_names", columns.list(""))
         .fragment("adopted_values", columns.adopted_values(former))
-        .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))
-        // The newest of the rows is what the seal reaches up to.
-        .fragment("archived_at", r#"(SELECT max("archivedAt") FROM adopted)"#)
         .bind("sealed_until", &chain.archived_after, Type::TIMESTAMP)
         .bind("month_start", &start, Type::TIMESTAMP)
         .bind("month_end", &end, Type::TIMESTAMP)
-        .bind("limit", &COPIED_ROWS, Type::INT8);
-    let row = seal.put_into(statement, "adopted").query_one(client).await?;
-    seals::advance_chain(client, month).await?;
-    Ok(row.try_get::<_, i64>("copied")?.unsigned_abs())
+        .bind("limit", &COPIED_ROWS, Type::INT8)
+        .execute(client)
+        .await?;
+    seals::seal_unsealed(client, month).await?;
+    Ok(copied)
 }
 
 /// Compares the former service's snapshots with the service's own.

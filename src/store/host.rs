@@ -77,6 +77,12 @@ pub(crate) async fn refuse_hidden_streams(client: &impl GenericClient, is_filter
     refuse_hidden(client, is_filtered, HostFinding::hidden_streams).await
 }
 
+/// Whether row security is in force on `EventLog`.
+pub(crate) async fn are_logs_filtered(client: &impl GenericClient) -> Result<bool> {
+    let sql = r#"SELECT row_security_active('"EventLog"'::regclass) AS are_filtered"#;
+    Ok(client.query_typed_one(sql, &[]).await?.try_get("are_filtered")?)
+}
+
 /// The same for logs.
 ///
 /// # Errors

@@ -3,15 +3,17 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::decode::{decode, decode_json};
+use super::decode::{bigint, decode, decode_json};
 use super::event_log;
 use super::moving::MAX_KEPT_FINDINGS;
 use super::page;
+use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result};
 use crate::model::{
     ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
     Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StoredHeldBack,
 };
+use crate::seal::Mismatch;
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
 
@@ -67,32 +69,23 @@ pub(crate) async fn get_run_state(client: &impl GenericClient, id: Uuid) -> Resu
     })
 }
 
-/// Keeps rows of `mismatches` with the run, up to a thousand. Called when the run's row is locked, so that workers that commit one
-/// after the other count what the others have kept. Returns whether there is room for more.
+/// Keeps rows of `month` whose hash is not theirs with the run, up to a thousand. Called when the run's row is locked, so that workers
+/// that commit one after the other count what the others have kept. Returns whether there is room for more.
 pub(crate) async fn insert_mismatches(
     client: &impl GenericClient,
     run: Uuid,
-    mismatches: &[(Month, serde_json::Value)],
+    month: Month,
+    mismatches: &[Mismatch],
 ) -> Result<bool> {
-    let named = mismatches.iter().map(|(month, row)| serde_json::json!({"month": month, "row": row}));
-    let named = serde_json::Value::Array(named.collect());
-    let row = client
-        .query_typed_one(
-            r#"WITH kept AS (
-                   SELECT count(*) AS rows FROM "MaintenanceFinding" WHERE "runId" = $1 AND kind = 'hash_mismatch'
-               ),
-               added AS (
-                   INSERT INTO "MaintenanceFinding" ("runId", kind, "logId", month, detail)
-                   SELECT $1, 'hash_mismatch', one #>> '{row,id}', one ->> 'month', json_build_object(
-                       'entryHash', one #> '{row,entryHash}', 'computedHash', one #> '{row,computedHash}')
-                   FROM jsonb_array_elements($2) WITH ORDINALITY named (one, place)
-                   WHERE place <= $3 - (SELECT rows FROM kept)
-                   ON CONFLICT DO NOTHING
-                   RETURNING 1
-               )
-               SELECT (SELECT rows FROM kept) + (SELECT count(*) FROM added) < $3 AS has_room"#,
-            &[(&run, Type::UUID), (&named, Type::JSONB), (&MAX_KEPT_FINDINGS, Type::INT8)],
-        )
+    let each = |text: fn(&Mismatch) -> &str| mismatches.iter().map(text).collect::<Vec<_>>();
+    let row = Statement::new(include_str!("sql/insert_mismatches.sql"))
+        .bind("run", &run, Type::UUID)
+        .bind("month", &month.to_string(), Type::TEXT)
+        .bind("ids", &each(|one| &one.id), Type::TEXT_ARRAY)
+        .bind("entry_hashes", &each(|one| &one.entry_hash), Type::TEXT_ARRAY)
+        .bind("computed_hashes", &each(|one| &one.computed), Type::TEXT_ARRAY)
+        .bind("most_kept", &bigint(MAX_KEPT_FINDINGS as u64), Type::INT8)
+        .query_one(client)
         .await?;
     Ok(row.try_get("has_room")?)
 }
@@ -231,6 +224,8 @@ fn parse(row: &Row) -> Result<MaintenanceRun> {
         already_archived: dropped,
         duplicates_dropped: duplicates,
         hash_mismatches: number("hashMismatches")?,
+        completed_by_host: number("completedByHost")?,
+        links_missing: number("linksMissing")?,
         logs_restored: restored,
         conflicts,
         conflict_ids,

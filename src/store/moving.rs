@@ -1,29 +1,34 @@
+use std::pin::pin;
+
 use chrono::NaiveDateTime;
-use serde_json::Value;
+use futures_util::TryStreamExt;
+use serde::Deserialize;
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tracing::warn;
 
 use super::archive_columns::{MirroredColumns, quote};
+use super::decode::{bigint, unreadable};
 use super::event_log::{Due, IS_NOT_RESTORED, LogPosition, chain_head};
 use super::former::FormerArchive;
 use super::holds::{self, Held};
 use super::leases::MonthLease;
 use super::partitions::partition_name;
-use super::row_form::RowForm;
+use super::row_texts::{read_texts, texts_of};
 use super::seals::{self, LedgerRange, Seal};
 use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
+use crate::seal::{Batch, BatchFindings, RowForm, RowHasher};
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
 /// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
 const LEDGERS_BESIDE: i64 = 1_000;
 
 /// Findings of one kind that a run keeps with their details; the counts beside them are exact.
-pub(crate) const MAX_KEPT_FINDINGS: i64 = 1_000;
+pub(crate) const MAX_KEPT_FINDINGS: usize = 1_000;
 
 /// Rows are found by their keys, one by one, whatever the statistics say.
 const ONE_BY_ONE: &str =
@@ -56,8 +61,8 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) is_new: bool,
     pub(crate) after: &'a LogPosition,
     pub(crate) limit: u32,
-    /// Whether the run has room for more details of hashes that are not their rows'.
-    pub(crate) name_mismatches: bool,
+    /// How many rows are named whose hash is not theirs.
+    pub(crate) most_named: usize,
 }
 
 /// What due_rows.sql is told of a batch.
@@ -102,17 +107,6 @@ impl BatchRequest<'_> {
 
     fn end(&self) -> NaiveDateTime {
         self.lease.month.end().min(self.rules.due.cutoff)
-    }
-
-    /// SQL for some of the rows of `mismatch`, as JSON.
-    fn mismatches(&self) -> String {
-        if !self.name_mismatches || !self.rules.prove {
-            return "'[]'::jsonb".into();
-        }
-        format!(
-            "(SELECT COALESCE(jsonb_agg(jsonb_build_object('id', id, 'entryHash', entry_hash, 'computedHash', content_hash)), '[]') \
-             FROM (SELECT * FROM mismatch LIMIT {MAX_KEPT_FINDINGS}) named)"
-        )
     }
 }
 
@@ -245,23 +239,6 @@ pub(crate) struct LogKeys {
     pub(crate) times: Vec<NaiveDateTime>,
 }
 
-/// Rows whose entry hash is not that of their contents.
-#[derive(Debug, Default)]
-pub(crate) struct Mismatches {
-    pub(crate) count: u64,
-    /// Some of them, with their month.
-    pub(crate) named: Vec<(Month, Value)>,
-}
-
-impl Mismatches {
-    fn add(&mut self, month: Month, row: &tokio_postgres::Row) -> Result<()> {
-        self.count += row.try_get::<_, i64>("hash_mismatches")?.unsigned_abs();
-        let named: Value = row.try_get("mismatches")?;
-        self.named.extend(named.as_array().into_iter().flatten().map(|one| (month, one.clone())));
-        Ok(())
-    }
-}
-
 /// What [`move_due_batch`] did.
 #[derive(Debug)]
 pub(crate) struct MovedBatch {
@@ -271,8 +248,8 @@ pub(crate) struct MovedBatch {
     pub(crate) moved: u64,
     /// Rows whose id or event the archive has already, still in `EventLog` and locked.
     pub(crate) duplicates: LogKeys,
-    /// Rows whose entry hash is not that of their contents.
-    pub(crate) mismatches: Mismatches,
+    /// What the host's hash chain is like among the rows that moved.
+    pub(crate) findings: BatchFindings,
     /// The last row looked at.
     pub(crate) last: Option<LogPosition>,
     /// What was held while they moved.
@@ -297,7 +274,6 @@ pub(crate) async fn move_due_batch(
     let referenced_ids = list_referenced(client, log, request, locked.as_ref()).await?;
     let chain = seals::get_chain(client, request.lease).await?;
     let archived_at = chain.next_archived_at(started_at);
-    let seal = Seal::archiving(&chain, request.lease.run, archived_at, &log.form);
     let partition = partition_name(request.lease.month);
     // LIMIT keeps these look-ups per row: a join could be planned as a scan of whole partitions for every batch.
     let of_id = (!request.is_new).then(|| {
@@ -329,6 +305,7 @@ pub(crate) async fn move_due_batch(
     if log.is_partitioned() {
         client.batch_execute(ONE_BY_ONE).await?;
     }
+    let selected = if prove { log.form.columns() } else { &[] };
     let statement = Statement::new(include_str!("sql/move_due_batch.sql"))
         .fragment("is_free", is_free)
         .fragment("duplicates", duplicates.unwrap_or_else(|| NONE.into()))
@@ -339,43 +316,63 @@ pub(crate) async fn move_due_batch(
         .fragment("column_names", log.columns.list(""))
         .fragment("archived_values", log.columns.archived_values())
         .fragment("returned", log.columns.list("e."))
-        .fragment("proof_columns", if prove { log.form.hashed_columns("") } else { "1".into() })
+        .fragment("texts", if prove { texts_of(selected, "") } else { "1".into() })
+        .fragment("rows", if prove { "SELECT NULL::text AS summary, archived.* FROM archived UNION ALL" } else { "" })
+        .fragment("no_texts", ", NULL::text".repeat(selected.len()))
         .fragment("moved_ids", if log.has_triggers() { "ARRAY(SELECT id::text FROM moved)" } else { "'{}'::text[]" })
         .fragment("moved_digests", digests)
-        .fragment("mismatches", request.mismatches())
+        .bind("archived_at", &archived_at, Type::TIMESTAMP)
         .bind("referenced", &referenced_ids, Type::TEXT_ARRAY);
-    let statement = if prove {
-        seal.put_into(statement, "archived")
-    } else {
-        let nothing = "mismatch AS (SELECT WHERE false)";
-        statement.fragment("proof", nothing).bind("archived_at", &archived_at, Type::TIMESTAMP)
+    let rows = request.bind(statement, log, &bounds).query_stream(client).await;
+    let mut rows = pin!(rows.map_err(|error| log.refused(error))?);
+    let mut batch = Batch::new(RowHasher::new(&log.form, selected), selected, request.most_named);
+    let mut summary = None;
+    while let Some(row) = rows.try_next().await.map_err(|error| log.refused(error))? {
+        match row.try_get::<_, Option<&str>>(SUMMARY)? {
+            None => batch.add(&read_texts(&row, SUMMARY + 1)?),
+            Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
+        }
+    }
+    let Some(Summary { seen, leaving, deleted, moved, moved_ids, moved_digests, duplicate_ids, duplicate_times, last_created_at, last_id }) =
+        summary
+    else {
+        return Err(unreadable("summary", "the batch has none"));
     };
-    let row = request.bind(statement, log, &bounds).query_one(client).await;
-    let row = row.map_err(|error| log.refused(error))?;
-    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
-    let (deleted, moved) = (number("deleted")?, number("moved")?);
     if locks_first {
-        log.check_deleted(number("leaving")?, deleted)?;
+        log.check_deleted(leaving, deleted)?;
     }
     if moved != deleted {
         let finding = HostFinding::archive_refuses(&partition, deleted.abs_diff(moved));
         return Err(finding.into());
     }
-    let moved_ids: Vec<String> = row.try_get("moved_ids")?;
     check_gone(client, log, &moved_ids).await?;
-    check_unaltered(client, log, request.lease.month, &moved_ids, &row.try_get("moved_digests")?).await?;
-    let last = position(&row)?;
-    let mut mismatches = Mismatches::default();
-    mismatches.add(request.lease.month, &row)?;
-    let Locked { seen, last } = locked.unwrap_or(Locked { seen: number("seen")?, last });
-    Ok(MovedBatch {
-        seen,
-        moved,
-        duplicates: LogKeys { ids: row.try_get("duplicate_ids")?, times: row.try_get("duplicate_times")? },
-        mismatches,
-        last,
-        held: bounds.held,
-    })
+    check_unaltered(client, log, request.lease.month, &moved_ids, &moved_digests).await?;
+    let (sealed, findings) = batch.finish();
+    let seal = Seal::archiving(&chain, request.lease.run, archived_at, &log.form);
+    seal.insert(client, &sealed, &findings.unlinked).await?;
+    let last = last_created_at.map(|created_at| LogPosition { created_at, id: last_id });
+    let Locked { seen, last } = locked.unwrap_or(Locked { seen, last });
+    let duplicates = LogKeys { ids: duplicate_ids, times: duplicate_times };
+    Ok(MovedBatch { seen, moved, duplicates, findings, last, held: bounds.held })
+}
+
+/// Where the summary of a batch is among the columns; the texts of a row are behind it.
+const SUMMARY: usize = 0;
+
+/// What move_due_batch.sql says of a batch.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    seen: u64,
+    leaving: u64,
+    deleted: u64,
+    moved: u64,
+    moved_ids: Vec<String>,
+    moved_digests: Vec<String>,
+    duplicate_ids: Vec<String>,
+    duplicate_times: Vec<NaiveDateTime>,
+    last_created_at: Option<NaiveDateTime>,
+    last_id: Option<String>,
 }
 
 /// Checks that no trigger has put rows back that were deleted: they would be there twice.
@@ -538,7 +535,7 @@ pub(crate) async fn settle_duplicates(
     let month = request.lease.month.to_string();
     let row = Statement::new(include_str!("sql/settle_duplicates.sql"))
         .fragment("id_type", log.columns.id_type())
-        .fragment("entry_hash", log.form.entry_hash("e."))
+        .fragment("entry_hash", if log.form.has_entry_hashes() { "e.entry_hash::text" } else { "NULL::text" })
         .fragment("archived", request.archived(&log.columns.list("")))
         .fragment("is_archived", is_archived)
         .fragment("is_agreed", log.columns.agree())
@@ -548,7 +545,7 @@ pub(crate) async fn settle_duplicates(
         .bind("times", &moved.duplicates.times, Type::TIMESTAMP_ARRAY)
         .bind("run", &request.lease.run, Type::UUID)
         .bind("month", &month, Type::TEXT)
-        .bind("most_kept", &MAX_KEPT_FINDINGS, Type::INT8)
+        .bind("most_kept", &bigint(MAX_KEPT_FINDINGS as u64), Type::INT8)
         .query_one(client)
         .await
         .map_err(|error| log.refused(error))?;

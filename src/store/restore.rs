@@ -1,24 +1,28 @@
 use std::collections::BTreeSet;
+use std::pin::pin;
 
 use chrono::NaiveDateTime;
+use futures_util::TryStreamExt;
+use serde::Deserialize;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row, Transaction};
+use tokio_postgres::{GenericClient, Transaction};
 use tracing::debug;
 use uuid::Uuid;
 
 use super::archive_columns::{MirroredColumns, quote, quote_literal};
-use super::decode::{decode, decode_json};
+use super::decode::{decode, decode_json, unreadable};
 use super::event_log::LogPosition;
 use super::former::FormerArchive;
 use super::holds::{self, HELD_STREAMS};
 use super::leases::MonthLease;
 use super::partitions::{list_partitions, partition_name};
-use super::row_form::RowForm;
-use super::seals::{self, Seal, SealedForms};
+use super::row_texts::{read_texts, texts_of};
+use super::seals::{self, Seal, SealChain, SealedHashers};
 use super::statement::Statement;
 use super::stream_identity::has_contract_id;
 use crate::error::{Error, HostFinding, Result, Retry};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
+use crate::seal::{Places, RowForm, SealedRow, SealedRows, Texts, removal_digest};
 
 /// SQL that is true when the archived row `a` matches what is restored, by the names that [`Matching`] binds. All rows of a seal have
 /// its "archivedAt".
@@ -226,18 +230,17 @@ pub(crate) async fn restore_batch(
         // They do something else than insert, or are none that a statement like the batch's can have.
         return Err(Error::RestoreRefused { rows: 0, by: hooks.rules });
     }
-    let seal = Seal::restoring(&chain, request.lease.run, form);
-    let forms = seals::list_sealed_forms(client, request.lease.month, form).await?;
     let matching = Matching::new(request.target, request.lease.month);
     let mut batch = Batch { columns, form, request, matching, on_hold, refused_places: Vec::new() };
     let mut refused: Vec<Refused> = Vec::new();
     let mut searches = 0;
-    let row = loop {
+    let forms = seals::list_sealed_forms(client, request.lease.month, form).await?;
+    let (told, removed) = loop {
         batch.refused_places = refused.iter().map(|row| row.place.clone()).collect();
         client.batch_execute("SAVEPOINT batch").await?;
-        let statement = seal.put_into(batch.restore(&forms, !hooks.after.is_empty()), "leaving");
-        let error = match statement.query_one(client).await {
-            Ok(row) => break row,
+        let removed = Removed::new(form.columns(), forms.hashers(form.columns()));
+        let error = match take_out(client, batch.restore(!hooks.after.is_empty()), removed).await? {
+            Ok(taken) => break taken,
             Err(error) => error,
         };
         if !is_of_rows(&error) {
@@ -257,27 +260,123 @@ pub(crate) async fn restore_batch(
         }
         refused.extend(found);
     };
-    let lost: Vec<String> = row.try_get("lost_columns")?;
-    if !lost.is_empty() {
-        return Err(lost_values(&lost));
+    if !told.lost_columns.is_empty() {
+        return Err(lost_values(&told.lost_columns));
     }
-    let restored = parse(&row, request, &refused)?;
-    let removed = row.try_get::<_, i64>("removed")?.unsigned_abs();
-    if restored.moved != removed {
+    removed.seal(client, &chain, request.lease.run, form).await?;
+    let restored = parse(&told, request, &refused);
+    if restored.moved != told.removed {
         let by = if hooks.before.is_empty() { hooks.after } else { hooks.before };
-        return Err(Error::RestoreRefused { rows: removed.abs_diff(restored.moved), by });
+        return Err(Error::RestoreRefused { rows: told.removed.abs_diff(restored.moved), by });
     }
-    let kept = row.try_get::<_, i64>("kept")?.unsigned_abs();
-    if kept != removed {
-        return Err(HostFinding::restored_logs_refused(removed.abs_diff(kept)).into());
+    if told.kept != told.removed {
+        return Err(HostFinding::restored_logs_refused(told.removed.abs_diff(told.kept)).into());
     }
     if !hooks.after.is_empty() {
-        let altered = count_altered(client, columns, &row).await?;
+        let altered = count_altered(client, columns, &told).await?;
         if altered > 0 {
             return Err(Error::RestoreRefused { rows: altered, by: hooks.after });
         }
     }
     Ok(restored)
+}
+
+/// What restore_batch.sql says of a batch.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    seen: u64,
+    is_end: bool,
+    last_place: Option<String>,
+    last_created_at: Option<NaiveDateTime>,
+    last_id: Option<String>,
+    removed: u64,
+    kept: u64,
+    restored: u64,
+    restored_ids: Vec<String>,
+    restored_digests: Vec<String>,
+    on_hold: u64,
+    conflicts: u64,
+    conflict_ids: Vec<String>,
+    conflict_places: Vec<String>,
+    conflict_obstacles: Vec<String>,
+    conflict_columns: Vec<String>,
+    lost_columns: Vec<String>,
+}
+
+/// Where the summary of a batch is among the columns; the texts of a row are behind it.
+const SUMMARY: usize = 0;
+
+/// Runs the statement of a batch. What the database refuses is the inner error.
+async fn take_out(
+    client: &impl GenericClient,
+    statement: Statement<'_>,
+    mut removed: Removed,
+) -> Result<std::result::Result<(Summary, Removed), tokio_postgres::Error>> {
+    let mut rows = match statement.query_stream(client).await {
+        Ok(rows) => pin!(rows),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut summary = None;
+    loop {
+        let row = match rows.try_next().await {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(error) => return Ok(Err(error)),
+        };
+        match row.try_get::<_, Option<&str>>(SUMMARY)? {
+            None => removed.add(&read_texts(&row, SUMMARY + 1)?),
+            Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
+        }
+    }
+    let summary = summary.ok_or_else(|| unreadable("summary", "the batch has none"))?;
+    Ok(Ok((summary, removed)))
+}
+
+/// The rows of a batch that left the archive.
+struct Removed {
+    hashers: SealedHashers,
+    places: Places,
+    /// Where "archivedAt" is among the texts.
+    archived_at: usize,
+    /// Each with the digest that it was sealed with, and when it was archived.
+    rows: Vec<(SealedRow, String)>,
+}
+
+impl Removed {
+    fn new(selected: &[String], hashers: SealedHashers) -> Self {
+        let archived_at = selected.iter().position(|column| column == "archivedAt").unwrap_or_default();
+        Self { hashers, places: Places::new(selected), archived_at, rows: Vec::new() }
+    }
+
+    fn add(&mut self, texts: &Texts<'_>) {
+        let archived_at = texts[self.archived_at].unwrap_or_default();
+        let digest = self.hashers.hash(archived_at, texts);
+        self.rows.push((self.places.sealed_row(texts, digest), archived_at.to_owned()));
+    }
+
+    /// Seals that the rows left, and keeps the digests that they were sealed with, so that their seals still verify.
+    async fn seal(mut self, client: &impl GenericClient, chain: &SealChain, run: Uuid, form: &RowForm) -> Result<()> {
+        self.rows.sort_unstable();
+        let mut sealed = SealedRows::default();
+        for (row, archived_at) in &self.rows {
+            let digest = removal_digest(archived_at, &row.id, &row.created_at, &row.digest);
+            sealed.push(&SealedRow { digest, ..row.clone() });
+        }
+        Seal::restoring(chain, run, form).insert(client, &sealed, &Vec::new()).await?;
+        let each = |text: fn(&(SealedRow, String)) -> &str| self.rows.iter().map(text).collect::<Vec<_>>();
+        let digests: Vec<_> = self.rows.iter().map(|(row, _)| row.digest.as_slice()).collect();
+        Statement::new(include_str!("sql/insert_removals.sql"))
+            .bind("month", &chain.month.to_string(), Type::TEXT)
+            .bind("sequence", &chain.sequence, Type::INT4)
+            .bind("archived_at", &each(|(_, archived_at)| archived_at), Type::TEXT_ARRAY)
+            .bind("ids", &each(|(row, _)| &row.id), Type::TEXT_ARRAY)
+            .bind("created_at", &each(|(row, _)| &row.created_at), Type::TEXT_ARRAY)
+            .bind("digests", &digests, Type::BYTEA_ARRAY)
+            .execute(client)
+            .await?;
+        Ok(())
+    }
 }
 
 /// What of the host's own acts on rows that are inserted into `EventLog`, each with its table.
@@ -318,8 +417,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The batch, but for its seal; `digests` of what was inserted, too.
-    fn restore(&self, forms: &SealedForms, digests: bool) -> Statement<'_> {
+    /// The batch; `digests` of what was inserted, too.
+    fn restore(&self, digests: bool) -> Statement<'_> {
         let Self { columns, form, request, .. } = self;
         let is_end = if request.target.contract_ids().is_some() {
             "true".into()
@@ -338,7 +437,9 @@ impl Batch<'_> {
         };
         let lost = columns_with("IS NOT NULL", &columns.list_archive_only(form));
         self.look(include_str!("sql/restore_batch.sql"))
-            .fragment("proof_columns", forms.proof_columns())
+            .fragment("texts", texts_of(form.columns(), ""))
+            .fragment("no_texts", ", NULL::text".repeat(form.columns().len()))
+            .bind("run", &request.lease.run, Type::UUID)
             .fragment("is_end", is_end)
             .fragment("is_same", columns.is_restored())
             .fragment("kept", kept)
@@ -492,11 +593,10 @@ fn condition(state: &str, has_constraint: bool) -> &'static str {
     }
 }
 
-/// How many of the rows that the batch of `row` inserted are not in `EventLog` as they were inserted: what fires after the
+/// How many of the rows that the batch inserted are not in `EventLog` as they were inserted: what fires after the
 /// insertion is not in what that returns.
-async fn count_altered(client: &impl GenericClient, columns: &MirroredColumns, row: &Row) -> Result<u64> {
-    let ids: Vec<&str> = row.try_get("restored_ids")?;
-    let digests: Vec<&str> = row.try_get("restored_digests")?;
+async fn count_altered(client: &impl GenericClient, columns: &MirroredColumns, told: &Summary) -> Result<u64> {
+    let (ids, digests) = (&told.restored_ids, &told.restored_digests);
     let sql = format!(
         r#"SELECT count(*) AS rows FROM unnest($1, $2) inserted (id, digest)
            WHERE NOT EXISTS (
@@ -504,7 +604,7 @@ async fn count_altered(client: &impl GenericClient, columns: &MirroredColumns, r
            )"#,
         columns.restored_names_of("e.")
     );
-    let row = client.query_typed_one(&sql, &[(&ids, Type::TEXT_ARRAY), (&digests, Type::TEXT_ARRAY)]).await?;
+    let row = client.query_typed_one(&sql, &[(ids, Type::TEXT_ARRAY), (digests, Type::TEXT_ARRAY)]).await?;
     Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
 }
 
@@ -514,41 +614,33 @@ fn end_page(place: &str) -> u64 {
     page.unwrap_or(0) + MAX_PAGES
 }
 
-fn parse(row: &Row, request: &RestoreBatch<'_>, refused: &[Refused]) -> Result<RestoredBatch> {
-    let number = |name: &str| -> Result<u64> { Ok(row.try_get::<_, i64>(name)?.unsigned_abs()) };
-    let last = match row.try_get::<_, Option<NaiveDateTime>>("last_created_at")? {
-        Some(created_at) => Some(LogPosition { created_at, id: row.try_get("last_id")? }),
-        None => None,
-    };
-    let (seen, is_end) = (number("seen")?, row.try_get("is_end")?);
-    let is_full = i64::try_from(seen) == Ok(request.limit);
+fn parse(told: &Summary, request: &RestoreBatch<'_>, refused: &[Refused]) -> RestoredBatch {
+    let last = told.last_created_at.map(|created_at| LogPosition { created_at, id: told.last_id.clone() });
+    let is_full = i64::try_from(told.seen) == Ok(request.limit);
     // Nothing is left before the stretch's end: rows of a page are numbered up to less than this.
     let stretch_end = || format!("({},65535)", end_page(request.after_place) - 1);
-    let last_place = if is_full { row.try_get("last_place")? } else { Some(stretch_end()) };
-    Ok(RestoredBatch {
-        seen,
-        is_end: is_end && !is_full,
-        moved: number("restored")?,
-        on_hold: number("on_hold")?,
-        conflicts: number("conflicts")?,
-        conflict_details: parse_conflicts(row, refused)?,
+    let last_place = if is_full { told.last_place.clone() } else { Some(stretch_end()) };
+    RestoredBatch {
+        seen: told.seen,
+        is_end: told.is_end && !is_full,
+        moved: told.restored,
+        on_hold: told.on_hold,
+        conflicts: told.conflicts,
+        conflict_details: list_conflicts(told, refused),
         last,
         last_place,
-    })
+    }
 }
 
 /// Why the first rows that were left out were.
-fn parse_conflicts(row: &Row, refused: &[Refused]) -> Result<Vec<ConflictDetail>> {
-    let ids: Vec<String> = row.try_get("conflict_ids")?;
-    let places: Vec<&str> = row.try_get("conflict_places")?;
-    let obstacles: Vec<&str> = row.try_get("conflict_obstacles")?;
-    let columns: Vec<&str> = row.try_get("conflict_columns")?;
-    let parse = |(index, log_id): (usize, String)| {
-        let (constraint, reason) = match refused.iter().find(|row| row.place == places[index]) {
-            Some(refused) if obstacles[index] == "refused" => (refused.constraint.clone(), refused.reason.clone()),
-            _ => ((!columns[index].is_empty()).then(|| columns[index].to_owned()), obstacles[index].to_owned()),
+fn list_conflicts(told: &Summary, refused: &[Refused]) -> Vec<ConflictDetail> {
+    let detail = |(index, log_id): (usize, &String)| {
+        let (obstacle, column) = (&told.conflict_obstacles[index], &told.conflict_columns[index]);
+        let (constraint, reason) = match refused.iter().find(|row| row.place == told.conflict_places[index]) {
+            Some(refused) if obstacle == "refused" => (refused.constraint.clone(), refused.reason.clone()),
+            _ => ((!column.is_empty()).then(|| column.clone()), obstacle.clone()),
         };
-        ConflictDetail { log_id, constraint, reason }
+        ConflictDetail { log_id: log_id.clone(), constraint, reason }
     };
-    Ok(ids.into_iter().enumerate().map(parse).collect())
+    told.conflict_ids.iter().enumerate().map(detail).collect()
 }

@@ -123,6 +123,7 @@ pub(crate) struct ArchivedCounts {
     pub(crate) already_archived: u64,
     pub(crate) duplicates_dropped: u64,
     pub(crate) hash_mismatches: u64,
+    pub(crate) completed_by_host: u64,
 }
 
 /// Records a batch that archived logs of a month, and how far the month is.
@@ -144,6 +145,7 @@ pub(crate) async fn record_archived(
         .bind("already_archived", &bigint(counts.already_archived), Type::INT8)
         .bind("duplicates_dropped", &bigint(counts.duplicates_dropped), Type::INT8)
         .bind("hash_mismatches", &bigint(counts.hash_mismatches), Type::INT8)
+        .bind("completed_by_host", &bigint(counts.completed_by_host), Type::INT8)
         .execute(client)
         .await?;
     Ok(())

@@ -1,4 +1,7 @@
+use std::pin::pin;
+
 use chrono::{NaiveDateTime, TimeDelta};
+use futures_util::TryStreamExt;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
@@ -6,10 +9,13 @@ use uuid::Uuid;
 use super::decode::decode;
 use super::leases::MonthLease;
 use super::partitions::partition_name;
-use super::row_form::RowForm;
+use super::row_texts;
 use super::statement::Statement;
 use crate::error::Result;
 use crate::model::Month;
+use crate::seal::{
+    Digest, LinkTracker, Places, RowForm, RowHasher, SealHeader, SealedRows, Texts, timestamp,
+};
 
 /// Where a month's chain of seals goes on.
 #[derive(Debug)]
@@ -70,24 +76,12 @@ pub(crate) async fn advance_chain(client: &impl GenericClient, month: Month) -> 
 /// SQL that advances the chain of the row `m` of "ArchiveMonth".
 pub(super) const ADVANCED: &str = include_str!("sql/advance_chain.sql");
 
-/// Why a batch has a seal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SealKind {
-    /// Rows came from `EventLog`.
-    Archived,
-    /// Rows were copied from the former service's archive.
-    Adopted,
-    /// Rows went back to `EventLog`.
-    Restored,
-}
-
 /// The seal that a batch adds to its month's chain.
 #[derive(Debug)]
 pub(crate) struct Seal<'a> {
-    kind: SealKind,
+    kind: &'static str,
     run: Option<Uuid>,
     chain: &'a SealChain,
-    month: String,
     /// Of the batch's rows; `None` for rows that leave.
     archived_after: Option<NaiveDateTime>,
     archived_at: Option<NaiveDateTime>,
@@ -95,74 +89,68 @@ pub(crate) struct Seal<'a> {
 }
 
 impl<'a> Seal<'a> {
-    /// The seal of a batch of rows that are archived at `archived_at`, in the form `form`.
+    /// The seal of a batch of rows that came from `EventLog` and are archived at `archived_at`, in the form `form`.
     pub(crate) fn archiving(chain: &'a SealChain, run: Uuid, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
-        let archived_at = Some(archived_at);
-        Self {
-            archived_at,
-            archived_after: chain.archived_after,
-            ..Self::new(SealKind::Archived, chain, Some(run), form)
-        }
+        let (archived_after, archived_at) = (chain.archived_after, Some(archived_at));
+        Self { kind: "archived", run: Some(run), chain, archived_after, archived_at, columns: form.columns() }
     }
 
-    /// The seal of a batch of rows that are copied, which have times of their own: [`Seal::put_into`]'s statement says up to which.
-    pub(crate) fn adopting(chain: &'a SealChain, form: &'a RowForm) -> Self {
-        Self { archived_after: chain.archived_after, ..Self::new(SealKind::Adopted, chain, None, form) }
+    /// The seal of rows that no run archived, up to `archived_at`: they were copied from the former service's archive.
+    fn adopting(chain: &'a SealChain, archived_at: NaiveDateTime, form: &'a RowForm) -> Self {
+        let (archived_after, archived_at) = (chain.archived_after, Some(archived_at));
+        Self { kind: "adopted", run: None, chain, archived_after, archived_at, columns: form.columns() }
     }
 
-    /// The seal of a batch of rows that leave.
+    /// The seal of a batch of rows that go back to `EventLog`.
     pub(crate) fn restoring(chain: &'a SealChain, run: Uuid, form: &'a RowForm) -> Self {
-        Self::new(SealKind::Restored, chain, Some(run), form)
+        let (archived_after, archived_at) = (None, None);
+        Self { kind: "restored", run: Some(run), chain, archived_after, archived_at, columns: form.columns() }
     }
 
-    fn new(kind: SealKind, chain: &'a SealChain, run: Option<Uuid>, form: &'a RowForm) -> Self {
-        let (month, columns) = (chain.month.to_string(), form.columns());
-        Self { kind, run, chain, month, archived_after: None, archived_at: None, columns }
-    }
-
-    /// Puts the common table expressions that compute and add the seal in the place of `:proof` of a statement that writes a batch.
-    /// Its expression `source` returns [`RowForm::hashed_columns`]; of rows that leave, [`SealedForms::proof_columns`].
-    pub(super) fn put_into<'b>(&'b self, statement: Statement<'b>, source: &'static str) -> Statement<'b> {
-        let (kind, digest, is_wrong) = match self.kind {
-            SealKind::Archived => ("'archived'", ROW_DIGEST, "entry_hash <> content_hash"),
-            SealKind::Adopted => ("'adopted'", ROW_DIGEST, "false"),
-            // Hashes were checked when the rows came.
-            SealKind::Restored => ("'restored'", "proof", "false"),
+    /// Adds the seal of `rows`, if there are any, as the next of its month. `unlinked` are the parents that are not among them.
+    pub(crate) async fn insert(
+        &self,
+        client: &impl GenericClient,
+        rows: &SealedRows,
+        unlinked: &Vec<String>,
+    ) -> Result<()> {
+        if rows.count() == 0 {
+            return Ok(());
+        }
+        let mut header = SealHeader {
+            month: self.chain.month.to_string(),
+            sequence: self.chain.sequence,
+            kind: self.kind.into(),
+            run: self.run.map(|run| run.to_string()),
+            archived_after: self.archived_after.map(timestamp),
+            archived_at: self.archived_at.map(timestamp),
+            columns: self.columns.to_vec(),
+            ..SealHeader::default()
         };
-        let is_restored = self.kind == SealKind::Restored;
-        let removed = if is_restored { format!("({})", digest_removals("proof")) } else { "''".into() };
-        statement
-            .fragment("proof", include_str!("sql/seal_batch.sql"))
-            .fragment("source", source)
-            .fragment("kind", kind)
-            .fragment("digest", digest)
-            .fragment("is_wrong", is_wrong)
-            .fragment("removed", removed)
-            .fragment("also", if is_restored { r#", "archivedAt""# } else { "" })
-            .bind("month", &self.month, Type::TEXT)
-            .bind("sequence", &self.chain.sequence, Type::INT4)
+        rows.describe(&mut header);
+        let digest = header.digest(&self.chain.digest, &rows.digest());
+        Statement::new(include_str!("sql/insert_seal.sql"))
+            .bind("month", &header.month, Type::TEXT)
+            .bind("sequence", &header.sequence, Type::INT4)
+            .bind("kind", &header.kind, Type::TEXT)
             .bind("run", &self.run, Type::UUID)
-            .bind("previous", &self.chain.digest, Type::BYTEA)
+            .bind("rows", &header.rows, Type::INT8)
+            .bind("first_created_at", &header.first_created_at, Type::TEXT)
+            .bind("first_id", &header.first_id, Type::TEXT)
+            .bind("last_created_at", &header.last_created_at, Type::TEXT)
+            .bind("last_id", &header.last_id, Type::TEXT)
             .bind("archived_after", &self.archived_after, Type::TIMESTAMP)
             .bind("archived_at", &self.archived_at, Type::TIMESTAMP)
-            .bind("columns", &self.columns, Type::TEXT_ARRAY)
+            .bind("min_ledger", &header.min_ledger, Type::INT8)
+            .bind("max_ledger", &header.max_ledger, Type::INT8)
+            .bind("columns", &header.columns, Type::TEXT_ARRAY)
+            .bind("digest", &digest.as_slice(), Type::BYTEA)
+            .bind("leaves", &rows.leaves(), Type::BYTEA)
+            .bind("unlinked", unlinked, Type::TEXT_ARRAY)
+            .execute(client)
+            .await?;
+        Ok(())
     }
-}
-
-/// SQL for the digest of a row of [`RowForm::hashed_columns`].
-const ROW_DIGEST: &str = "sha256(convert_to(content_hash || rest, 'UTF8'))";
-
-/// SQL that digests `rows`, which have createdAt, id, ledger and digest.
-pub(super) fn digest_rows(rows: &str) -> String {
-    Statement::new(include_str!("sql/digest_rows.sql")).fragment("rows", rows).text()
-}
-
-/// SQL that digests `rows` that left a seal, which have archivedAt, id, createdAt and digest.
-pub(super) fn digest_removals(rows: &str) -> String {
-    format!(
-        r#"SELECT sha256(string_agg(archive_removal_digest("archivedAt", id::text, "createdAt", digest), ''
-               ORDER BY "archivedAt", id::text COLLATE "C")) FROM {rows}"#
-    )
 }
 
 /// The forms that the rows of one month were sealed in, each up to an "archivedAt", oldest first.
@@ -170,25 +158,23 @@ pub(super) fn digest_removals(rows: &str) -> String {
 pub(crate) struct SealedForms(Vec<(NaiveDateTime, RowForm)>);
 
 impl SealedForms {
-    /// SQL for what the seal of rows that leave is computed from: each row's digest is the one that it was sealed with.
-    pub(crate) fn proof_columns(&self) -> String {
-        format!(
-            r#"id, "createdAt", "archivedAt", ledger, {} AS proof, NULL::text AS entry_hash, NULL::text AS content_hash"#,
-            self.digest()
-        )
+    /// Hashes rows whose texts are those of the columns `selected`, each in the form that it was sealed with.
+    pub(crate) fn hashers(&self, selected: &[String]) -> SealedHashers {
+        SealedHashers(self.0.iter().map(|(until, form)| (timestamp(*until), RowHasher::new(form, selected))).collect())
     }
+}
 
-    /// SQL for the digest that a row was sealed with.
-    pub(crate) fn digest(&self) -> String {
-        self.by_form(|form| form.digest(""))
-    }
+/// Hashes rows of one month that were sealed in several forms.
+#[derive(Debug)]
+pub(crate) struct SealedHashers(Vec<(String, RowHasher)>);
 
-    fn by_form(&self, sql: impl Fn(&RowForm) -> String) -> String {
-        let mut forms = self.0.iter().rev();
-        let last = forms.next().map_or_else(|| "NULL".into(), |(_, form)| sql(form));
-        forms.fold(last, |later, (until, form)| {
-            format!(r#"CASE WHEN "archivedAt" <= '{until}' THEN {} ELSE {later} END"#, sql(form))
-        })
+impl SealedHashers {
+    /// The digest that a row was sealed with which was archived at `archived_at`.
+    pub(crate) fn hash(&mut self, archived_at: &str, texts: &Texts<'_>) -> Digest {
+        // Times have one length but for their fractions, so that their texts are in their order.
+        let last = self.0.len() - 1;
+        let place = self.0.iter().position(|(until, _)| archived_at <= until.as_str()).unwrap_or(last);
+        self.0[place].1.hash(texts).0
     }
 }
 
@@ -265,15 +251,46 @@ pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<O
     row.map(|row| decode(&row, "month")).transpose()
 }
 
-/// Seals all rows of `month`, which has no seals. Returns how many they are.
-pub(crate) async fn seal_month(client: &impl GenericClient, month: Month) -> Result<u64> {
-    let (chain, form) = (lock_chain(client, month).await?, RowForm::load(client).await?);
-    let seal = Seal::adopting(&chain, &form);
-    let statement = Statement::new(include_str!("sql/seal_month.sql"))
-        .fragment("partition", partition_name(month))
-        .fragment("proof_columns", format!(r#"{}, "archivedAt""#, form.hashed_columns("")))
-        .fragment("archived_at", r#"(SELECT max("archivedAt") FROM unsealed)"#);
-    let row = seal.put_into(statement, "unsealed").query_one(client).await?;
-    advance_chain(client, month).await?;
-    Ok(row.try_get::<_, i64>("rows")?.unsigned_abs())
+/// Where the columns of list_sealed_rows.sql are, and where its texts begin.
+pub(super) const REMOVAL: usize = 0;
+pub(super) const KEY: usize = 2;
+pub(super) const FIRST_TEXT: usize = 3;
+
+/// Rows that one seal of rows has which no run archived. Rows of one instant are sealed together, however many they are.
+const ADOPTED_ROWS: i64 = 50_000;
+
+/// Seals the rows of `month` that no seal has yet. Returns how many they are.
+pub(crate) async fn seal_unsealed(client: &impl GenericClient, month: Month) -> Result<u64> {
+    let form = row_texts::load_form(client).await?;
+    let mut sealed = 0;
+    loop {
+        let chain = lock_chain(client, month).await?;
+        let row = Statement::new(include_str!("sql/find_unsealed_until.sql"))
+            .fragment("partition", partition_name(month))
+            .bind("archived_after", &chain.archived_after, Type::TIMESTAMP)
+            .bind("limit", &ADOPTED_ROWS, Type::INT8)
+            .query_one(client)
+            .await?;
+        let Some(until) = row.try_get::<_, Option<NaiveDateTime>>("until")? else { return Ok(sealed) };
+        let selected = form.columns();
+        let rows = Statement::new(include_str!("sql/list_sealed_rows.sql"))
+            .fragment("texts", row_texts::texts_of(selected, "a."))
+            .fragment("partition", partition_name(month))
+            .fragment("removed", "")
+            .bind("archived_after", &chain.archived_after.map(timestamp), Type::TEXT)
+            .bind("archived_at", &timestamp(until), Type::TEXT)
+            .query_stream(client)
+            .await?;
+        let mut rows = pin!(rows);
+        let (mut hasher, places) = (RowHasher::new(&form, selected), Places::new(selected));
+        let (mut in_order, mut links) = (SealedRows::default(), LinkTracker::default());
+        while let Some(row) = rows.try_next().await? {
+            let texts = row_texts::read_texts(&row, FIRST_TEXT)?;
+            in_order.push(&places.sealed_row(&texts, hasher.hash(&texts).0));
+            links.add(places.parent_hash(&texts), places.entry_hash(&texts));
+        }
+        Seal::adopting(&chain, until, &form).insert(client, &in_order, &links.unlinked()).await?;
+        advance_chain(client, month).await?;
+        sealed += in_order.count();
+    }
 }

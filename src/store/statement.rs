@@ -38,12 +38,6 @@ impl<'a> Statement<'a> {
         self
     }
 
-    /// [`Statement::bind`] for several.
-    pub(super) fn bind_all(mut self, parameters: impl IntoIterator<Item = Parameter<'a>>) -> Self {
-        self.parameters.extend(parameters);
-        self
-    }
-
     pub(super) async fn query(&self, client: &impl GenericClient) -> Result<Vec<Row>, Error> {
         let (sql, parameters) = self.render();
         client.query_typed(&sql, &parameters).await

@@ -1,31 +1,34 @@
-use std::collections::HashSet;
+use std::pin::pin;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use futures_util::TryStreamExt;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, Row, RowStream};
 use uuid::Uuid;
 
-use super::archive_columns::{list_archive_columns, list_typed_columns_of, quote};
+use super::archive_columns::{list_archive_columns, list_typed_columns_of};
 use super::decode::{bigint, decode, decode_json};
 use super::event_log::LogPosition;
 use super::host;
 use super::partitions::{has_partition, partition_name};
-use super::row_form::RowForm;
-use super::seals::{digest_removals, digest_rows};
-use super::statement::{Parameter, Statement};
+use super::row_texts::{read_texts, texts_of};
+use super::seals::{FIRST_TEXT, KEY, REMOVAL};
+use super::statement::Statement;
 use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
 use crate::model::{
-    Break, ContractId, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
+    Break, ContractId, Finding, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
+};
+use crate::seal::{
+    Digest, EntryHash, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves, SealedRows, removal_digest,
+    sha256,
 };
 
 /// Most rows or seals that one statement names.
-pub(crate) const MAX_NAMED: i64 = 1_000;
-/// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
-const MAX_FOLLOWED: i64 = 1_000;
+pub(crate) const MAX_NAMED: usize = 1_000;
 
 const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, "rowsTotal", "rowsDone", "sealsDone", breaks,
-    "breakCount", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
+    "breakCount", findings, "findingCount", "completedByHost", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
 
 /// A part of a verification: what one or a few statements look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,12 +88,18 @@ pub(crate) struct Outcome {
     pub(crate) break_count: u64,
     /// The first of them.
     pub(crate) breaks: Vec<Break>,
+    /// How much there is of the host's that was not right when it was archived, or is not in `EventLog`.
+    pub(crate) finding_count: u64,
+    /// The first of it.
+    pub(crate) findings: Vec<Finding>,
+    /// Rows whose hash is that of what they were before the host completed them.
+    pub(crate) completed_by_host: u64,
 }
 
 impl Outcome {
     /// With `breaks`, which are all.
     pub(crate) fn new(rows: u64, seals: u64, breaks: Vec<Break>) -> Self {
-        Self { rows, seals, break_count: breaks.len() as u64, breaks }
+        Self { rows, seals, break_count: breaks.len() as u64, breaks, ..Self::default() }
     }
 }
 
@@ -170,6 +179,7 @@ pub(crate) async fn record_task(
     lease_seconds: f64,
 ) -> Result<()> {
     let breaks = serde_json::to_value(outcome.breaks.iter().take(MAX_REPORTED_BREAKS).collect::<Vec<_>>());
+    let findings = serde_json::to_value(outcome.findings.iter().take(MAX_REPORTED_BREAKS).collect::<Vec<_>>());
     let recorded = Statement::new(include_str!("sql/record_task.sql"))
         .bind("verification", &verification, Type::UUID)
         .bind("place", &claimed.place, Type::INT4)
@@ -182,7 +192,10 @@ pub(crate) async fn record_task(
         .bind("seals", &bigint(outcome.seals), Type::INT8)
         .bind("break_count", &bigint(outcome.break_count), Type::INT8)
         .bind("breaks", &breaks.map_err(Error::Serialize)?, Type::JSONB)
-        .bind("most_breaks", &bigint(MAX_REPORTED_BREAKS as u64), Type::INT8)
+        .bind("finding_count", &bigint(outcome.finding_count), Type::INT8)
+        .bind("findings", &findings.map_err(Error::Serialize)?, Type::JSONB)
+        .bind("completed_by_host", &bigint(outcome.completed_by_host), Type::INT8)
+        .bind("most_kept", &bigint(MAX_REPORTED_BREAKS as u64), Type::INT8)
         .execute(client)
         .await?;
     if recorded == 0 { Err(Error::LeaseLost { run: verification }) } else { Ok(()) }
@@ -252,8 +265,10 @@ fn parse(row: &Row) -> Result<Verification> {
     let time = |name: &str| -> Result<DateTime<Utc>> { Ok(row.try_get::<_, NaiveDateTime>(name)?.and_utc()) };
     let status: VerificationStatus = decode(row, "status")?;
     let mut breaks: Vec<Break> = decode_json(row, "breaks")?;
+    let mut findings: Vec<Finding> = decode_json(row, "findings")?;
     // Workers find them in any order.
     breaks.sort_by_key(|found| (found.month.is_none(), found.month, found.sequence.is_none(), found.sequence));
+    findings.sort_by_key(|found| (found.month.is_none(), found.month));
     Ok(Verification {
         id: row.try_get("id")?,
         month: decode(row, "month")?,
@@ -266,6 +281,9 @@ fn parse(row: &Row) -> Result<Verification> {
         rows_total: number("rowsTotal")?,
         break_count: number("breakCount")?,
         breaks,
+        finding_count: number("findingCount")?,
+        findings,
+        completed_by_host: number("completedByHost")?,
         started_at: time("startedAt")?,
         updated_at: time("updatedAt")?,
         finished_at: row.try_get::<_, Option<NaiveDateTime>>("finishedAt")?.map(|time| time.and_utc()),
@@ -322,7 +340,7 @@ pub(crate) async fn list_seals(
 }
 
 /// The rows of a month: its partition, or nothing where that is gone.
-async fn rows_of(client: &impl GenericClient, month: Month) -> Result<String> {
+pub(super) async fn rows_of(client: &impl GenericClient, month: Month) -> Result<String> {
     if has_partition(client, month).await? {
         return Ok(partition_name(month));
     }
@@ -330,71 +348,187 @@ async fn rows_of(client: &impl GenericClient, month: Month) -> Result<String> {
 }
 
 /// What recomputing a seal has shown.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RecomputedSeal {
     /// Whether its digest is that of the seal and its rows.
     pub(crate) is_right: bool,
     /// Whether its leaves are those of its rows.
     pub(crate) leaves_right: bool,
+    /// Where its rows are not those that were sealed, if its digest is wrong.
+    pub(crate) difference: SealDifference,
     /// Rows looked at.
     pub(crate) rows: u64,
-    /// Rows whose entry hash is not that of their contents: id, the hash, that of the contents. The first of them.
-    pub(crate) mismatches: Vec<(String, String, String)>,
-    pub(crate) mismatch_count: u64,
-    /// Rows with values in columns that the seal does not cover, which are no mismatches. The first of them.
+    /// Rows that are as they were archived, and whose entry hash is not that of their contents.
+    pub(crate) mismatches: Mismatches,
+    /// Rows that are as they were archived, and whose hash is that of what they were before the host completed them.
+    pub(crate) completed_by_host: u64,
+    /// Rows with values in columns that the seal does not cover. The first of them.
     pub(crate) excess_ids: Vec<String>,
     pub(crate) excess_count: u64,
 }
 
-/// A statement that recomputes a seal.
-struct SealStatement {
-    statement: Statement<'static>,
-    missing_columns: Vec<String>,
+/// Rows whose entry hash is not that of their contents.
+#[derive(Debug, Default)]
+pub(crate) struct Mismatches {
+    pub(crate) count: u64,
+    /// The first of them.
+    pub(crate) named: Vec<Mismatch>,
 }
 
-impl SealStatement {
-    /// `sql` for the seal `sequence` of `month`; `None` when it is gone.
-    async fn load(client: &impl GenericClient, sql: &'static str, month: Month, sequence: i32) -> Result<Option<Self>> {
-        const NO_ROWS: &str = "SELECT NULL::text AS id, NULL::timestamp AS \"createdAt\", NULL::bigint AS ledger, \
-             NULL::bytea AS proof, false AS has_excess WHERE false";
-        const RESTORED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
-            WHERE month = :month AND sequence = :sequence"#;
-        const REMOVED: &str = r#"SELECT id, "createdAt", NULL::bigint AS ledger, digest FROM "ArchiveRemoval"
-            WHERE month = :month
-              AND "archivedAt" > COALESCE((SELECT "archivedAfter" FROM seal), '-infinity')
-              AND "archivedAt" <= (SELECT "archivedAt" FROM seal)"#;
-        const LEFT: &str = r#"(SELECT * FROM "ArchiveRemoval" WHERE month = :month AND sequence = :sequence) removal"#;
-        let row = client
-            .query_typed_opt(
-                r#"SELECT kind, columns, "presentColumns" FROM "ArchiveSeal" WHERE month = $1 AND sequence = $2"#,
-                &[(&month.to_string(), Type::TEXT), (&sequence, Type::INT4)],
-            )
+impl Mismatches {
+    fn add(&mut self, id: &str, entry_hash: Option<&str>, computed: &str) {
+        self.count += 1;
+        if self.named.len() < MAX_NAMED {
+            let (entry_hash, computed) = (entry_hash.unwrap_or_default().to_owned(), computed.to_owned());
+            self.named.push(Mismatch { id: id.to_owned(), entry_hash, computed });
+        }
+    }
+}
+
+/// A seal as the database has it.
+struct StoredSeal {
+    header: SealHeader,
+    form: RowForm,
+    digest: Vec<u8>,
+    leaves: Vec<u8>,
+    /// Of the seal before; `None` when that is gone.
+    previous: Option<Vec<u8>>,
+}
+
+impl StoredSeal {
+    async fn find(client: &impl GenericClient, month: Month, sequence: i32) -> Result<Option<Self>> {
+        let row = Statement::new(include_str!("sql/find_seal.sql"))
+            .bind("month", &month.to_string(), Type::TEXT)
+            .bind("sequence", &sequence, Type::INT4)
+            .query_opt(client)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let statement = Statement::new(sql)
-            .fragment("digest_rows", digest_rows("sealed"))
-            .fragment("digest_removals", digest_removals(LEFT));
-        if row.try_get::<_, &str>("kind")? == "restored" {
-            let statement = statement.fragment("present", NO_ROWS).fragment("removed", RESTORED);
-            return Ok(Some(Self { statement, missing_columns: Vec::new() }));
+        let columns: Vec<String> = row.try_get("columns")?;
+        let previous = row.try_get("previous")?;
+        Ok(Some(Self {
+            header: SealHeader {
+                month: row.try_get("month")?,
+                sequence: row.try_get("sequence")?,
+                kind: row.try_get("kind")?,
+                run: row.try_get("runId")?,
+                rows: row.try_get("rows")?,
+                first_created_at: row.try_get("firstCreatedAt")?,
+                first_id: row.try_get("firstId")?,
+                last_created_at: row.try_get("lastCreatedAt")?,
+                last_id: row.try_get("lastId")?,
+                archived_after: row.try_get("archivedAfter")?,
+                archived_at: row.try_get("archivedAt")?,
+                min_ledger: row.try_get("minLedger")?,
+                max_ledger: row.try_get("maxLedger")?,
+                columns: columns.clone(),
+            },
+            form: RowForm::renamed(columns, row.try_get("presentColumns")?),
+            digest: row.try_get("digest")?,
+            leaves: row.try_get("leaves")?,
+            previous: if sequence == 1 { Some(sha256(&[month.to_string().as_bytes()]).into()) } else { previous },
+        }))
+    }
+
+    fn is_of_restore(&self) -> bool {
+        self.header.kind == "restored"
+    }
+
+    /// Goes through the rows of the seal, in its order: those that are there, and those that have left it since.
+    async fn each_row(
+        &self,
+        client: &impl GenericClient,
+        month: Month,
+        columns: &[String],
+        mut visit: impl FnMut(&SeenRow<'_>),
+    ) -> Result<()> {
+        if self.is_of_restore() {
+            let mut rows = pin!(self.list_removals(client).await?);
+            while let Some(row) = rows.try_next().await? {
+                let text = |name: &str| -> Result<&str> { Ok(row.try_get(name)?) };
+                let (id, digest) = (text("id")?, row.try_get("digest")?);
+                visit(&SeenRow::gone(id, removal_digest(text("archivedAt")?, id, text("createdAt")?, digest)));
+            }
+            return Ok(());
         }
-        let statement = statement.fragment("removed", REMOVED);
-        let form = RowForm::renamed(row.try_get("columns")?, row.try_get("presentColumns")?);
-        let archive = list_archive_columns(client).await?;
-        let missing_columns: Vec<_> =
-            form.present_columns().filter(|column| !archive.contains(column)).cloned().collect();
-        if !missing_columns.is_empty() {
-            return Ok(Some(Self { statement: statement.fragment("present", NO_ROWS), missing_columns }));
+        let mut hasher = RowHasher::new(&self.form, columns);
+        let places = Places::new(columns);
+        let mut rows = pin!(self.list_rows(client, month, columns).await?);
+        while let Some(row) = rows.try_next().await? {
+            let id: &str = row.try_get(KEY)?;
+            if let Some(removal) = row.try_get::<_, Option<&[u8]>>(REMOVAL)? {
+                // Of another length only when somebody changed it.
+                visit(&SeenRow::gone(id, removal.try_into().unwrap_or_default()));
+                continue;
+            }
+            let texts = read_texts(&row, FIRST_TEXT)?;
+            let (digest, state) = hasher.hash(&texts);
+            let (stored_hash, has_excess) = (places.entry_hash(&texts), hasher.has_excess(&texts));
+            visit(&SeenRow { id, digest, state, stored_hash, has_excess });
         }
-        let excess = archive.iter().filter(|column| !form.present_columns().any(|sealed| sealed == *column));
-        let excess: Vec<_> = excess.map(|column| format!("{} IS NOT NULL", quote(column))).collect();
-        let has_excess = if excess.is_empty() { "false".into() } else { format!("({})", excess.join(" OR ")) };
-        let statement = statement
-            .fragment("present", include_str!("sql/verify_seal_present.sql"))
-            .fragment("proof_columns", form.proof_columns(""))
-            .fragment("has_excess", has_excess)
-            .fragment("partition", rows_of(client, month).await?);
-        Ok(Some(Self { statement, missing_columns }))
+        Ok(())
+    }
+
+    async fn list_rows(&self, client: &impl GenericClient, month: Month, columns: &[String]) -> Result<RowStream> {
+        let removed = format!(
+            r#"UNION ALL SELECT r.digest, r."createdAt", r.id{} FROM "ArchiveRemoval" r WHERE r.month = :month
+               AND r."archivedAt" > COALESCE(CAST(:archived_after AS timestamp), '-infinity')
+               AND r."archivedAt" <= CAST(:archived_at AS timestamp)"#,
+            ", NULL::text".repeat(columns.len())
+        );
+        let rows = Statement::new(include_str!("sql/list_sealed_rows.sql"))
+            .fragment("texts", texts_of(columns, "a."))
+            .fragment("partition", rows_of(client, month).await?)
+            .fragment("removed", removed)
+            .bind("month", &self.header.month, Type::TEXT)
+            .bind("archived_after", &self.header.archived_after, Type::TEXT)
+            .bind("archived_at", &self.header.archived_at, Type::TEXT)
+            .query_stream(client)
+            .await?;
+        Ok(rows)
+    }
+
+    async fn list_removals(&self, client: &impl GenericClient) -> Result<RowStream> {
+        let rows = Statement::new(include_str!("sql/list_removals.sql"))
+            .bind("month", &self.header.month, Type::TEXT)
+            .bind("sequence", &self.header.sequence, Type::INT4)
+            .query_stream(client)
+            .await?;
+        Ok(rows)
+    }
+}
+
+/// A row of a seal.
+struct SeenRow<'a> {
+    id: &'a str,
+    digest: Digest,
+    state: EntryHash,
+    stored_hash: Option<&'a str>,
+    /// Whether it has a value in a column that the seal does not cover.
+    has_excess: bool,
+}
+
+impl<'a> SeenRow<'a> {
+    /// A row that has left the archive.
+    fn gone(id: &'a str, digest: Digest) -> Self {
+        Self { id, digest, state: EntryHash::Absent, stored_hash: None, has_excess: false }
+    }
+}
+
+impl RecomputedSeal {
+    /// Counts what is odd about a row that is as it was archived.
+    fn count(&mut self, row: &SeenRow<'_>) {
+        if row.has_excess {
+            self.excess_count += 1;
+            if self.excess_ids.len() < MAX_NAMED {
+                self.excess_ids.push(row.id.to_owned());
+            }
+            return;
+        }
+        match &row.state {
+            EntryHash::Absent | EntryHash::Right => {}
+            EntryHash::CompletedByHost => self.completed_by_host += 1,
+            EntryHash::Wrong { computed } => self.mismatches.add(row.id, row.stored_hash, computed),
+        }
     }
 }
 
@@ -408,71 +542,36 @@ pub(crate) async fn recompute_seal(
     month: Month,
     sequence: i32,
 ) -> Result<Option<RecomputedSeal>> {
-    let sql = include_str!("sql/verify_seal.sql");
-    let Some(SealStatement { statement, missing_columns }) = SealStatement::load(client, sql, month, sequence).await?
-    else {
-        return Ok(None);
-    };
-    if !missing_columns.is_empty() {
-        let columns = missing_columns.iter().map(|column| format!("{column} is missing")).collect();
+    let Some(seal) = StoredSeal::find(client, month, sequence).await? else { return Ok(None) };
+    let columns = list_archive_columns(client).await?;
+    let missing: Vec<_> = seal.form.present_columns().filter(|column| !columns.contains(column)).collect();
+    if !seal.is_of_restore() && !missing.is_empty() {
+        let columns = missing.iter().map(|column| format!("{column} is missing")).collect();
         return Err(Error::ArchiveColumnsDiffer { columns });
     }
-    let row = statement
-        .bind("month", &month.to_string(), Type::TEXT)
-        .bind("sequence", &sequence, Type::INT4)
-        .bind("limit", &MAX_NAMED, Type::INT8)
-        .query_opt(client)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(RecomputedSeal {
-        is_right: row.try_get("is_right")?,
-        leaves_right: row.try_get("leaves_right")?,
-        rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
-        mismatches: decode_json(&row, "mismatches")?,
-        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
-        excess_ids: row.try_get("excess_ids")?,
-        excess_count: row.try_get::<_, i64>("excess_count")?.unsigned_abs(),
-    }))
-}
-
-/// Where a seal and its rows differ.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SealDifference {
-    /// Rows that the seal has, by their place in it, from 1, and that are not there as they were. The first of them.
-    pub(crate) sealed: Vec<i64>,
-    /// Rows that the seal has not: where they are among the rows, from 1, and their ids. The first of them.
-    pub(crate) present: Vec<(i64, String)>,
-    /// How many differences that makes: a row in the place of another is one.
-    pub(crate) count: u64,
-    /// Rows whose entry hash is not that of their contents, among those that are as they were archived.
-    pub(crate) mismatch_count: u64,
-}
-
-/// Compares a seal with its rows, one by one.
-pub(crate) async fn diff_seal(client: &impl GenericClient, month: Month, sequence: i32) -> Result<SealDifference> {
-    let sql = include_str!("sql/diff_seal.sql");
-    let Some(SealStatement { statement, .. }) = SealStatement::load(client, sql, month, sequence).await? else {
-        return Ok(SealDifference::default());
+    let (mut told, mut rows) = (RecomputedSeal::default(), SealedRows::default());
+    let look = |row: &SeenRow<'_>| {
+        rows.push_digest(&row.digest);
+        told.count(row);
     };
-    let month = month.to_string();
-    let seal: [Parameter<'_>; 2] = [("month", &month, Type::TEXT), ("sequence", &sequence, Type::INT4)];
-    let leaves = r#"SELECT leaves FROM "ArchiveSeal" WHERE month = :month AND sequence = :sequence"#;
-    let leaves = Statement::new(leaves).bind_all(seal.clone()).query_one(client).await?;
-    let leaves: Vec<u8> = leaves.try_get("leaves")?;
-    let row = statement
-        .bind_all(seal)
-        .bind("leaves", &leaves, Type::BYTEA)
-        .bind("limit", &MAX_NAMED, Type::INT8)
-        .query_one(client)
-        .await?;
-    let places: Vec<i64> = row.try_get("present_places")?;
-    let ids: Vec<String> = row.try_get("present_ids")?;
-    Ok(SealDifference {
-        sealed: row.try_get("sealed_places")?,
-        present: places.into_iter().zip(ids).collect(),
-        count: row.try_get::<_, i64>("differences")?.unsigned_abs(),
-        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
-    })
+    seal.each_row(client, month, &columns, look).await?;
+    let is_after = |previous: &Vec<u8>| seal.header.digest(previous, &rows.digest())[..] == seal.digest[..];
+    told.is_right = seal.previous.as_ref().is_some_and(is_after);
+    if !told.is_right {
+        // Once more, to tell which rows are not what was archived.
+        told = RecomputedSeal::default();
+        let mut leaves = SealedLeaves::new(&seal.leaves, MAX_NAMED);
+        let compare = |row: &SeenRow<'_>| {
+            if leaves.add(row.id, &row.digest) || row.has_excess {
+                told.count(row);
+            }
+        };
+        seal.each_row(client, month, &columns, compare).await?;
+        told.difference = leaves.finish();
+    }
+    told.rows = rows.count();
+    told.leaves_right = rows.leaves() == seal.leaves;
+    Ok(Some(told))
 }
 
 /// What no single seal of a month shows: of each kind the first, and how many.
@@ -497,7 +596,7 @@ pub(crate) async fn check_month(client: &impl GenericClient, month: Month) -> Re
     let row = Statement::new(include_str!("sql/check_month.sql"))
         .fragment("partition", rows_of(client, month).await?)
         .bind("month", &month.to_string(), Type::TEXT)
-        .bind("limit", &MAX_NAMED, Type::INT8)
+        .bind("limit", &bigint(MAX_NAMED as u64), Type::INT8)
         .query_one(client)
         .await?;
     let mut count = 0;
@@ -520,148 +619,20 @@ pub(crate) async fn list_foreign_partitions(client: &impl GenericClient) -> Resu
     rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("bounds")?))).collect()
 }
 
-/// Rows whose parent is nowhere.
-#[derive(Debug, Default)]
-pub(crate) struct Unlinked {
-    pub(crate) count: u64,
-    /// The first of them: id and `parent_hash`.
-    pub(crate) named: Vec<(String, String)>,
-}
-
-/// Rows of a month of the archive, or of `EventLog`, whose parent is no row of either table.
-pub(crate) async fn list_unlinked(
-    client: &impl GenericClient,
-    month: Option<Month>,
-    stream: Option<&[ContractId]>,
-) -> Result<Unlinked> {
-    let archive = RowForm::load(client).await?;
-    let columns = list_typed_columns_of(client, "EventLog").await?;
-    let log = RowForm::new(columns.into_iter().map(|(name, _)| name).collect());
-    if !archive.has_entry_hashes() || !log.has_entry_hashes() {
-        return Ok(Unlinked::default());
-    }
-    let rows = match month {
-        Some(month) => rows_of(client, month).await?,
-        None => r#""EventLog""#.into(),
-    };
-    let unlinked = find_unlinked(client, &rows, stream, MAX_FOLLOWED + 1).await?;
-    if unlinked.is_empty() {
-        return Ok(Unlinked::default());
-    }
-    // A parent that row security hides is not missing.
-    let is_filtered = r#"SELECT row_security_active('"EventLog"'::regclass) AS is_filtered"#;
-    let is_filtered = client.query_typed_one(is_filtered, &[]).await?.try_get("is_filtered")?;
-    host::refuse_hidden_logs(client, is_filtered).await?;
-    if unlinked.len() > usize::try_from(MAX_FOLLOWED).unwrap_or(usize::MAX) {
-        return count_unlinked(client, month, &rows, stream).await;
-    }
-    let named = follow(client, month, unlinked).await?;
-    Ok(Unlinked { count: named.len() as u64, named })
-}
-
-/// Looks all links up as one statement, however many they are.
-async fn count_unlinked(
-    client: &impl GenericClient,
-    month: Option<Month>,
-    rows: &str,
-    stream: Option<&[ContractId]>,
-) -> Result<Unlinked> {
-    let statement = Statement::new(include_str!("sql/count_unlinked.sql"));
-    let statement = match month {
-        Some(month) => statement
-            .fragment("unverifiable", include_str!("sql/list_unverifiable.sql"))
-            .fragment("before", rows_of(client, month.previous()).await?),
-        None => statement.fragment("unverifiable", "SELECT NULL::text WHERE false"),
-    };
-    let row = statement
-        .fragment("rows", rows)
-        .fragment("of_stream", is_of_stream("r", stream))
-        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
-        .bind("limit", &MAX_NAMED, Type::INT8)
-        .query_one(client)
-        .await?;
-    let (ids, parents): (Vec<String>, Vec<String>) = (row.try_get("ids")?, row.try_get("parents")?);
-    Ok(Unlinked {
-        count: row.try_get::<_, i64>("count")?.unsigned_abs(),
-        named: ids.into_iter().zip(parents).collect(),
-    })
-}
-
-/// Leaves of `unlinked` those whose parent is nowhere. Looks where parents usually are first: in the month before, then in
-/// `EventLog`, then in all the archive.
-async fn follow(
-    client: &impl GenericClient,
-    month: Option<Month>,
-    mut unlinked: Vec<(String, String)>,
-) -> Result<Vec<(String, String)>> {
-    if let Some(month) = month {
-        let before = Statement::new("SELECT entry_hash FROM :before p WHERE entry_hash = ANY (:hashes)")
-            .fragment("before", rows_of(client, month.previous()).await?);
-        remove_found(client, before, &mut unlinked).await?;
-    }
-    let hot = Statement::new(r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY (:hashes)"#);
-    remove_found(client, hot, &mut unlinked).await?;
-    let dropped = r#"SELECT "entryHash" FROM "MaintenanceFinding"
-        WHERE kind = 'duplicate_dropped' AND "entryHash" = ANY (:hashes)"#;
-    remove_found(client, Statement::new(dropped), &mut unlinked).await?;
-    if let Some(month) = month.filter(|_| !unlinked.is_empty()) {
-        let unverifiable = Statement::new(include_str!("sql/find_unverifiable.sql"))
-            .fragment("rows", rows_of(client, month).await?)
-            .fragment("before", rows_of(client, month.previous()).await?);
-        remove_found(client, unverifiable, &mut unlinked).await?;
-    }
-    let archived = Statement::new(r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY (:hashes)"#);
-    remove_found(client, archived, &mut unlinked).await?;
-    Ok(unlinked)
-}
-
-/// Removes from `unlinked` those whose parent's hash `statement` finds among `:hashes`.
-async fn remove_found(
-    client: &impl GenericClient,
-    statement: Statement<'_>,
-    unlinked: &mut Vec<(String, String)>,
-) -> Result<()> {
-    if unlinked.is_empty() {
-        return Ok(());
-    }
-    let hashes: Vec<&str> = unlinked.iter().map(|(_, parent)| parent.as_str()).collect();
-    let rows = statement.bind("hashes", &hashes, Type::TEXT_ARRAY).query(client).await?;
-    let found: HashSet<String> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
-    unlinked.retain(|(_, parent)| !found.contains(parent));
-    Ok(())
-}
-
-async fn find_unlinked(
-    client: &impl GenericClient,
-    rows: &str,
-    stream: Option<&[ContractId]>,
-    limit: i64,
-) -> Result<Vec<(String, String)>> {
-    let rows = Statement::new(include_str!("sql/find_unlinked.sql"))
-        .fragment("rows", rows)
-        .fragment("of_stream", is_of_stream("r", stream))
-        .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
-        .bind("limit", &limit, Type::INT8)
-        .query(client)
-        .await?;
-    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("parent_hash")?))).collect()
-}
-
 /// SQL that is true of the row `alias` of the stream that the verification is limited to, if it is; its contract ids are
 /// `:contract_ids`.
-fn is_of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
+pub(super) fn is_of_stream(alias: &str, stream: Option<&[ContractId]>) -> String {
     stream.map_or("true".into(), |contract_ids| has_contract_id(alias, ":contract_ids", contract_ids))
 }
 
 /// A batch of the rows of `EventLog`, recomputed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RecomputedLogs {
     pub(crate) rows: u64,
     /// The last of them; `None` when there was none.
     pub(crate) last: Option<LogPosition>,
-    /// As of [`RecomputedSeal`].
-    pub(crate) mismatches: Vec<(String, String, String)>,
-    pub(crate) mismatch_count: u64,
+    pub(crate) mismatches: Mismatches,
+    pub(crate) completed_by_host: u64,
 }
 
 /// Recomputes the entry hashes of the next rows of `EventLog`.
@@ -671,30 +642,42 @@ pub(crate) async fn recompute_logs(
     stream: Option<&[ContractId]>,
     limit: i64,
 ) -> Result<RecomputedLogs> {
+    host::refuse_hidden_logs(client, host::are_logs_filtered(client).await?).await?;
     let columns = list_typed_columns_of(client, "EventLog").await?;
     let id_type = columns.iter().find(|(name, _)| name == "id").map_or("text", |(_, id_type)| id_type).to_owned();
-    let form = RowForm::new(columns.into_iter().map(|(name, _)| name).collect());
-    let row = Statement::new(include_str!("sql/recompute_logs.sql"))
+    let columns: Vec<_> = columns.into_iter().map(|(name, _)| name).collect();
+    let rows = Statement::new(include_str!("sql/list_logs.sql"))
         .fragment("id_type", id_type)
-        .fragment("entry_hash", form.entry_hash(""))
-        .fragment("content_hash", form.content_hash(""))
+        .fragment("texts", texts_of(&columns, "e."))
         .fragment("of_stream", is_of_stream("e", stream))
         .bind("after_created_at", &after.created_at, Type::TIMESTAMP)
         .bind("after_id", &after.id, Type::TEXT)
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
         .bind("limit", &limit, Type::INT8)
-        .bind("named", &MAX_NAMED, Type::INT8)
-        .query_one(client)
+        .query_stream(client)
         .await?;
-    host::refuse_hidden_logs(client, row.try_get("is_filtered")?).await?;
-    let created_at: Option<NaiveDateTime> = row.try_get("last_created_at")?;
-    Ok(RecomputedLogs {
-        rows: row.try_get::<_, i64>("rows")?.unsigned_abs(),
-        last: match created_at {
-            Some(created_at) => Some(LogPosition { created_at, id: row.try_get("last_id")? }),
-            None => None,
-        },
-        mismatches: decode_json(&row, "mismatches")?,
-        mismatch_count: row.try_get::<_, i64>("mismatch_count")?.unsigned_abs(),
-    })
+    let mut rows = pin!(rows);
+    let mut hasher = RowHasher::new(&RowForm::new(columns.clone()), &columns);
+    let places = Places::new(&columns);
+    let mut told = RecomputedLogs::default();
+    let mut last = None;
+    while let Some(row) = rows.try_next().await? {
+        let texts = read_texts(&row, FIRST_LOG_TEXT)?;
+        match hasher.check_entry_hash(&texts) {
+            EntryHash::Absent | EntryHash::Right => {}
+            EntryHash::CompletedByHost => told.completed_by_host += 1,
+            EntryHash::Wrong { computed } => {
+                told.mismatches.add(row.try_get("id")?, places.entry_hash(&texts), &computed);
+            }
+        }
+        told.rows += 1;
+        last = Some(row);
+    }
+    if let Some(row) = last {
+        told.last = Some(LogPosition { created_at: row.try_get("created_at")?, id: row.try_get("id")? });
+    }
+    Ok(told)
 }
+
+/// Where the texts of list_logs.sql begin.
+const FIRST_LOG_TEXT: usize = 2;

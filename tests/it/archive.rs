@@ -153,7 +153,7 @@ async fn maintenance_reports_its_two_parts_as_one_and_the_deadline_covers_both()
             "phase": "done", "status": "succeeded", "complete": true, "percent": 100.0,
             "snapshotMonth": "2026-05", "streams": 2, "snapshotsCreated": 2, "snapshotsExisting": 0, "unparsedAmounts": 1,
             "cutoff": "2026-02-28T02:00:00.000Z", "logsArchived": 3, "alreadyArchived": 0, "duplicatesDropped": 0,
-            "hashMismatches": 0, "logsRestored": 0, "conflicts": 0,
+            "hashMismatches": 0, "completedByHost": 0, "linksMissing": 0, "logsRestored": 0, "conflicts": 0,
             "conflictIds": [], "conflictDetails": [], "heldBack": [], "findings": [], "currentMonth": "2026-01",
             "remainingSeconds": null,
             "waitingFor": null, "stopReason": null, "error": null, "attempts": 4,

@@ -745,7 +745,10 @@ async fn hashes_that_are_all_wrong_are_counted_exactly_and_a_thousand_are_kept()
     let due = database.count(DUE).await;
     let run = maintain(&database).await.unwrap();
     assert_eq!(i64::try_from(run.hash_mismatches).unwrap(), due);
-    assert_eq!(database.count(r#""MaintenanceFinding" WHERE kind = 'hash_mismatch'"#).await, 1000);
+    assert_eq!(i64::try_from(run.links_missing).unwrap(), due);
+    for kind in ["hash_mismatch", "link_missing"] {
+        assert_eq!(database.count(&format!(r#""MaintenanceFinding" WHERE kind = '{kind}'"#)).await, 1000);
+    }
     let detail: String = database.value(r#"SELECT detail::text FROM "MaintenanceFinding" ORDER BY id LIMIT 1"#).await;
     let detail: serde_json::Value = serde_json::from_str(&detail).unwrap();
     assert!(detail["entryHash"].as_str().unwrap().starts_with("wrong"), "{detail}");
@@ -856,8 +859,10 @@ async fn two_rows_with_one_parent_and_a_chain_that_begins_again_are_archived_as_
     assert_eq!((run.logs_archived, run.held_back.len()), (5, 0));
     database.assert_nothing_lost_or_doubled().await;
     let found = database.service().verify_archive(VerificationRequest::default(), time(NOW), &Deadline::never()).await;
-    let kinds: Vec<_> = found.unwrap().breaks.iter().map(|found| found.kind).collect();
-    assert!(!kinds.contains(&snapshot_service::BreakKind::LinkBroken), "{kinds:?}");
+    assert_eq!(run.links_missing, 0);
+    let found = found.unwrap();
+    assert!(found.breaks.is_empty(), "{found:?}");
+    assert!(found.findings.iter().all(|found| found.kind == snapshot_service::FindingKind::HashMismatch), "{found:?}");
 }
 
 #[tokio::test]

@@ -11,14 +11,15 @@ use crate::support::TestDatabase;
 use crate::support::lambda::{binary, sample_event, start_function};
 
 /// Each metric with its unit; CloudWatch has none for hours.
-const UNITS: [(&str, Option<&str>); 11] = [
+const UNITS: [(&str, Option<&str>); 12] = [
     ("SnapshotsCreated", Some("Count")),
     ("LogsArchived", Some("Count")),
     ("RowsPerSecond", Some("Count/Second")),
     ("BacklogRows", Some("Count")),
     ("BacklogAge", Some("Seconds")),
     ("UnparsedAmounts", Some("Count")),
-    ("HashFindings", Some("Count")),
+    ("HostFindings", Some("Count")),
+    ("VerificationBreaks", Some("Count")),
     ("SliceTime", Some("Milliseconds")),
     ("BatchTime", Some("Milliseconds")),
     ("RunsFailed", Some("Count")),
@@ -84,7 +85,7 @@ fn assert_adds_up(documents: &[Value], run: &Value) {
         ("SnapshotsCreated", "snapshotsCreated"),
         ("UnparsedAmounts", "unparsedAmounts"),
         ("LogsArchived", "logsArchived"),
-        ("HashFindings", "hashMismatches"),
+        ("HostFindings", "hashMismatches"),
     ] {
         assert_eq!(json!(sum(documents, metric)), run[counter], "{metric}: {run}");
     }
@@ -256,7 +257,7 @@ async fn report_as(url: &str) -> Value {
         ("HoursSinceLastSuccess", "hoursSinceLastSuccess"),
         ("BacklogRows", "backlogRows"),
         ("BacklogAge", "backlogAgeSeconds"),
-        ("HashFindings", "verificationBreaks"),
+        ("VerificationBreaks", "verificationBreaks"),
     ] {
         let value = outcome.payload[field].as_f64();
         assert_eq!(values(&documents, metric), value.into_iter().collect::<Vec<_>>(), "{metric}: {outcome:?}");

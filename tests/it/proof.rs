@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use snapshot_service::database::migrate;
 use snapshot_service::{
-    BreakKind, Deadline, MaintenanceRun, RestoreRequest, RunStatus, Settings, Trigger, Verification,
+    BreakKind, Deadline, FindingKind, MaintenanceRun, RestoreRequest, RunStatus, Settings, Trigger, Verification,
     VerificationRequest, VerificationStatus,
 };
 
@@ -70,6 +70,12 @@ async fn verify_as(database: &TestDatabase, request: VerificationRequest) -> Ver
 /// What a verification found, as kind, batch and row.
 fn found(verification: &Verification) -> Vec<(BreakKind, Option<i32>, Option<&str>)> {
     verification.breaks.iter().map(|found| (found.kind, found.sequence, found.log_id.as_deref())).collect()
+}
+
+/// What of the host's a verification found, as kind, month and row.
+fn findings_of(verification: &Verification) -> Vec<(FindingKind, Option<String>, &str)> {
+    let findings = verification.findings.iter();
+    findings.map(|found| (found.kind, found.month.map(|month| month.to_string()), found.log_id.as_str())).collect()
 }
 
 #[tokio::test]
@@ -306,22 +312,26 @@ async fn a_month_that_is_taken_out_of_the_archive_and_a_partition_that_is_none_a
 }
 
 #[tokio::test]
-async fn a_piece_with_very_many_breaks_names_the_first_thousand() {
+async fn a_log_with_very_many_findings_names_the_first_thousand() {
     let database = TestDatabase::migrated().await;
     database.insert_events(2_500, "2026-05-20 00:00:00").await;
     database.execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' || id, entry_hash = id"#).await;
     let verification = verify(&database).await;
-    assert_eq!((verification.breaks.len(), verification.break_count), (1_000, 2_500 + 2_500));
+    assert_eq!((verification.findings.len(), verification.finding_count), (1_000, 2_500 + 2_500));
+    assert_eq!((verification.status, verification.break_count), (VerificationStatus::Passed, 0));
 }
 
-/// Verifies the archive, and checks that no more than a thousand breaks are kept. Returns how many there are.
-async fn count_breaks(database: &TestDatabase) -> u64 {
+/// Verifies the archive, and checks that no more than a thousand breaks are kept, and as many findings. Returns how many there are of each.
+async fn count(database: &TestDatabase) -> (u64, u64) {
     let verification = verify_as(database, VerificationRequest::default()).await;
     assert_eq!(verification.breaks.len(), usize::try_from(verification.break_count.min(1_000)).unwrap());
     let kept =
         format!(r#"SELECT jsonb_array_length(breaks) FROM "ArchiveVerification" WHERE id = '{}'"#, verification.id);
     assert_eq!(database.value::<i32>(&kept).await, i32::try_from(verification.breaks.len()).unwrap());
-    verification.break_count
+    assert_eq!(verification.findings.len(), usize::try_from(verification.finding_count.min(1_000)).unwrap());
+    let is_sound = verification.status == VerificationStatus::Passed;
+    assert_eq!(is_sound, verification.break_count == 0, "{verification:?}");
+    (verification.break_count, verification.finding_count)
 }
 
 #[tokio::test]
@@ -335,48 +345,48 @@ async fn however_many_breaks_of_whatever_kind_there_are_their_count_is_exact() {
     let service = database.service();
     let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!((run.logs_archived, database.count(r#""ArchiveSeal""#).await), (3_000, 1));
-    assert_eq!(count_breaks(&database).await, 3_000, "hashes that are not theirs");
+    assert_eq!(count(&database).await, (0, 3_000), "hashes that are not theirs");
 
     database.execute(r#"UPDATE "StreamArchive" SET metadata = 'x' WHERE ledger <= 1200"#).await;
-    assert_eq!(count_breaks(&database).await, 1_200 + 1_800, "what is altered is not counted twice");
+    assert_eq!(count(&database).await, (1_200, 1_800), "what is altered is not counted twice");
     database.execute(r#"DELETE FROM "StreamArchive" WHERE ledger BETWEEN 1301 AND 2500"#).await;
-    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 600);
+    assert_eq!(count(&database).await, (1_200 + 1_200, 600));
     database
         .execute(&format!(
             r#"{FORGED} SELECT 'f' || i, 'create', '42', 'f' || i, 0, 1, 'then', timestamp '2026-01-20', "archivedAt"
                FROM "ArchiveMonth", generate_series(1, 1100) i"#
         ))
         .await;
-    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 1_100 + 600);
+    assert_eq!(count(&database).await, (1_200 + 1_200 + 1_100, 600));
     database.execute(r#"ALTER TABLE "EventLog" ADD note TEXT"#).await;
     migrate(&database.pool).await.unwrap();
     database.execute(r#"UPDATE "StreamArchive" SET note = 'n' WHERE ledger BETWEEN 2600 AND 2699"#).await;
-    assert_eq!(count_breaks(&database).await, 1_200 + 1_200 + 1_100 + 500 + 100);
-    let before = 4_100;
+    assert_eq!(count(&database).await, (1_200 + 1_200 + 1_100 + 100, 500));
+    let before = 3_600;
     database
         .execute(&format!(
             r"{FORGED} SELECT 'u' || i, 'create', '42', 'u' || i, 0, 1, 'then', timestamp '2026-01-20', '2026-06-30'
                FROM generate_series(1, 1050) i"
         ))
         .await;
-    assert_eq!(count_breaks(&database).await, before + 1_050, "rows of no batch");
+    assert_eq!(count(&database).await, (before + 1_050, 500), "rows of no batch");
     database
         .execute(
             r#"INSERT INTO "ArchiveRemoval" (month, "archivedAt", id, "createdAt", digest, sequence)
                SELECT '2026-01', '2027-01-01', 'r' || i, '2026-01-20', sha256(''), 1 FROM generate_series(1, 1020) i"#,
         )
         .await;
-    assert_eq!(count_breaks(&database).await, before + 1_050 + 1_020, "rows that no entry says have left");
+    assert_eq!(count(&database).await, (before + 1_050 + 1_020, 500), "rows that no seal says have left");
     database.execute(r#"UPDATE "ArchiveMonth" SET seals = 2001"#).await;
     assert_eq!(
-        count_breaks(&database).await,
-        before + 1_050 + 1_020 + 2_000 + 1,
+        count(&database).await,
+        (before + 1_050 + 1_020 + 2_000 + 1, 500),
         "seals that are gone, and the end of the chain"
     );
 }
 
 #[tokio::test]
-async fn links_that_are_broken_are_counted_exactly_but_those_that_nobody_can_know() {
+async fn links_that_are_missing_are_counted_exactly_but_those_that_nobody_can_know() {
     let database = TestDatabase::migrated().await;
     database.insert_events(1_500, "2026-01-10 00:00:00").await;
     // The former service dropped the hashes of every 300th row.
@@ -384,10 +394,103 @@ async fn links_that_are_broken_are_counted_exactly_but_those_that_nobody_can_kno
         .execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' || id, entry_hash = 'h' || id WHERE ledger % 300 <> 0"#)
         .await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
-    assert_eq!(archive(&database).await.logs_archived, 1_500);
-    assert_eq!(count_breaks(&database).await, 1_495 + 1_495 - 4);
+    let run = archive(&database).await;
+    assert_eq!((run.logs_archived, run.hash_mismatches, run.links_missing), (1_500, 1_495, 1_495 - 4));
+    assert_eq!(database.count(r#""MaintenanceFinding" WHERE kind = 'link_missing'"#).await, 1_000);
+    assert_eq!(count(&database).await, (0, 1_495 + 1_495 - 4));
     let of_stream = VerificationRequest { stream: Some("42".into()), ..VerificationRequest::default() };
-    assert_eq!(verify_as(&database, of_stream).await.break_count, 1_495 + 1_495 - 4);
+    assert_eq!(verify_as(&database, of_stream).await.finding_count, 1_495 + 1_495 - 4);
+    // Whoever forges that their parents were there makes breaks of them.
+    database.execute(r#"UPDATE "ArchiveSeal" SET unlinked = '{}'"#).await;
+    assert_eq!(count(&database).await, (1_495 - 4, 1_495));
+}
+
+/// Host case 33: an event that is processed again gets the newest row's hash as parent, and a new hash.
+#[tokio::test]
+async fn a_link_that_the_host_broke_is_a_finding_and_one_that_broke_since_is_a_break() {
+    const UPSERTED: &str = r#"
+        UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" ORDER BY "createdAt" DESC, id DESC LIMIT 1)
+        WHERE id IN ('ae000005', 'be000020');
+        UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id IN ('ae000005', 'be000020')"#;
+    let database = with_chain().await;
+    database.execute(UPSERTED).await;
+    // Of another stream, and on hold: its row stays in the log, and its child is archived.
+    database.execute(r#"UPDATE "EventLog" SET "streamId" = '43' WHERE id = 'be000010'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000010'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000010') WHERE id = 'be000011'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000011'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000011') WHERE id = 'be000012'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000012'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000012') WHERE id = 'be000013'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000013'"#).await;
+    database.execute(r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy") VALUES ('43', 'a case', 'a lawyer')"#).await;
+    let run = archive(&database).await;
+    // Those that followed: three rows whose parents got other hashes.
+    assert_eq!((run.logs_archived, run.hash_mismatches, run.links_missing), (59, 0, 3));
+    assert_eq!((run.status, run.complete), (RunStatus::SucceededWithFindings, true));
+    let missing: Vec<String> = database
+        .value(r#"SELECT array_agg("logId" ORDER BY "logId") FROM "MaintenanceFinding" WHERE kind = 'link_missing'"#)
+        .await;
+    assert_eq!(missing, ["ae000006", "be000014", "be000021"]);
+    let verification = verify_as(&database, VerificationRequest::default()).await;
+    assert_eq!((verification.status, found(&verification)), (VerificationStatus::Passed, vec![]));
+    let link = |month: &str, id| (FindingKind::LinkMissing, Some(month.to_owned()), id);
+    let mut findings = findings_of(&verification);
+    findings.sort_by_key(|(_, _, id)| *id);
+    assert_eq!(findings, [link("2026-01", "ae000006"), link("2026-02", "be000014"), link("2026-02", "be000021")]);
+
+    // The host rewrites a row that is not archived: its archived child had a parent.
+    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'another' WHERE id = 'be000010'"#).await;
+    let verification = verify_as(&database, VerificationRequest::default()).await;
+    assert_eq!(found(&verification), [(BreakKind::LinkBroken, None, Some("be000011"))], "{verification:?}");
+    assert_eq!((verification.status, verification.finding_count), (VerificationStatus::Failed, 3));
+    // The next run has nothing to tell of rows that are archived.
+    assert_eq!(archive(&database).await.links_missing, 0);
+}
+
+/// What a slice leaves that is killed before its links are looked up, the next one looks up, and counts once.
+#[tokio::test]
+async fn links_that_were_not_looked_up_before_a_slice_ended_are_looked_up_by_the_next_one() {
+    let database = with_chain().await;
+    database.execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' WHERE id IN ('ae000002', 'be000002')"#).await;
+    let service = database.service_with(Settings { workers: 1, batch_rows: 10, ..Settings::default() });
+    let stopped = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    assert!(!stopped.complete);
+    let mut calls = 0;
+    let run = loop {
+        calls += 1;
+        let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        if run.complete {
+            break run;
+        }
+        // Until then they may be there.
+        assert_eq!(verify_as(&database, VerificationRequest::default()).await.break_count, 0);
+    };
+    assert!(calls > 3, "{calls}");
+    assert_eq!((run.logs_archived, run.links_missing), (60, 2));
+    assert_eq!(database.count(r#""ArchiveSeal" WHERE NOT "linksChecked""#).await, 0);
+}
+
+/// Host case 34: a job of the host's adds a key to the metadata of rows that it hashed before.
+#[tokio::test]
+async fn rows_that_the_host_completed_are_counted_and_are_no_finding() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(9, "2026-01-10 00:00:00").await;
+    database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
+    database
+        .execute(r#"UPDATE "EventLog" SET metadata = CASE ledger % 3 WHEN 0 THEN NULL WHEN 1 THEN '{"memo":"a b","n":1.0}' ELSE 'no JSON' END"#)
+        .await;
+    database.execute(CHAIN).await;
+    database
+        .execute(
+            r#"UPDATE "EventLog" SET metadata = CASE
+                   WHEN metadata LIKE '{%' THEN rtrim(metadata, '}') || ',"__eventHash":"' || entry_hash || '"}'
+                   ELSE '{"__eventHash":"' || entry_hash || '"}'
+               END"#,
+        )
+        .await;
+    let run = archive(&database).await;
+    // What could not be parsed is lost.
+    assert_eq!((run.logs_archived, run.completed_by_host, run.hash_mismatches, run.links_missing), (9, 6, 3, 0));
+    let verification = verify(&database).await;
+    assert_eq!(verification.status, VerificationStatus::Passed);
+    // The one that is hot has no metadata either.
+    assert_eq!((verification.completed_by_host, verification.finding_count), (7, 3), "{verification:?}");
+    database.execute(r#"UPDATE "StreamArchive" SET amount = 5 WHERE ledger = 1"#).await;
+    assert_eq!(verify(&database).await.status, VerificationStatus::Failed);
 }
 
 /// Where a test's log lines go.
@@ -409,19 +512,19 @@ impl std::io::Write for Lines {
 async fn breaks_of_several_pieces_add_up_to_a_thousand_that_are_kept_and_twenty_that_are_logged() {
     let database = TestDatabase::migrated().await;
     database.insert_months("2025-12-01", 2, 700).await;
-    database.execute(r#"UPDATE "EventLog" SET entry_hash = 'h' || id"#).await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
     let service = database.service_with_batches_of(300);
     let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::never()).await.unwrap();
     assert_eq!(run.logs_archived, 1_400);
+    database.execute(r#"UPDATE "StreamArchive" SET metadata = 'altered'"#).await;
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     // Whoever comes to a line first decides whether it is logged, and other tests log nowhere: each line has been come to before.
-    assert_eq!(count_breaks(&database).await, 1_400);
+    assert_eq!(count(&database).await, (1_400, 0));
     let guard = tracing::subscriber::set_default(subscriber);
     tracing::callsite::rebuild_interest_cache();
-    assert_eq!(count_breaks(&database).await, 1_400);
+    assert_eq!(count(&database).await, (1_400, 0));
     drop(guard);
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.lines().filter(|line| line.contains("snapshot maintenance: a break")).count(), 20, "{log}");
@@ -496,10 +599,10 @@ async fn a_hash_that_is_not_its_rows_is_archived_recorded_and_reported() {
         .await;
     assert_eq!(findings, "ae000003 2026-01 true true, be000004 2026-02 true true");
     let verification = verify(&database).await;
+    assert_eq!((verification.status, found(&verification)), (VerificationStatus::Passed, vec![]), "they were archived so");
     assert_eq!(
-        found(&verification),
-        [(BreakKind::HashMismatch, Some(1), Some("ae000003")), (BreakKind::HashMismatch, Some(1), Some("be000004"))],
-        "the seals are whole: it was archived so"
+        findings_of(&verification),
+        [(FindingKind::HashMismatch, Some("2026-01".into()), "ae000003"), (FindingKind::HashMismatch, Some("2026-02".into()), "be000004")]
     );
     // The chain goes on from the next run, whose findings are its own.
     assert_eq!(archive(&database).await.status, RunStatus::Succeeded);
@@ -512,14 +615,16 @@ async fn a_broken_link_is_found_on_either_side_of_the_archives_boundary() {
     // Its row stays sealed as it is; its child in the archive and the first that is hot lose their parents.
     database.execute(r#"UPDATE "EventLog" SET parent_hash = repeat('0', 64) WHERE id = 'ce000002'"#).await;
     let hot = verify(&database).await;
+    assert_eq!((hot.status, found(&hot)), (VerificationStatus::Passed, vec![]));
     assert_eq!(
-        found(&hot),
-        [(BreakKind::HashMismatch, None, Some("ce000002")), (BreakKind::LinkBroken, None, Some("ce000002"))]
+        findings_of(&hot),
+        [(FindingKind::HashMismatch, None, "ce000002"), (FindingKind::LinkMissing, None, "ce000002")]
     );
     assert_eq!(verify_as(&database, VerificationRequest::default()).await.status, VerificationStatus::Passed);
     database.execute(r#"DELETE FROM "StreamArchive" WHERE id = 'be000030'"#).await;
     let verification = verify(&database).await;
-    assert!(found(&verification).contains(&(BreakKind::LinkBroken, None, Some("ce000001"))), "{verification:?}");
+    assert!(found(&verification).contains(&(BreakKind::RowMissing, Some(3), None)), "{verification:?}");
+    assert!(findings_of(&verification).contains(&(FindingKind::LinkMissing, None, "ce000001")), "{verification:?}");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 -- How many rows have a parent that is nowhere; and the first of them.
 -- Parameters: contract_ids (a stream's; only of_stream names them), limit (most rows named). Parts: rows (a month's, or "EventLog"),
--- of_stream (a condition on r), unverifiable (parents that nobody can know).
--- One row: count, ids, parents.
+-- of_stream (a condition on r), unverifiable (parents that nobody can know), was_missing (parents that were nowhere before).
+-- Columns: was_missing, count, ids, parents; a row for either that there is.
 -- \set limit '1000'
 -- \set rows '"StreamArchive_2026_01"'
 -- \set before '"StreamArchive_2026_01"'
 -- \set of_stream 'true'
 -- \set unverifiable `cat list_unverifiable.sql`
+-- \set was_missing 'SELECT unnest(unlinked) FROM "ArchiveSeal" WHERE month = ''2026-01'''
 WITH unlinked AS MATERIALIZED (
     SELECT r.id::text AS id, r.parent_hash
     FROM :rows r
@@ -21,10 +22,9 @@ WITH unlinked AS MATERIALIZED (
       )
 ),
 broken AS MATERIALIZED (
-    SELECT u.id, u.parent_hash FROM unlinked u
+    SELECT u.id, u.parent_hash, u.parent_hash IN (:was_missing) AS was_missing FROM unlinked u
     WHERE u.parent_hash NOT IN (:unverifiable)
 )
-SELECT
-    (SELECT count(*) FROM broken) AS count,
-    ARRAY(SELECT id FROM broken LIMIT :limit) AS ids,
-    ARRAY(SELECT parent_hash FROM broken LIMIT :limit) AS parents
+SELECT was_missing, count(*) AS count, (array_agg(id))[1:CAST(:limit AS integer)] AS ids, (array_agg(parent_hash))[1:CAST(:limit AS integer)] AS parents
+FROM broken
+GROUP BY was_missing

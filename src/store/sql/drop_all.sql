@@ -7,8 +7,6 @@ DROP FUNCTION
     stream_archive_index_partition(timestamp),
     stream_archive_analyze_partition(timestamp),
     stream_archive_partition_name(timestamp),
-    archive_seal_header,
-    archive_removal_digest(timestamp, text, timestamp, bytea),
     snapshot_service_wire_json(jsonb, regclass),
     stream_identity_of(text, text, timestamp),
     stream_identity_turn(text[], text, timestamp, timestamp),

@@ -20,6 +20,8 @@ CROSS JOIN LATERAL (
         COALESCE(sum("alreadyArchived"), 0)::bigint AS "alreadyArchived",
         COALESCE(sum("duplicatesDropped"), 0)::bigint AS "duplicatesDropped",
         COALESCE(sum("hashMismatches"), 0)::bigint AS "hashMismatches",
+        COALESCE(sum("completedByHost"), 0)::bigint AS "completedByHost",
+        COALESCE(sum("linksMissing"), 0)::bigint AS "linksMissing",
         COALESCE(sum("logsRestored"), 0)::bigint AS "logsRestored",
         COALESCE(sum("onHold"), 0)::bigint AS "onHold",
         COALESCE(sum(conflicts), 0)::bigint AS conflicts,

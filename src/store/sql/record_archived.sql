@@ -1,6 +1,7 @@
 -- Records a batch that archived logs of a month.
 -- :run and :month say whose; :after_created_at and :after_id are the last row that was looked at, :moved the rows of the pass so far,
--- :done whether there are no more. Added: :logs_archived, :already_archived, :duplicates_dropped, :hash_mismatches.
+-- :done whether there are no more. Added: :logs_archived, :already_archived, :duplicates_dropped, :hash_mismatches,
+-- :completed_by_host.
 -- \set run 'gen_random_uuid()'
 -- \set month '''2026-01'''
 -- \set after_created_at NULL::timestamp
@@ -11,6 +12,7 @@
 -- \set already_archived 0
 -- \set duplicates_dropped 0
 -- \set hash_mismatches 0
+-- \set completed_by_host 0
 UPDATE "RunMonth"
 SET
     "afterCreatedAt" = :after_created_at,
@@ -20,5 +22,6 @@ SET
     "logsArchived" = "logsArchived" + :logs_archived,
     "alreadyArchived" = "alreadyArchived" + :already_archived,
     "duplicatesDropped" = "duplicatesDropped" + :duplicates_dropped,
-    "hashMismatches" = "hashMismatches" + :hash_mismatches
+    "hashMismatches" = "hashMismatches" + :hash_mismatches,
+    "completedByHost" = "completedByHost" + :completed_by_host
 WHERE "runId" = :run AND month = :month

@@ -1,7 +1,7 @@
 -- Records what a worker has found out about a task, if it still has the task's lease.
 -- :verification, :place and :token are the lease, which lasts :lease_seconds from now; :done whether nothing of the task is left,
--- :after_created_at and :after_id (or NULL) the last row of "EventLog" that was looked at. Added: :rows, :seals, :break_count, and :breaks
--- as far as no more than :most_breaks are kept.
+-- :after_created_at and :after_id (or NULL) the last row of "EventLog" that was looked at. Added: :rows, :seals, :break_count, :finding_count,
+-- :completed_by_host, and :breaks and :findings as far as no more than :most_kept of each are kept.
 -- \set verification 'gen_random_uuid()'
 -- \set place 1
 -- \set token 'gen_random_uuid()'
@@ -13,7 +13,10 @@
 -- \set seals 1
 -- \set break_count 0
 -- \set breaks '''[]''::jsonb'
--- \set most_breaks 1000
+-- \set finding_count 0
+-- \set findings '''[]''::jsonb'
+-- \set completed_by_host 0
+-- \set most_kept 1000
 WITH task AS (
     UPDATE "VerificationTask"
     SET
@@ -31,8 +34,14 @@ SET
     "breakCount" = "breakCount" + :break_count,
     breaks = breaks || COALESCE((
         SELECT jsonb_agg(found ORDER BY at) FROM jsonb_array_elements(:breaks) WITH ORDINALITY f (found, at)
-        WHERE at <= :most_breaks - jsonb_array_length(breaks)
+        WHERE at <= :most_kept - jsonb_array_length(breaks)
     ), '[]'),
+    "findingCount" = "findingCount" + :finding_count,
+    findings = findings || COALESCE((
+        SELECT jsonb_agg(found ORDER BY at) FROM jsonb_array_elements(:findings) WITH ORDINALITY f (found, at)
+        WHERE at <= :most_kept - jsonb_array_length(findings)
+    ), '[]'),
+    "completedByHost" = "completedByHost" + :completed_by_host,
     "updatedAt" = clock_timestamp() AT TIME ZONE 'UTC'
 FROM task
 WHERE id = :verification

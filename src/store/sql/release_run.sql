@@ -16,7 +16,9 @@ SET
     phase = CASE WHEN :is_finished THEN 'done' ELSE phase END,
     -- What a run found out is not hidden behind its success.
     status = CASE
-        WHEN :status = 'succeeded' AND EXISTS (SELECT FROM "RunMonth" w WHERE w."runId" = r.id AND w."hashMismatches" > 0)
+        WHEN :status = 'succeeded' AND EXISTS (
+            SELECT FROM "RunMonth" w WHERE w."runId" = r.id AND (w."hashMismatches" > 0 OR w."linksMissing" > 0)
+        )
         THEN 'succeeded_with_findings' ELSE :status
     END,
     "stopReason" = :stop_reason,

@@ -51,7 +51,7 @@ enum Command {
     },
     /// Take this month's snapshots and archive old logs, now; exit code 0: complete, 3: incomplete, 1: failed
     Maintain(maintain::Options),
-    /// Prove that the archive is what was archived; exit code 0: it is, 3: incomplete, 1: it is not
+    /// Prove that the archive is what was archived; exit code 0: it is, 4: it is not, 3: incomplete, 1: failed
     Verify(verify::Options),
     /// Look at the host's database and say what of it keeps maintenance from its work; exit code 0: nothing, 1: something does
     Doctor(doctor::Options),

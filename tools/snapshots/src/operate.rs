@@ -69,8 +69,12 @@ fn describe(run: &MaintenanceRun, lines: &mut Vec<String>) {
         run.snapshot_month, run.snapshots_created, run.snapshots_existing, run.unparsed_amounts
     ));
     lines.push(format!(
-        "logs before {}: {} archived, {} archived already, {} ingested again, {} in conflict, {} with a hash that is not theirs",
-        run.cutoff, run.logs_archived, run.already_archived, run.duplicates_dropped, run.conflicts, run.hash_mismatches
+        "logs before {}: {} archived, {} archived already, {} ingested again, {} in conflict",
+        run.cutoff, run.logs_archived, run.already_archived, run.duplicates_dropped, run.conflicts
+    ));
+    lines.push(format!(
+        "of the host's hash chain: {} with a hash that is not theirs, {} whose parent is nowhere, {} completed by the host",
+        run.hash_mismatches, run.links_missing, run.completed_by_host
     ));
     if run.target.is_some() {
         lines.push(format!("{}: {} restored", run.scope.as_str(), run.logs_restored));

@@ -7,6 +7,9 @@ use snapshot_service::{Deadline, Month, SnapshotService, VerificationRequest, Ve
 use crate::maintain::INCOMPLETE;
 use crate::{Result, database, print_json, progress, stop_on_signal};
 
+/// The exit code of a verification that found something that is not as it was archived.
+const BREAKS: u8 = 4;
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only this month of the archive, as YYYY-MM
@@ -44,7 +47,7 @@ pub(crate) async fn verify(options: Options) -> Result<ExitCode> {
     print_json(&verification)?;
     Ok(match verification.status {
         VerificationStatus::Passed => ExitCode::SUCCESS,
-        VerificationStatus::Failed => ExitCode::FAILURE,
+        VerificationStatus::Failed => ExitCode::from(BREAKS),
         VerificationStatus::Running | VerificationStatus::Interrupted => ExitCode::from(INCOMPLETE),
     })
 }

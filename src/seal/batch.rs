@@ -1,0 +1,193 @@
+use std::collections::HashSet;
+
+use super::chain::{Digest, SealedRow, SealedRows};
+use super::row::{EntryHash, RowHasher, Texts};
+
+/// Hashes of rows among which a parent is looked for. In an unbroken chain it is the row before.
+const REMEMBERED: usize = 50_000;
+
+/// Finds rows whose parent is not among the rows before and behind them.
+#[derive(Debug, Default)]
+pub(crate) struct LinkTracker {
+    recent: HashSet<String>,
+    earlier: HashSet<String>,
+    /// Parents that were not there when their row came.
+    wanted: Vec<String>,
+}
+
+impl LinkTracker {
+    /// Adds a row with these hashes.
+    pub(crate) fn add(&mut self, parent_hash: Option<&str>, entry_hash: Option<&str>) {
+        if let Some(parent) = parent_hash
+            && !self.knows(parent)
+        {
+            self.wanted.push(parent.to_owned());
+        }
+        if let Some(entry_hash) = entry_hash {
+            if self.recent.len() == REMEMBERED {
+                self.earlier = std::mem::take(&mut self.recent);
+            }
+            self.recent.insert(entry_hash.to_owned());
+        }
+    }
+
+    fn knows(&self, hash: &str) -> bool {
+        self.recent.contains(hash) || self.earlier.contains(hash)
+    }
+
+    /// The parents that were not found, one for each row.
+    pub(crate) fn unlinked(mut self) -> Vec<String> {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.retain(|parent| !self.knows(parent));
+        wanted
+    }
+}
+
+/// A row whose entry hash is not that of its contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    pub(crate) id: String,
+    pub(crate) entry_hash: String,
+    /// The hash of the contents.
+    pub(crate) computed: String,
+}
+
+/// What the host's hash chain is like among the rows of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct BatchFindings {
+    /// Rows whose entry hash is not that of their contents.
+    pub(crate) hash_mismatches: u64,
+    /// The first of them.
+    pub(crate) named: Vec<Mismatch>,
+    /// Rows whose hash is that of what they were before the host completed them.
+    pub(crate) completed_by_host: u64,
+    /// Parents that are not in the batch, one for each row.
+    pub(crate) unlinked: Vec<String>,
+}
+
+/// Where the columns are that a seal tells of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    id: usize,
+    created_at: usize,
+    ledger: Option<usize>,
+    parent_hash: Option<usize>,
+    entry_hash: Option<usize>,
+}
+
+impl Places {
+    /// Where they are among the columns `selected`.
+    pub(crate) fn new(selected: &[String]) -> Self {
+        let place = |name: &str| selected.iter().position(|column| column == name);
+        // A parent can only be looked for where rows have a hash.
+        let chain = place("parent_hash").zip(place("entry_hash"));
+        Self {
+            // The archive has both.
+            id: place("id").unwrap_or_default(),
+            created_at: place("createdAt").unwrap_or_default(),
+            ledger: place("ledger"),
+            parent_hash: chain.map(|(parent_hash, _)| parent_hash),
+            entry_hash: chain.map(|(_, entry_hash)| entry_hash),
+        }
+    }
+
+    /// A row of these texts, whose digest is `digest`.
+    pub(crate) fn sealed_row(self, texts: &Texts<'_>, digest: Digest) -> SealedRow {
+        let text = |place: usize| texts[place].unwrap_or_default().to_owned();
+        let ledger = self.ledger.and_then(|place| texts[place]).and_then(whole_number);
+        SealedRow { created_at: text(self.created_at), id: text(self.id), ledger, digest }
+    }
+
+    pub(crate) fn parent_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
+        self.parent_hash.and_then(|place| texts[place])
+    }
+
+    pub(crate) fn entry_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
+        self.entry_hash.and_then(|place| texts[place])
+    }
+}
+
+/// Rows of a batch, in whatever order they come: that of `RETURNING` is nobody's promise.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    hasher: RowHasher,
+    places: Places,
+    rows: Vec<SealedRow>,
+    links: LinkTracker,
+    findings: BatchFindings,
+    most_named: usize,
+}
+
+impl Batch {
+    /// A batch of rows whose texts are those of the columns `selected`. Names `most_named` rows whose hash is wrong.
+    pub(crate) fn new(hasher: RowHasher, selected: &[String], most_named: usize) -> Self {
+        let (rows, links, findings) = (Vec::new(), LinkTracker::default(), BatchFindings::default());
+        Self { hasher, places: Places::new(selected), rows, links, findings, most_named }
+    }
+
+    /// Adds a row.
+    pub(crate) fn add(&mut self, texts: &Texts<'_>) {
+        let (digest, state) = self.hasher.hash(texts);
+        let row = self.places.sealed_row(texts, digest);
+        let entry_hash = self.places.entry_hash(texts);
+        match state {
+            EntryHash::Absent | EntryHash::Right => {}
+            EntryHash::CompletedByHost => self.findings.completed_by_host += 1,
+            EntryHash::Wrong { computed } => {
+                self.findings.hash_mismatches += 1;
+                if self.findings.named.len() < self.most_named {
+                    let entry_hash = entry_hash.unwrap_or_default().to_owned();
+                    self.findings.named.push(Mismatch { id: row.id.clone(), entry_hash, computed });
+                }
+            }
+        }
+        self.links.add(self.places.parent_hash(texts), entry_hash);
+        self.rows.push(row);
+    }
+
+    /// The rows in the order of a seal, and what was found out about them.
+    pub(crate) fn finish(mut self) -> (SealedRows, BatchFindings) {
+        self.rows.sort_unstable();
+        let mut rows = SealedRows::default();
+        self.rows.iter().for_each(|row| rows.push(row));
+        self.findings.unlinked = self.links.unlinked();
+        (rows, self.findings)
+    }
+}
+
+/// The whole part of a number.
+fn whole_number(text: &str) -> Option<i64> {
+    text.split('.').next().and_then(|whole| whole.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_that_comes_before_or_behind_its_row_is_found_and_any_other_is_named_once_a_row() {
+        let mut links = LinkTracker::default();
+        for (parent, entry) in [
+            (None, Some("a")),
+            (Some("a"), Some("b")),
+            (Some("d"), Some("c")),
+            (Some("a"), Some("d")),
+            (Some("gone"), Some("e")),
+            (Some("gone"), None),
+        ] {
+            links.add(parent, entry);
+        }
+        assert_eq!(links.unlinked(), ["gone", "gone"]);
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_long_chain_is_bounded() {
+        let mut links = LinkTracker::default();
+        let hash = |number: usize| number.to_string();
+        for number in 1..=3 * REMEMBERED {
+            links.add(Some(&hash(number - 1)), Some(&hash(number)));
+        }
+        assert!(links.recent.len() + links.earlier.len() <= 2 * REMEMBERED);
+        assert_eq!(links.unlinked(), ["0"]);
+    }
+}

@@ -1,0 +1,23 @@
+//! Rows as texts, from which the program computes their digests.
+
+use tokio_postgres::{GenericClient, Row};
+
+use super::archive_columns::{list_archive_columns, quote};
+use crate::error::Result;
+use crate::seal::RowForm;
+
+/// The form that archived rows have now.
+pub(crate) async fn load_form(client: &impl GenericClient) -> Result<RowForm> {
+    Ok(RowForm::new(list_archive_columns(client).await?))
+}
+
+/// SQL for the texts of `columns`, each behind `prefix`.
+pub(super) fn texts_of<'a>(columns: impl IntoIterator<Item = &'a String>, prefix: &str) -> String {
+    let texts = columns.into_iter().map(|column| format!("{prefix}{}::text", quote(column)));
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+/// The texts that `row` has from its column `from` on.
+pub(super) fn read_texts(row: &Row, from: usize) -> Result<Vec<Option<&str>>> {
+    (from..row.len()).map(|column| Ok(row.try_get(column)?)).collect()
+}

@@ -20,7 +20,7 @@ check: ## Check formatting, lints and documentation
 sam-test: ## Build the Lambda functions and run each one in Docker with the SAM CLI, on a private PostgreSQL
 	@tools/sam-test/run
 
-bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 30 minutes, and 10 to build; ARGS="hashes look" prints these figures alone)
+bench: ## Measure against plain SQL and bare programs, and write benches/RESULTS.md (about 50 minutes, and 10 to build; ARGS="archive idle" prints these figures alone)
 	cargo build --release --bins && cargo build --release --package benchmarks && target/release/benchmarks $(ARGS)
 
 footprint: ## Measure the released functions: size, cold start, memory (their build takes about 10 minutes)

@@ -6,12 +6,11 @@ use runtime_api::Function;
 use snapshot_service::{Deadline, Settings, SnapshotService, Trigger, VerificationRequest};
 
 use crate::data::{self, NOW};
-use crate::maintenance::{binary, median};
+use crate::functions::{binary, size};
+use crate::pairs::Spread;
 use crate::{Result, report};
 
 const STARTS: usize = 20;
-/// Largest that `get-snapshot` may be, in MB: it is loaded at each cold start, while a reader waits.
-const MAX_GET_SNAPSHOT: f64 = 6.0;
 /// What the sample events ask for.
 const SAMPLE_STREAM: &str = r#"UPDATE "Stream" SET "streamId" = '42' WHERE id = (SELECT min(id) FROM "Stream")"#;
 const SAMPLE_RUN: &str = r#"UPDATE "MaintenanceRun" SET id = '6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e'"#;
@@ -19,9 +18,9 @@ const SAMPLE_RUN: &str = r#"UPDATE "MaintenanceRun" SET id = '6c1a9be4-ae06-49fc
 /// What each function weighs, how fast it starts and answers its sample event, and the memory that it has then had, as
 /// a table.
 pub(crate) async fn measure(server: &Server) -> Result<()> {
-    data::create(server, "footprint", 1_000, 100_000).await?;
+    data::create(server, "footprint", data::HOST_SCHEMA, 1_000, 100_000).await?;
     data::execute(server, "footprint", SAMPLE_STREAM).await?;
-    let pool = data::pool(server, "footprint").await?;
+    let pool = data::pool(server, "footprint", 8).await?;
     let service = SnapshotService::new(pool.clone(), Settings::default());
     service.run_maintenance(Trigger::Cli.request(), NOW.parse()?, &Deadline::never()).await?;
     service.verify_archive(VerificationRequest::default(), NOW.parse()?, &Deadline::never()).await?;
@@ -43,9 +42,7 @@ pub(crate) async fn measure(server: &Server) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a size in MB needs no more")]
 async fn measure_function(url: &str, name: &str, event: &str) -> Result<String> {
-    let size = std::fs::metadata(binary(name))?.len() as f64 / 1e6;
     let (mut polls, mut answers, mut peak) = (Vec::new(), Vec::new(), 0);
     for _ in 0..STARTS {
         let started = Instant::now();
@@ -59,9 +56,7 @@ async fn measure_function(url: &str, name: &str, event: &str) -> Result<String> 
             return Err(format!("{name} answered {outcome:?}").into());
         }
     }
-    if name == "get-snapshot" && size > MAX_GET_SNAPSHOT {
-        return Err(format!("{name} has {size:.1} MB, more than {MAX_GET_SNAPSHOT} MB").into());
-    }
-    let [poll, answer] = [polls, answers].map(|times| Duration::from_secs_f64(median(times)));
+    let [poll, answer] = [polls, answers].map(|times| Duration::from_secs_f64(Spread::of(times).median));
+    let size = size(name)?;
     Ok(format!("| `{name}` | {size:.1} MB | {poll:.1?} | {answer:.1?} | {:.1} MB |", report::megabytes(peak)))
 }

@@ -1,9 +1,9 @@
 //! `make bench`: the service's figures, each a ratio of two measurements of this very run, or a number of its own.
 //!
-//! `benchmarks`: takes all of them, prints them, and writes them to `benches/RESULTS.md` with the machine's description.
-//! `benchmarks NAME...`: takes and prints those alone, such as `partitioned hashes`; [`figures::NAMES`] are the names.
-//! `--events N` makes the databases that are archived with N events in place of 1M, to try a figure: what it then says of
-//! itself is untrue.
+//! `benchmarks`: takes [`figures::NAMES`], prints them, and writes them to `benches/RESULTS.md` with the machine's description.
+//! `benchmarks NAME...`: takes and prints those alone. Some can be had so only: [`figures::FURTHER_NAMES`].
+//! `--events N` makes databases with N events in place of 1M, and 10N in place of 10M, to try a figure: what the figure then
+//! says of itself is untrue.
 //! `benchmarks footprint`: what each function weighs and how fast it starts, instead.
 
 mod data;
@@ -11,6 +11,9 @@ mod figures;
 mod footprint;
 mod functions;
 mod maintenance;
+mod pairs;
+mod processes;
+mod reads;
 mod report;
 
 use std::error::Error;
@@ -50,9 +53,9 @@ impl Arguments {
             match argument.as_str() {
                 "footprint" => parsed.footprint = true,
                 "--events" => parsed.events = Some(arguments.next().ok_or("--events needs a number")?.parse()?),
-                name if figures::NAMES.contains(&name) => parsed.names.push(argument),
+                name if figures::is_known(name) => parsed.names.push(argument),
                 name => {
-                    let known = figures::NAMES.join(", ");
+                    let known = [&figures::NAMES[..], &figures::FURTHER_NAMES].concat().join(", ");
                     return Err(format!("no figure is called {name}: there are {known}, and footprint").into());
                 }
             }
@@ -86,9 +89,12 @@ async fn measure(server: &Server, settings: &[&str], arguments: Arguments) -> Re
     let is_kept = arguments.names.is_empty() && arguments.events.is_none();
     let mut report = Report::new(server, settings, is_kept).await?;
     let names = if arguments.names.is_empty() { figures::NAMES.map(String::from).into() } else { arguments.names };
-    data::create_templates(server, &names, arguments.events.unwrap_or(1_000_000)).await?;
+    let events = arguments.events.unwrap_or(1_000_000);
+    if names.iter().any(|name| !figures::WITHOUT_MILLION.contains(&name.as_str())) {
+        data::create_million(server, events).await?;
+    }
     for name in &names {
-        for figure in figures::measure(server, name).await? {
+        for figure in figures::measure(server, name, events).await? {
             report.add(figure)?;
         }
     }

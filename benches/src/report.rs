@@ -3,6 +3,7 @@ use std::io::Write as _;
 
 use local_postgres::Server;
 
+use crate::pairs::Spread;
 use crate::{Result, data};
 
 /// Where the results are kept.
@@ -12,18 +13,37 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 pub(crate) struct Figure {
     name: String,
     value: f64,
-    target: String,
-    reached: bool,
-    detail: String,
+    goal: Goal,
+    aim: Option<f64>,
+    lowest: f64,
+    highest: f64,
+    /// What was measured, in its own units.
+    measured: String,
+}
+
+/// What a figure must reach.
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
 }
 
 impl Figure {
-    pub(crate) fn at_least(name: &str, value: f64, target: f64, detail: String) -> Self {
-        Self { name: name.into(), value, target: format!("at least {target}"), reached: value >= target, detail }
+    pub(crate) fn new(name: &str, spread: Spread, goal: Goal, measured: String) -> Self {
+        let Spread { median, lowest, highest } = spread;
+        Self { name: name.into(), value: median, goal, aim: None, lowest, highest, measured }
     }
 
-    pub(crate) fn below(name: &str, value: f64, target: f64, detail: String) -> Self {
-        Self { name: name.into(), value, target: format!("at most {target}"), reached: value <= target, detail }
+    /// With what would be better still.
+    pub(crate) fn aim(self, aim: f64) -> Self {
+        Self { aim: Some(aim), ..self }
+    }
+
+    fn is_reached(&self) -> bool {
+        match self.goal {
+            Goal::AtLeast(goal) => self.value >= goal,
+            Goal::AtMost(goal) => self.value <= goal,
+        }
     }
 }
 
@@ -64,17 +84,18 @@ impl Report {
     }
 
     pub(crate) fn all_reached(&self) -> bool {
-        self.figures.iter().all(|figure| figure.reached)
+        self.figures.iter().all(Figure::is_reached)
     }
 
     fn write(&self) -> Result<()> {
         let mut text = String::from("# Results of `make bench`\n\n");
         writeln!(
             text,
-            "Written by `make bench`; each ratio is of two measurements in one run. Taken on\n{}.\n",
+            "Written by `make bench`. A ratio is of two measurements, ours against the reference, which are taken in turn. The\n\
+             value is the median, the spread the lowest and the highest. Taken on\n{}.\n",
             self.machine
         )?;
-        writeln!(text, "| figure | ratio or value | target | reached | measured |\n|---|---|---|---|---|")?;
+        writeln!(text, "| figure | value | must reach | aim | spread | measured |\n|---|---|---|---|---|---|")?;
         for figure in &self.figures {
             writeln!(text, "{}", line(figure))?;
         }
@@ -82,8 +103,15 @@ impl Report {
     }
 }
 
-fn line(Figure { name, value, target, reached, detail }: &Figure) -> String {
-    format!("| {name} | {value:.2} | {target} | {} | {detail} |", if *reached { "yes" } else { "no" })
+fn line(figure: &Figure) -> String {
+    let Figure { name, value, goal, aim, lowest, highest, measured } = figure;
+    let goal = match goal {
+        Goal::AtLeast(goal) => format!("at least {goal}"),
+        Goal::AtMost(goal) => format!("at most {goal}"),
+    };
+    let missed = if figure.is_reached() { "" } else { ", missed" };
+    let aim = aim.map(|aim| aim.to_string()).unwrap_or_default();
+    format!("| {name} | {value:.2} | {goal}{missed} | {aim} | {lowest:.2} to {highest:.2} | {measured} |")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal place")]

@@ -9,7 +9,7 @@
 //! | `HOST_SCHEMA` | `public` | where the host's two tables are; or `schema=` in `DATABASE_URL`, as Prisma has it |
 //! | `SERVICE_SCHEMA` | `snapshot_service` | where the service keeps its own tables, which `migrate` makes |
 //! | `RETENTION_MONTHS` | 3 | logs older than this many calendar months are archived; at least 1 |
-//! | `BATCH_ROWS` | 100000 | most rows that one transaction moves or writes; 1 to 1000000 |
+//! | `BATCH_ROWS` | 20000 | most rows that one transaction moves or writes; 1 to 1000000 |
 //! | `BATCH_TARGET_MILLISECONDS` | 1000 | how long a batch is to take; batches grow and shrink towards it; 10 to 60000 |
 //! | `WORKERS` | 2 | months that are archived at the same time, each on a connection of its own; 1 to 32 |
 //! | `KEEP_EVENT_TYPES` | none | types of events, separated by commas, whose logs are never archived, such as `create` |
@@ -199,7 +199,7 @@ mod tests {
         let config = config(&[URL, ("BATCH_ROWS", "")]).expect("defaults");
         assert_eq!(config.settings.retention_months, 3);
         assert_eq!(format!("{:?}", config.settings), format!("{:?}", Settings::default()));
-        assert_eq!(config.settings.batch_rows, 100_000);
+        assert_eq!(config.settings.batch_rows, 20_000);
         assert_eq!(config.settings.statement_timeout, Duration::from_secs(8));
         assert_eq!(config.settings.lock_timeout, Duration::from_secs(2));
         assert_eq!(config.maintenance_budget, Duration::from_secs(20));

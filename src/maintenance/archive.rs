@@ -387,19 +387,25 @@ impl Archiving<'_> {
         limit: u32,
     ) -> Result<(u64, u64)> {
         let start = LogPosition::before(month.month().start());
-        let request = BatchRequest {
-            rules: self.rules(),
-            lease: &month.lease,
-            is_new,
-            after: month.progress.after.as_ref().unwrap_or(&start),
-            limit,
-            most_named: if self.slice.has_room_for_findings() { moving::MAX_KEPT_FINDINGS } else { 0 },
-        };
         let transaction = session::begin(client, &self.slice.engine.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: what the host changes between two batches is not overlooked.
         let (facts, columns, form) = self.look(&transaction).await?;
         let log = LockedLog { facts: &facts, columns, form, former: self.former.as_ref() };
+        // Once a month; again where a batch has failed, which may be because other rows came.
+        let candidates = match month.candidates.take() {
+            Some(candidates) => candidates,
+            None => moving::list_candidates(&transaction, &log, month.month(), &self.rules()).await?,
+        };
+        let request = BatchRequest {
+            rules: self.rules(),
+            lease: &month.lease,
+            candidates: &candidates,
+            is_new,
+            after: month.progress.after.as_ref().unwrap_or(&start),
+            limit,
+            most_named: if self.slice.has_room_for_findings() { moving::MAX_KEPT_FINDINGS } else { 0 },
+        };
         let moved = moving::move_due_batch(&transaction, &log, &request).await?;
         let settled = moving::settle_duplicates(&transaction, &log, &request, &moved).await?;
         moving::check_holds(&transaction, &moved).await?;
@@ -424,6 +430,7 @@ impl Archiving<'_> {
         month.commit(transaction, &done).await?;
         self.rows.fetch_add(moved.moved + settled.dropped, Ordering::Relaxed);
         month.progress = next;
+        month.candidates = Some(candidates);
         self.log(month.month(), &moved, &settled);
         Ok((moved.moved, moved.seen))
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::Settings;
 use crate::error::{Error, Result, Retry};
 
-/// Rows of the first batch: it takes a fraction of a second on any machine.
+/// Rows of the first batch, where more are allowed: it takes a fraction of a second on any machine.
 const FIRST_ROWS: u32 = 20_000;
 /// A batch is not made smaller than this for being slow: below, what it costs does not depend on its rows.
 const MIN_ROWS: u32 = 5_000;

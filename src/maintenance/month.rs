@@ -13,6 +13,7 @@ use crate::error::{Result, chain};
 use crate::model::Month;
 use crate::store::leases::{self, Change, MonthClaim, MonthLease};
 use crate::store::run_months::{self, MonthProgress};
+use crate::store::seals::LedgerRange;
 use crate::store::session::Connection;
 use crate::store::{partitions, session};
 
@@ -27,6 +28,8 @@ pub(super) struct ClaimedMonth<'a> {
     pub(super) slice: &'a Slice<'a>,
     pub(super) lease: MonthLease,
     pub(super) progress: MonthProgress,
+    /// Months that may hold its events under other ids, once that is known.
+    pub(super) candidates: Option<Vec<LedgerRange>>,
 }
 
 /// Claims the next month that has work, or `only` this one. Waits for months that other runs hold.
@@ -43,7 +46,7 @@ pub(super) async fn claim<'a>(
                 if is_waiting {
                     slice.record(&Change::WaitingFor(None)).await?;
                 }
-                return Ok(Some(ClaimedMonth { slice, lease, progress }));
+                return Ok(Some(ClaimedMonth { slice, lease, progress, candidates: None }));
             }
             MonthClaim::None if is_waiting => {
                 slice.record(&Change::WaitingFor(None)).await?;
@@ -77,7 +80,7 @@ pub(super) async fn index_partitions(slice: &Slice<'_>, client: &mut Connection)
     note_months(slice, client, &unindexed, true).await?;
     for month in unindexed {
         if let MonthClaim::Claimed(lease, progress) = try_claim(slice, client, Some(month)).await? {
-            let month = ClaimedMonth { slice, lease, progress };
+            let month = ClaimedMonth { slice, lease, progress, candidates: None };
             month.build_indexes(client).await?;
             month.release(client).await?;
         }

@@ -118,6 +118,11 @@ impl SealedRows {
         self.count
     }
 
+    /// The oldest and the newest ledger number, if any row has one.
+    pub(crate) fn ledgers(&self) -> Option<(i64, i64)> {
+        self.min_ledger.zip(self.max_ledger)
+    }
+
     /// The first bytes of each row's digest.
     pub(crate) fn leaves(&self) -> &[u8] {
         &self.leaves

@@ -21,7 +21,7 @@ use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
-use crate::seal::{Batch, BatchFindings, RowForm, RowHasher};
+use crate::seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows};
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
 /// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
@@ -57,6 +57,8 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) rules: BatchRules<'a>,
     /// Of the month whose rows move.
     pub(crate) lease: &'a MonthLease,
+    /// What [`list_candidates`] says of it.
+    pub(crate) candidates: &'a Vec<LedgerRange>,
     /// The month's partition is made for this run, and loaded in order: it has no copy of a row, and no index to look for one.
     pub(crate) is_new: bool,
     pub(crate) after: &'a LogPosition,
@@ -127,9 +129,9 @@ impl LockedLog<'_> {
         self.facts.log.as_ref().is_some_and(|log| log.kind == RelationKind::Partitioned)
     }
 
-    /// Columns, without quotes, by which `due` carries more than the id and the time.
-    fn carried(&self) -> Vec<&str> {
-        let event: &[&str] = if self.columns.have_event_index() { &["txHash", "eventIndex", "ledger"] } else { &[] };
+    /// Columns, without quotes, by which `due` carries more than the id and the time; `by_event` where rows are looked up by it.
+    fn carried(&self, by_event: bool) -> Vec<&str> {
+        let event: &[&str] = if by_event { &["txHash", "eventIndex", "ledger"] } else { &[] };
         let keys = self.facts.log.iter().filter(|_| self.is_partitioned()).flat_map(|log| &log.partition_keys);
         let mut carried: Vec<&str> = event.iter().copied().chain(keys.map(String::as_str)).collect();
         carried.retain(|name| !["id", "createdAt"].contains(name));
@@ -281,9 +283,8 @@ pub(crate) async fn move_due_batch(
             r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (SELECT FROM {partition} a WHERE a.id = due.id LIMIT 1) a"#
         )
     });
-    let candidates = if log.columns.have_event_index() { list_candidates(client, request).await? } else { Vec::new() };
     // One look-up per row and candidate, of which there are few.
-    let of_event = candidates.iter().map(|LedgerRange { month, min, max }| {
+    let of_event = request.candidates.iter().map(|LedgerRange { month, min, max }| {
         format!(
             r#"SELECT due.id, due."createdAt" FROM due CROSS JOIN LATERAL (
                    SELECT FROM {} a WHERE a."txHash" = due."txHash" AND a."eventIndex" = due."eventIndex" LIMIT 1
@@ -296,7 +297,7 @@ pub(crate) async fn move_due_batch(
     if locks_first {
         is_free = format!("{is_free} AND {IS_LOCKED} AND e.id::text NOT IN (SELECT unnest(:referenced))");
     }
-    let carried: Vec<_> = log.carried().iter().map(|name| format!(", e.{}", quote(name))).collect();
+    let carried: Vec<_> = log.carried(!request.candidates.is_empty()).iter().map(|name| format!(", e.{}", quote(name))).collect();
     let digests = if log.has_archive_triggers() {
         format!("ARRAY(SELECT md5(ROW({})::text) FROM moved)", log.columns.archived_values())
     } else {
@@ -348,6 +349,9 @@ pub(crate) async fn move_due_batch(
     check_gone(client, log, &moved_ids).await?;
     check_unaltered(client, log, request.lease.month, &moved_ids, &moved_digests).await?;
     let (sealed, findings) = batch.finish();
+    if log.columns.have_event_index() {
+        check_candidates(request, &sealed)?;
+    }
     let seal = Seal::archiving(&chain, request.lease.run, archived_at, &log.form);
     seal.insert(client, &sealed, &findings.unlinked).await?;
     let last = last_created_at.map(|created_at| LogPosition { created_at, id: last_id });
@@ -470,37 +474,49 @@ fn position(row: &tokio_postgres::Row) -> Result<Option<LogPosition>> {
     }
 }
 
-/// The months that can hold events of the next rows under other ids: those whose ledger numbers the rows' meet.
-async fn list_candidates(client: &impl GenericClient, request: &BatchRequest<'_>) -> Result<Vec<LedgerRange>> {
-    let widened = request.rules.archived_before.iter().map(|range| LedgerRange {
+/// The months that can hold events of the rows of a month under other ids: those whose ledger numbers the rows' meet.
+pub(crate) async fn list_candidates(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    month: Month,
+    rules: &BatchRules<'_>,
+) -> Result<Vec<LedgerRange>> {
+    if rules.archived_before.is_empty() || !log.columns.have_event_index() {
+        return Ok(Vec::new());
+    }
+    let row = client
+        .query_typed_one(
+            r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max FROM "EventLog"
+               WHERE "createdAt" >= $1 AND "createdAt" < $2"#,
+            &[(&month.start(), Type::TIMESTAMP), (&month.end().min(rules.due.cutoff), Type::TIMESTAMP)],
+        )
+        .await?;
+    let (min, max) = (row.try_get::<_, Option<i64>>("min")?, row.try_get::<_, Option<i64>>("max")?);
+    Ok(min.zip(max).map_or_else(Vec::new, |(min, max)| meeting(rules.archived_before, min, max).collect()))
+}
+
+/// Those of `ranges`, and a little beside them, that meet the numbers from `min` to `max`.
+fn meeting(ranges: &[LedgerRange], min: i64, max: i64) -> impl Iterator<Item = LedgerRange> {
+    let widened = ranges.iter().map(|range| LedgerRange {
         min: range.min.saturating_sub(LEDGERS_BESIDE),
         max: range.max.saturating_add(LEDGERS_BESIDE),
         ..*range
     });
-    let ranges: Vec<_> = widened.collect();
-    if ranges.is_empty() {
-        return Ok(ranges);
+    widened.filter(move |range| range.min <= max && min <= range.max)
+}
+
+/// Checks that rows that came since the candidates were listed have no others.
+///
+/// # Errors
+///
+/// [`Error::Outdated`]: the batch is tried again, with its candidates listed anew.
+fn check_candidates(request: &BatchRequest<'_>, moved: &SealedRows) -> Result<()> {
+    let Some((min, max)) = moved.ledgers() else { return Ok(()) };
+    let mut needed = meeting(request.rules.archived_before, min, max);
+    if needed.all(|range| request.candidates.contains(&range)) {
+        return Ok(());
     }
-    let row = client
-        .query_typed_one(
-            r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max
-               FROM (
-                   SELECT ledger FROM "EventLog"
-                   WHERE "createdAt" >= $1 AND "createdAt" < $2
-                   ORDER BY "createdAt", id LIMIT $3
-               ) due"#,
-            &[
-                (&request.after.created_at, Type::TIMESTAMP),
-                (&request.end(), Type::TIMESTAMP),
-                // Some may be locked or held: then the batch goes further.
-                (&(2 * i64::from(request.limit)), Type::INT8),
-            ],
-        )
-        .await?;
-    let (Some(min), Some(max)) = (row.try_get::<_, Option<i64>>("min")?, row.try_get::<_, Option<i64>>("max")?) else {
-        return Ok(Vec::new());
-    };
-    Ok(ranges.into_iter().filter(|range| range.min <= max && min <= range.max).collect())
+    Err(Error::Outdated { what: "rows with other ledger numbers came" })
 }
 
 /// What [`settle_duplicates`] did.

@@ -29,11 +29,15 @@ pub(crate) async fn create_partition(
     }
 }
 
+/// An index of a month with a million rows is sorted in memory, where the server's default would take files.
+const INDEX_MEMORY: &str = "128MB";
+
 /// Builds the next index that the partition of `month` lacks. Returns whether there was one.
 pub(crate) async fn build_next_index(client: &impl GenericClient, month: Month) -> Result<bool> {
     // A restore and an archiving run may come to it at once: the second one sees what the first one has built. It must be a
     // table's lock, which makes the session look at the catalog anew.
-    client.batch_execute(&format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", partition_name(month))).await?;
+    let lock = format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", partition_name(month));
+    client.batch_execute(&format!("SET LOCAL maintenance_work_mem = '{INDEX_MEMORY}'; {lock}")).await?;
     let sql = "SELECT stream_archive_index_partition($1) AS built";
     Ok(client.query_typed_one(sql, &[(&month.start(), Type::TIMESTAMP)]).await?.try_get("built")?)
 }

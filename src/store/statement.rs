@@ -72,18 +72,6 @@ impl<'a> Statement<'a> {
         client.execute_typed(&sql, &parameters).await
     }
 
-    /// SQL to be a part of another statement: its fragments are put in, and other names are left to that.
-    pub(super) fn part(&self) -> String {
-        let put_in = |token| match token {
-            Token::Text(text) => text.to_owned(),
-            Token::Name(name) => {
-                let fragment = self.fragments.iter().find(|(known, _)| *known == name);
-                fragment.map_or_else(|| format!(":{name}"), |(_, sql)| sql.to_string())
-            }
-        };
-        tokens(&self.sql).into_iter().map(put_in).collect()
-    }
-
     /// The SQL of a statement without parameters.
     pub(super) fn text(&self) -> String {
         self.render().0

@@ -197,6 +197,36 @@ BEGIN
     IF row_security_active('"StreamSnapshot"') OR row_security_active('"StreamArchive"') OR row_security_active('"StreamIdentity"') THEN
         RAISE EXCEPTION 'row security is in force on the service''s own tables' USING ERRCODE = 'SR001';
     END IF;
+    -- Nearly all streams have one record, whose ids no other record has, and a row of "Stream" that says the same, or none any
+    -- more. All that follows would say this of them, and takes three times as long.
+    SELECT k.* INTO known
+    FROM "StreamIdentity" k
+    WHERE (k.id = name OR k."streamId" = name) AND NOT EXISTS (
+        SELECT FROM "StreamIdentity" o
+        WHERE (o.stream = k.stream OR o.id IN (k.id, k."streamId") OR o."streamId" IN (k.id, k."streamId"))
+          AND o.number <> k.number
+    );
+    IF FOUND THEN
+        names := CASE
+            WHEN known.id = known."streamId" THEN ARRAY[name]
+            ELSE ARRAY[LEAST(known.id, known."streamId"), GREATEST(known.id, known."streamId")]
+        END;
+        IF NOT EXISTS (
+            SELECT FROM stream_identity_rows(names, names) s
+            WHERE (s.id, s.contract) IS DISTINCT FROM (known.id, known."streamId")
+        ) THEN
+            id := known.id;
+            contract_id := known."streamId";
+            ids := ARRAY[id];
+            ids_from := ARRAY[known."idFrom"];
+            ids_until := ARRAY[known."idUntil"];
+            contract_ids := ARRAY[contract_id];
+            contract_ids_from := ARRAY[known."ownedFrom"];
+            contract_ids_until := ARRAY[known."ownedUntil"];
+            RETURN;
+        END IF;
+    END IF;
+
     id := name;
     contract_id := name;
     SELECT s.* INTO live FROM stream_identity_rows(ARRAY[name], ARRAY[name]) s
@@ -282,13 +312,14 @@ BEGIN
         ids_until := ids_from;
     END IF;
     -- Without a contract id its Stream.id stands for that, too, unless another stream has that.
-    IF contract_ids = '{}'
-        AND NOT EXISTS (SELECT FROM stream_identity_rows('{}', ARRAY[contract_id]))
-        AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k."streamId" = contract_id)
-    THEN
-        contract_ids := ARRAY[contract_id];
-        contract_ids_from := ARRAY[NULL::timestamp];
-        contract_ids_until := contract_ids_from;
+    IF contract_ids = '{}' THEN
+        IF NOT EXISTS (SELECT FROM stream_identity_rows('{}', ARRAY[contract_id]))
+            AND NOT EXISTS (SELECT FROM "StreamIdentity" k WHERE k."streamId" = contract_id)
+        THEN
+            contract_ids := ARRAY[contract_id];
+            contract_ids_from := ARRAY[NULL::timestamp];
+            contract_ids_until := contract_ids_from;
+        END IF;
     END IF;
     names := ARRAY(SELECT DISTINCT unnest(ids || contract_ids || ARRAY[id, contract_id]) ORDER BY 1);
 END

@@ -8,8 +8,9 @@ use super::SnapshotService;
 use crate::error::{Error, Result};
 use crate::maintenance::{Deadline, dry_run_restore, run};
 use crate::model::{MaintenanceRun, RestoreDryRunReport, RestoreRequest, RestoreTarget, Scope, Trigger};
+use crate::store::rollback::{self, Lines};
 use crate::store::session::{self, Limits};
-use crate::store::{roles, rollback, snapshots, verification};
+use crate::store::{roles, snapshots, verification};
 
 impl SnapshotService {
     /// Moves archived logs back to `EventLog`, whole; they stay there until they are released. `trigger` is who asks, `now` the run's start.
@@ -118,7 +119,7 @@ impl SnapshotService {
     ///
     /// [`Error::Write`] with what `write` said; [`Error::Unavailable`] and the like.
     pub async fn write_snapshots(&self, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
-        self.write_lines(rollback::SNAPSHOT_LINES, write).await
+        self.write_lines(&rollback::SNAPSHOT_LINES, write).await
     }
 
     /// The same with what else is nowhere but in the tables that are dropped: legal holds, what maintenance has found, with the
@@ -128,10 +129,10 @@ impl SnapshotService {
     ///
     /// As [`write_snapshots`](Self::write_snapshots).
     pub async fn write_records(&self, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
-        self.write_lines(rollback::RECORD_LINES, write).await
+        self.write_lines(&rollback::RECORD_LINES, write).await
     }
 
-    async fn write_lines(&self, lines: &str, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
+    async fn write_lines(&self, lines: &Lines, write: impl FnMut(&str) -> std::io::Result<()>) -> Result<u64> {
         let mut client = self.pool.get().await?;
         // As long as it takes: an operator waits for it.
         let limits = Limits { statement: Duration::ZERO, lock: self.settings.lock_timeout };

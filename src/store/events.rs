@@ -1,9 +1,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::ParseIntError;
+use std::pin::{Pin, pin};
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use futures_util::join;
+use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, RowStream};
@@ -18,43 +19,20 @@ use crate::model::{
     StatePosition, StreamEvent, StreamId, StreamNames, StreamSnapshot, wire_bytes,
 };
 
-/// A table that has events, as [`select_from`] reads it.
-struct Table {
-    name: &'static str,
-    archived_at: &'static str,
-    left_out: &'static str,
-}
-
-const EVENT_LOG: Table = Table { name: r#""EventLog""#, archived_at: "NULL::timestamp", left_out: "" };
-
-const STREAM_ARCHIVE: Table = Table { name: r#""StreamArchive""#, archived_at: r#"a."archivedAt""#, left_out: "" };
-
-/// Without the copies that the former service left in both tables: the hot ones are shown (domain rule 6). Each row is
-/// looked up by itself: NOT EXISTS could be planned as a scan of the whole of `EventLog`, and IS NULL as if hardly any row
-/// passed, which would not stop at the page's end.
-const REST_OF_STREAM_ARCHIVE: Table = Table {
-    left_out: r#"AND a.id IS DISTINCT FROM (SELECT e.id FROM "EventLog" e WHERE e.id = a.id LIMIT 1)"#,
-    ..STREAM_ARCHIVE
-};
-
+/// Which events of a stream, newest first unless the name says else. Each is a function, whose plan a session keeps.
 #[derive(Clone, Copy)]
-enum Order {
-    NewestFirst,
-    OldestFirst,
+enum Events {
+    Archived,
+    All,
+    AllOldestFirst,
 }
 
-impl Order {
-    fn direction(self) -> &'static str {
+impl Events {
+    fn function(self) -> &'static str {
         match self {
-            Self::NewestFirst => "DESC",
-            Self::OldestFirst => "ASC",
-        }
-    }
-
-    fn after(self) -> &'static str {
-        match self {
-            Self::NewestFirst => "<",
-            Self::OldestFirst => ">",
+            Self::Archived => "stream_archive_list",
+            Self::All => "stream_event_list",
+            Self::AllOldestFirst => "stream_event_list_oldest_first",
         }
     }
 }
@@ -62,41 +40,6 @@ impl Order {
 /// How long before a snapshot a transaction may have begun that it does not see: an hour, and twice the ten minutes that
 /// clocks may be apart. The events that it has are kept from then on.
 const BOUNDARY: TimeDelta = TimeDelta::minutes(80);
-
-/// What the stream is called that a caller names by any of its ids (domain rule 8).
-const STREAM_IDS: &str = "WITH ids AS MATERIALIZED (SELECT * FROM stream_identity_look_up(:stream))";
-
-/// A stream's archived events.
-fn archived() -> Statement<'static> {
-    in_order(select_from(&STREAM_ARCHIVE), Order::NewestFirst).fragment("stream_ids", STREAM_IDS)
-}
-
-/// A stream's events in both tables, each once: one statement sees a row that moves in one place. Each table is read
-/// through its index up to the page's end, by rows or by bytes; a table that ends early by bytes ends the page.
-fn all(order: Order) -> Statement<'static> {
-    let sql = format!(
-        r#"{STREAM_IDS} SELECT * FROM ((:of_log) UNION ALL (:of_archive)) e
-           ORDER BY "createdAt" :direction, id COLLATE "C" :direction LIMIT :limit"#
-    );
-    in_order(sql, order)
-        .fragment("of_log", select_from(&EVENT_LOG))
-        .fragment("of_archive", select_from(&REST_OF_STREAM_ARCHIVE))
-        .fragment("stream_ids", "")
-}
-
-fn in_order(sql: String, order: Order) -> Statement<'static> {
-    Statement::new(sql).fragment("direction", order.direction()).fragment("after", order.after())
-}
-
-/// What differs between two tables is put in here, for one statement reads both.
-fn select_from(table: &Table) -> String {
-    Statement::new(include_str!("sql/list_events_of_table.sql"))
-        .fragment("table", table.name)
-        .fragment("class", format!("'{}'::regclass", table.name))
-        .fragment("archived_at", table.archived_at)
-        .fragment("left_out", table.left_out)
-        .part()
-}
 
 /// The part of a stream's events that a page shows.
 struct EventQuery<'a> {
@@ -121,9 +64,10 @@ impl<'a> EventQuery<'a> {
         Self { stream, from, to, event_type: filter.event_type(), after, rows, snapshot: None }
     }
 
-    async fn query(&self, client: &impl GenericClient, statement: Statement<'_>) -> Result<RowStream> {
+    async fn query(&self, client: &impl GenericClient, events: Events) -> Result<RowStream> {
         let (after_created_at, after_id) = self.after.unzip();
-        let rows = statement
+        let rows = Statement::new(include_str!("sql/list_events_of_table.sql"))
+            .fragment("function", events.function())
             .bind("stream", &self.stream.as_str(), Type::TEXT)
             .bind("from", &self.from, Type::TIMESTAMP)
             .bind("to", &self.to, Type::TIMESTAMP)
@@ -139,7 +83,7 @@ impl<'a> EventQuery<'a> {
     }
 }
 
-/// What no page of a stream's events tells.
+/// What no page of a stream's events tells; the first row of those that are read of `EventLog`.
 struct Unshown {
     /// Events whose time cannot be.
     left_out: u64,
@@ -147,13 +91,14 @@ struct Unshown {
     is_filtered: bool,
 }
 
-async fn count_left_out(client: &impl GenericClient, stream: &StreamId) -> Result<Unshown> {
-    let statement = Statement::new(include_str!("sql/count_left_out.sql"));
-    let row = statement.bind("stream", &stream.as_str(), Type::TEXT).query_one(client).await?;
-    Ok(Unshown {
-        left_out: row.try_get::<_, i64>("left_out")?.unsigned_abs(),
-        is_filtered: row.try_get("is_filtered")?,
-    })
+impl Unshown {
+    async fn take(rows: &mut Pin<&mut RowStream>) -> Result<Self> {
+        let row = rows.try_next().await?.ok_or_else(|| unreadable("left_out", "there is no row"))?;
+        Ok(Self {
+            left_out: row.try_get::<_, i64>("left_out")?.unsigned_abs(),
+            is_filtered: row.try_get("is_filtered")?,
+        })
+    }
 }
 
 /// A page of a stream's archived logs, newest first.
@@ -164,7 +109,7 @@ pub(crate) async fn list_archived_logs(
     request: &PageRequest<ArchivePosition>,
 ) -> Result<Page<LoggedEvent, ArchivePosition>> {
     let after = request.after().map(|after| (after.created_at, after.id.as_str()));
-    let rows = EventQuery::new(stream, filter, after, request.rows_to_read()).query(client, archived()).await?;
+    let rows = EventQuery::new(stream, filter, after, request.rows_to_read()).query(client, Events::Archived).await?;
     let parse_with_cursor = |row: &Row| {
         let (names, log) = parse(row)?;
         let position = ArchivePosition { created_at: log.created_at.naive_utc(), id: log.id.clone() };
@@ -187,9 +132,8 @@ pub(crate) async fn list_events(
 ) -> Result<Page<StreamEvent, EventPosition>> {
     let after = request.after().map(|after| (after.created_at, after.event_id.as_str()));
     let part = EventQuery::new(stream, filter, after, request.rows_to_read());
-    // Both are on their way at once. The count comes first, so that it does not wait for rows that nobody takes.
-    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, all(Order::NewestFirst)));
-    let (unshown, rows) = (unshown?, rows?);
+    let mut rows = pin!(part.query(client, Events::All).await?);
+    let unshown = Unshown::take(&mut rows).await?;
     let parse_with_cursor = |row: &Row| {
         let (names, event) = parse(row)?;
         let position = EventPosition { created_at: event.created_at.naive_utc(), event_id: event.id.clone() };
@@ -230,8 +174,8 @@ pub(crate) async fn list_events_since(
         rows: request.rows_to_read(),
         snapshot: known,
     };
-    let (unshown, rows) = join!(count_left_out(client, stream), part.query(client, all(Order::OldestFirst)));
-    let (unshown, rows) = (unshown?, rows?);
+    let mut rows = pin!(part.query(client, Events::AllOldestFirst).await?);
+    let unshown = Unshown::take(&mut rows).await?;
     let parse_with_cursor = |row: &Row| {
         let (names, event) = parse(row)?;
         let position = StatePosition {
@@ -248,7 +192,7 @@ pub(crate) async fn list_events_since(
     Ok(page)
 }
 
-/// What list_events_of_table.sql adds to a row: no column of a host's is called so.
+/// What the functions add to a row: no column of a host's is called so.
 const BYTES_BEFORE: &str = "snapshot-service: bytes before";
 
 /// The values of a row, by column.

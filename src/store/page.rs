@@ -1,8 +1,8 @@
 use std::pin::pin;
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use serde::Serialize;
-use tokio_postgres::{Row, RowStream};
+use tokio_postgres::Row;
 
 use crate::error::{Error, Result};
 use crate::model::{Cursor, ListPosition, MAX_PAGE_BYTES, Page, PageRequest, wire_bytes};
@@ -13,7 +13,7 @@ use crate::model::{Cursor, ListPosition, MAX_PAGE_BYTES, Page, PageRequest, wire
 ///
 /// [`Error::ResponseTooLarge`] when the page's first row alone is too heavy.
 pub(super) async fn collect<T, P>(
-    rows: RowStream,
+    rows: impl Stream<Item = std::result::Result<Row, tokio_postgres::Error>>,
     request: &PageRequest<P>,
     parse: impl Fn(&Row) -> Result<(T, Cursor<P>)>,
     name: impl Fn(&T) -> String,
@@ -32,7 +32,7 @@ where
 /// As [`collect`].
 pub(super) async fn collect_beside<T, P>(
     mut bytes: usize,
-    rows: RowStream,
+    rows: impl Stream<Item = std::result::Result<Row, tokio_postgres::Error>>,
     request: &PageRequest<P>,
     parse: impl Fn(&Row) -> Result<(T, Cursor<P>)>,
     name: impl Fn(&T) -> String,

@@ -1,13 +1,19 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::iter;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::GenericClient;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
+use super::decode::unreadable;
 use crate::error::{Error, Result};
+use crate::host::WireForm;
 
 /// Whether the migrations have made anything that is still there. They drop and make all at once.
 pub(crate) async fn is_installed(client: &impl GenericClient) -> Result<bool> {
@@ -54,25 +60,58 @@ pub(crate) async fn get_remainder(client: &impl GenericClient, run: Uuid) -> Res
     })
 }
 
-/// SQL for the snapshots, a line of JSON each, in order of month and stream; as the API has them.
-pub(crate) const SNAPSHOT_LINES: &str = include_str!("sql/write_snapshots.sql");
+/// What is written before it is dropped, a line of JSON for each row.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    sql: &'static str,
+    line: fn(&Row) -> Result<String>,
+}
 
-/// SQL for what else is nowhere but in the service's tables.
-pub(crate) const RECORD_LINES: &str = include_str!("sql/write_records.sql");
+/// The snapshots, in order of month and stream; as the API has them.
+pub(crate) const SNAPSHOT_LINES: Lines =
+    Lines { sql: include_str!("sql/write_snapshots.sql"), line: |row| Ok(row.try_get("line")?) };
+
+/// What else is nowhere but in the service's tables.
+pub(crate) const RECORD_LINES: Lines = Lines { sql: include_str!("sql/write_records.sql"), line: write_record };
 
 /// Gives each of `lines` to `write`, as the server sends them. Returns how many.
 pub(crate) async fn write_lines(
     client: &impl GenericClient,
-    lines: &str,
+    lines: &Lines,
     mut write: impl FnMut(&str) -> std::io::Result<()>,
 ) -> Result<u64> {
-    let mut rows = pin!(client.query_typed_raw(lines, iter::empty::<(&str, Type)>()).await?);
+    let mut rows = pin!(client.query_typed_raw(lines.sql, iter::empty::<(&str, Type)>()).await?);
     let mut written = 0;
     while let Some(row) = rows.try_next().await? {
-        write(row.try_get("line")?).map_err(Error::Write)?;
+        write(&(lines.line)(&row)?).map_err(Error::Write)?;
         written += 1;
     }
     Ok(written)
+}
+
+/// A row of a table of ours as the API would have it (domain rule 9).
+fn write_record(row: &Row) -> Result<String> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        table: &'a str,
+        row: BTreeMap<Cow<'a, str>, Box<RawValue>>,
+    }
+    // Columns of the three tables; those of the others are texts, or JSON as it is.
+    let form = |name: &str| match name {
+        "id" | "stream" | "number" => WireForm::Number,
+        "heldAt" | "releasedAt" | "foundAt" | "rowCreatedAt" | "ownedFrom" | "ownedUntil" | "idFrom" | "idUntil"
+        | "firstSeenAt" => WireForm::Timestamp,
+        _ => WireForm::Plain,
+    };
+    let write = |table: &str, json: &str| {
+        let values: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(json)?;
+        let row = values.into_iter().map(|(name, value)| {
+            let value = form(&name).write(value);
+            (name, value)
+        });
+        serde_json::to_string(&Record { table, row: row.collect() })
+    };
+    write(row.try_get("table")?, row.try_get("row")?).map_err(|error| unreadable("row", error))
 }
 
 /// Drops all that the migrations made.

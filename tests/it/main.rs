@@ -31,3 +31,4 @@ mod timeline;
 mod tls;
 mod types;
 mod undo;
+mod warm;

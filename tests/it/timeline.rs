@@ -79,13 +79,26 @@ fn assert_unique(ids: &[&str]) {
     assert_eq!(unique.len(), ids.len());
 }
 
+/// A row as the service's callers get it, by PostgreSQL's means.
+const WIRE_JSON: &str = r#"
+    CREATE OR REPLACE FUNCTION public.wire_json(value jsonb, described_by regclass) RETURNS jsonb LANGUAGE sql AS $$
+        SELECT value || COALESCE(jsonb_object_agg(attname, CASE
+            WHEN atttypid IN ('bigint'::regtype, 'numeric'::regtype) THEN value ->> attname
+            ELSE to_char((value ->> attname)::timestamp, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        END), '{}')
+        FROM pg_attribute
+        WHERE attrelid = described_by AND attnum > 0 AND NOT attisdropped AND jsonb_typeof(value -> attname) <> 'null'
+          AND atttypid IN ('bigint'::regtype, 'numeric'::regtype, 'timestamp'::regtype)
+    $$"#;
+
 /// Checks that the view has what the endpoint shows, in every field.
 async fn assert_view_equals_endpoint(database: &TestDatabase) {
+    database.execute(WIRE_JSON).await;
     let view: Vec<String> = database
         .value(
             r#"SELECT array_agg(entry::text ORDER BY "createdAt" DESC, id DESC) FROM (
                    SELECT id, "createdAt",
-                       snapshot_service_wire_json(to_jsonb(h), '"StreamArchive"'::regclass) - '{parent_hash,entry_hash}'::text[]
+                       wire_json(to_jsonb(h), '"StreamArchive"'::regclass) - '{parent_hash,entry_hash}'::text[]
                        || jsonb_build_object('parentHash', parent_hash, 'entryHash', entry_hash) AS entry
                    FROM "StreamHistory" h WHERE "streamId" = '42') entries"#,
         )

@@ -32,13 +32,13 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
 ),
 wanted_of_function (role_name, functions) AS (VALUES
     ('snapshot_service_read', '{
-        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_rows,
-        stream_identity_turn
+        stream_archive_list, stream_event_list, stream_event_list_oldest_first, stream_event_wire_forms, stream_history,
+        stream_identity_look_up, stream_identity_of, stream_identity_rows, stream_identity_turn, stream_snapshot_list
     }'::name[]),
     ('snapshot_service_maintain', '{
-        snapshot_service_wire_json, stream_history, stream_identity_look_up, stream_identity_of, stream_identity_rows,
-        stream_identity_turn, stream_identity_observe, archive_seal_header, archive_removal_digest,
-        stream_archive_create_partition, stream_archive_index_partition, stream_archive_analyze_partition
+        stream_archive_list, stream_event_list, stream_event_list_oldest_first, stream_event_wire_forms, stream_history,
+        stream_identity_look_up, stream_identity_of, stream_identity_rows, stream_identity_turn, stream_snapshot_list,
+        stream_identity_observe, stream_archive_create_partition, stream_archive_index_partition, stream_archive_analyze_partition
     }')
 ),
 service_role AS (

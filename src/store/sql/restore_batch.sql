@@ -9,8 +9,6 @@
 -- (null when no row was seen), removed (to be put back), kept (recorded as restored), restored, restoredIds and restoredDigests (empty
 -- unless asked for), onHold, conflicts, conflictIds, conflictPlaces, conflictObstacles and conflictColumns (of the first of these),
 -- lostColumns (that "EventLog" has not and one of the rows has a value in).
--- \set run 'gen_random_uuid()'
--- \set month '''2026-01'''
 -- \set limit 10
 -- \set held '''{}''::text[]'
 -- \set refused_places '''{}''::text[]'

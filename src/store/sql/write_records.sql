@@ -1,25 +1,16 @@
--- What a rollback drops that is nowhere else, a line of JSON each: legal holds and who ended them, logs that were dropped as
--- duplicates and what else was found, and the ids of streams that are gone.
--- Column: line.
+-- What a rollback drops that is nowhere else: legal holds and who ended them, logs that were dropped as duplicates and what else
+-- was found, and the ids of streams that are gone.
+-- Columns: table, row (as JSON; rollback::write_record says how its values leave).
 -- As JSON, not JSONB: a finding may hold a log with values that only JSON can hold.
-SELECT json_build_object('table', table_name, 'row', record)::text AS line
+SELECT table_name AS "table", record::text AS "row"
 FROM (
-    SELECT
-        1 AS place, 'LegalHold' AS table_name, "heldAt" AS moment, id::text AS id,
-        snapshot_service_wire_json(to_jsonb(r), '"LegalHold"')::json AS record
+    SELECT 1 AS place, 'LegalHold' AS table_name, "heldAt" AS moment, id::text AS id, row_to_json(r) AS record
     FROM "LegalHold" r
     UNION ALL
-    SELECT 2, 'MaintenanceFinding', NULL, "runId" || ' ' || kind || ' ' || "logId",
-           (
-               SELECT row_to_json(f)
-               FROM (
-                   SELECT r.id::text AS id, r."runId", r.kind, r."logId", r.month, r.detail, r."entryHash",
-                          to_char(r."foundAt", 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "foundAt"
-               ) f
-           )
+    SELECT 2, 'MaintenanceFinding', NULL, "runId" || ' ' || kind || ' ' || "logId", row_to_json(r)
     FROM "MaintenanceFinding" r
     UNION ALL
-    SELECT 3, 'StreamIdentity', NULL, to_char(number, 'FM0000000000000000000'), snapshot_service_wire_json(to_jsonb(r), '"StreamIdentity"')::json
+    SELECT 3, 'StreamIdentity', NULL, to_char(number, 'FM0000000000000000000'), row_to_json(r)
     FROM "StreamIdentity" r
 ) records
 ORDER BY place, moment, id COLLATE "C"

@@ -26,7 +26,8 @@ use report::Report;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-#[tokio::main]
+// As the functions have it.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run().await {
         Ok(all_reached) if all_reached => ExitCode::SUCCESS,

@@ -1,10 +1,10 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio::time::Instant;
-use tokio_postgres::{IsolationLevel, Transaction};
+use tokio_postgres::{GenericClient, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::engine::{Halt, Work};
@@ -31,8 +31,8 @@ use crate::store::{holds, host, links, partitions, row_texts, session, stream_id
 pub(super) struct Archiving<'a> {
     slice: &'a Slice<'a>,
     due: Due,
-    /// The host as it was last looked at, and the version of its definition then.
-    host: Mutex<KnownHost>,
+    /// The host as it was last looked at.
+    host: Mutex<Arc<KnownHost>>,
     /// The former service's archive, if it is there.
     former: Option<FormerArchive>,
     /// What may hold an event that the host has ingested again since.
@@ -40,10 +40,28 @@ pub(super) struct Archiving<'a> {
     started: Instant,
     /// Rows that this slice has dealt with.
     rows: AtomicU64,
+    /// How many these were when the log was vacuumed.
+    vacuumed: AtomicU64,
 }
 
-/// The version of the log's definition, and what was seen of the host then.
-type KnownHost = (String, Arc<HostFacts>);
+/// What was seen of the host.
+#[derive(Debug)]
+struct KnownHost {
+    /// The version of the log's definition then.
+    version: String,
+    facts: HostFacts,
+    columns: MirroredColumns,
+    form: RowForm,
+}
+
+impl KnownHost {
+    async fn look(client: &impl GenericClient, version: String) -> Result<Self> {
+        let facts = host::look(client).await?;
+        check_host(&facts)?;
+        let columns = MirroredColumns::load(client).await?;
+        Ok(Self { version, facts, columns, form: row_texts::load_form(client).await? })
+    }
+}
 
 /// Moves the logs created before the cutoff to the archive, several months at a time, until none is left but those that stay for a
 /// reason (domain rule 11).
@@ -69,9 +87,9 @@ pub(super) async fn archive_month(slice: &Slice<'_>, month: Month) -> Work {
     let archiving = Archiving::new(slice).await?;
     let mut client = slice.engine.connect().await?;
     if let Some(mut claimed) = month::claim(slice, &mut client, Some(month)).await? {
-        let result = archiving.archive_month(&mut client, &mut claimed).await;
+        let loaded = archiving.move_rows(&mut client, &mut claimed).await;
         info!(run = %slice.run.id, %month, rows = archiving.rows(), "snapshot maintenance: month");
-        result?;
+        loaded?.finish(&mut client, &claimed).await?;
         claimed.release(&mut client).await?;
     }
     Ok(())
@@ -80,13 +98,13 @@ pub(super) async fn archive_month(slice: &Slice<'_>, month: Month) -> Work {
 /// Looks at the host before anything is done with its log, and refuses one that cannot be worked with, or whose columns the archive
 /// cannot hold (domain rule 5).
 async fn look_at_host(slice: &Slice<'_>) -> Result<KnownHost> {
-    let client = slice.engine.connect().await?;
+    let mut client = slice.engine.connect().await?;
     let limits = slice.engine.settings.limits();
     let version = session::read(&client, &limits, host::get_version(&**client)).await?;
-    let facts = session::read(&client, &limits, host::look(&**client)).await?;
-    check_host(&facts)?;
-    session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
-    Ok((version, Arc::new(facts)))
+    let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+    let known = KnownHost::look(&transaction, version).await?;
+    transaction.commit().await?;
+    Ok(known)
 }
 
 /// Refuses to archive from a log that cannot be worked with, naming the object and the cure (domain rule 10).
@@ -143,17 +161,37 @@ async fn record_held_ids(slice: &Slice<'_>, client: &mut Connection) -> Result<(
     slice.keep_lease_while(None, record).await
 }
 
+/// What was done with a month's partition.
+struct Loaded {
+    /// It was made for these rows, and has no indexes.
+    is_new: bool,
+    /// Rows that came.
+    moved: u64,
+}
+
+impl Loaded {
+    /// Builds the indexes of a new partition, and brings its statistics up to date.
+    async fn finish(self, client: &mut Connection, month: &ClaimedMonth<'_>) -> Work {
+        if self.is_new {
+            return month.build_indexes(client).await;
+        }
+        if self.moved > 0 {
+            month.analyze(client).await?;
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Archiving<'a> {
     async fn new(slice: &'a Slice<'a>) -> Result<Self> {
         let host = look_at_host(slice).await?;
         let mut client = slice.engine.connect().await?;
         let limits = slice.engine.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();
-        guard_rows(slice, &mut client, &host.1).await?;
+        guard_rows(slice, &mut client, &host.facts).await?;
         record_held_ids(slice, &mut client).await?;
-        let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
         // Looks at all rows where none has a hash.
-        let look = event_log::has_due_hashes(&**client, &columns, cutoff);
+        let look = event_log::has_due_hashes(&**client, &host.columns, cutoff);
         let has_hashes = slice.keep_lease_while(None, session::read(&client, &slice.long_limits(), look)).await?;
         let former = session::read(&client, &limits, former::find_archive(&**client)).await?;
         let before = seals::list_archived_before(&**client, slice.run.id);
@@ -161,11 +199,12 @@ impl<'a> Archiving<'a> {
         Ok(Self {
             slice,
             due: Due { cutoff, has_hashes },
-            host: Mutex::new(host),
+            host: Mutex::new(Arc::new(host)),
             former,
             archived_before,
             started: Instant::now(),
             rows: AtomicU64::new(0),
+            vacuumed: AtomicU64::new(0),
         })
     }
 }
@@ -175,13 +214,9 @@ impl Archiving<'_> {
         let slice = self.slice;
         self.plan().await?;
         loop {
-            let before = self.rows();
             self.archive_months().await?;
             self.check_links().await?;
-            if self.rows() > before {
-                slice.record(&Change::Phase(Phase::Vacuum)).await?;
-                vacuum(slice).await?;
-            }
+            self.vacuum().await?;
             // The last act: what is left now stays, each row for a reason that the run tells.
             let Remainder { mut held_back, unexplained, months } = match self.count_remainder().await {
                 Err(error) if error.retry().is_some() => {
@@ -223,9 +258,12 @@ impl Archiving<'_> {
     /// Goes through the months that are not done, several at a time.
     async fn archive_months(&self) -> Work {
         let slice = self.slice;
-        let workers = (0..slice.engine.settings.workers.max(1)).map(|_| async {
+        let workers = slice.engine.settings.workers.max(1);
+        let at_work = AtomicUsize::new(workers);
+        let workers = (0..workers).map(|_| async {
             let mut client = slice.engine.connect().await?;
-            let result = self.work(&mut client).await;
+            let result = self.work(&mut client, &at_work).await;
+            at_work.fetch_sub(1, Ordering::Relaxed);
             if matches!(result, Err(Halt::Failed(_))) {
                 slice.fail();
             }
@@ -237,13 +275,38 @@ impl Archiving<'_> {
         halts.min_by_key(|halt| matches!(halt, Halt::Stop(_))).map_or(Ok(()), Err)
     }
 
-    /// Claims month after month, until none has work that this run could do.
-    async fn work(&self, client: &mut Connection) -> Work {
+    /// Claims month after month, until none has work that this run could do. `at_work` says how many workers do so.
+    async fn work(&self, client: &mut Connection, at_work: &AtomicUsize) -> Work {
         while let Some(mut month) = month::claim(self.slice, client, None).await? {
-            self.archive_month(client, &mut month).await?;
+            let loaded = self.move_rows(client, &mut month).await?;
+            // While another worker builds an index, VACUUM would leave the rows that were moved since it began.
+            let is_last = at_work.load(Ordering::Relaxed) == 1 && self.is_all_moved(client).await?;
+            if is_last {
+                let (finished, vacuumed) = join!(loaded.finish(client, &month), self.vacuum());
+                finished?;
+                vacuumed?;
+            } else {
+                loaded.finish(client, &month).await?;
+            }
             month.release(client).await?;
         }
         Ok(())
+    }
+
+    /// Whether no month of the run has work left.
+    async fn is_all_moved(&self, client: &Connection) -> Result<bool> {
+        let left = run_months::list_months_left(&**client, self.slice.run.id);
+        Ok(session::read(client, &self.slice.engine.settings.limits(), left).await?.is_empty())
+    }
+
+    /// Vacuums `EventLog`, if rows were moved since it was.
+    async fn vacuum(&self) -> Result<()> {
+        let rows = self.rows();
+        if self.vacuumed.swap(rows, Ordering::Relaxed) == rows {
+            return Ok(());
+        }
+        self.slice.record(&Change::Phase(Phase::Vacuum)).await?;
+        vacuum(self.slice).await
     }
 
     /// Looks for the parents that batches did not find among their own rows, also of a slice that ended before.
@@ -284,7 +347,7 @@ impl Archiving<'_> {
 
     /// What is due and left, as of one instant, and why.
     async fn count_remainder(&self) -> Result<Remainder> {
-        let (slice, facts) = (self.slice, self.facts());
+        let (slice, known) = (self.slice, self.known());
         let mut client = slice.engine.connect().await?;
         let rules =
             Rules { due: self.due, kept_types: &slice.engine.settings.keep_event_types, former: self.former.as_ref() };
@@ -292,33 +355,31 @@ impl Archiving<'_> {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
             let columns = MirroredColumns::load(&transaction).await?;
-            remainder::count_remainder(&transaction, &facts, &columns, &rules).await
+            remainder::count_remainder(&transaction, &known.facts, &columns, &rules).await
         };
         slice.keep_lease_while(None, count).await
     }
 
-    fn facts(&self) -> Arc<HostFacts> {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    fn known(&self) -> Arc<KnownHost> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The log under the lock of `transaction`: until that ends nobody can change it. What was looked at before still holds where
     /// the definition has not changed; else it is looked at anew. Tables that reference the log are not locked.
-    async fn look(&self, transaction: &Transaction<'_>) -> Result<(Arc<HostFacts>, MirroredColumns, RowForm)> {
-        let (version, columns, form) =
-            join!(host::get_version(transaction), MirroredColumns::load(transaction), row_texts::load_form(transaction));
-        let (version, columns, form) = (version?, columns?, form?);
-        let (known, mut facts) = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if version != known || !facts.references.is_empty() {
-            facts = Arc::new(host::look(transaction).await?);
-            *self.host.lock().unwrap_or_else(PoisonError::into_inner) = (version, facts.clone());
+    async fn look(&self, transaction: &Transaction<'_>) -> Result<Arc<KnownHost>> {
+        let version = host::get_version(transaction).await?;
+        let known = self.known();
+        if version == known.version && known.facts.references.is_empty() {
+            return Ok(known);
         }
-        check_host(&facts)?;
-        Ok((facts, columns, form))
+        let known = Arc::new(KnownHost::look(transaction, version).await?);
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
+        Ok(known)
     }
 
     /// Moves the due rows of a month, oldest first, to its partition. A partition that is made for it gets its indexes when it is loaded:
     /// until then nothing but this looks for single rows in it.
-    async fn archive_month(&self, client: &mut Connection, month: &mut ClaimedMonth<'_>) -> Work {
+    async fn move_rows(&self, client: &mut Connection, month: &mut ClaimedMonth<'_>) -> Work<Loaded> {
         let slice = self.slice;
         let is_new = self.make_partition(client, month).await?;
         if !is_new {
@@ -336,13 +397,7 @@ impl Archiving<'_> {
             moved += attempt!(slice, size, |rows| self.archive_batch(client, month, is_new, rows));
             slice.check()?;
         }
-        if is_new {
-            return month.build_indexes(client).await;
-        }
-        if moved > 0 {
-            month.analyze(client).await?;
-        }
-        Ok(())
+        Ok(Loaded { is_new, moved })
     }
 
     /// Makes the partition of a month unless it is there. Returns whether it did.
@@ -351,10 +406,10 @@ impl Archiving<'_> {
         if session::read(client, &limits, partitions::has_partition(&**client, name)).await? {
             return Ok(false);
         }
-        let (facts, mut size) = (self.facts(), slice.batch_size());
+        let (known, mut size) = (self.known(), slice.batch_size());
         attempt!(slice, size, |_rows| async {
             let transaction = session::begin(client, &limits).await?;
-            partitions::create_partition(&transaction, name, Some(&facts)).await?;
+            partitions::create_partition(&transaction, name, Some(&known.facts)).await?;
             month.commit(transaction, &MonthWork::PREPARED).await?;
             Ok(((), 0))
         });
@@ -390,8 +445,9 @@ impl Archiving<'_> {
         let transaction = session::begin(client, &self.slice.engine.settings.limits()).await?;
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: what the host changes between two batches is not overlooked.
-        let (facts, columns, form) = self.look(&transaction).await?;
-        let log = LockedLog { facts: &facts, columns, form, former: self.former.as_ref() };
+        let known = self.look(&transaction).await?;
+        let KnownHost { facts, columns, form, .. } = &*known;
+        let log = LockedLog { facts, columns, form, former: self.former.as_ref() };
         // Once a month; again where a batch has failed, which may be because other rows came.
         let candidates = match month.candidates.take() {
             Some(candidates) => candidates,

@@ -14,8 +14,8 @@ use crate::model::{
     VerificationRequest,
 };
 use crate::seal::{Mismatch, SealDifference};
-use crate::store::links::{self, Named};
 use crate::store::event_log::{LogPosition, estimate_log_rows, first_instant};
+use crate::store::links::{self, Named};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, ClaimedTask, Outcome, Task};
 
@@ -328,9 +328,8 @@ impl Verifying<'_> {
         let links = links::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
         break_count += links.broken.count;
         for (id, parent) in links.broken.rows {
-            let message = format!(
-                "row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row any more"
-            );
+            let message =
+                format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row any more");
             breaks.push(month_break(BreakKind::LinkBroken, Some(id), message));
         }
         breaks.truncate(MAX_REPORTED_BREAKS);
@@ -384,7 +383,8 @@ fn row_of(month: Option<Month>, id: &str) -> String {
 fn hash_finding(month: Option<Month>, mismatch: &Mismatch) -> Finding {
     let Mismatch { id, entry_hash, computed } = mismatch;
     let since = if month.is_some() { "; it was archived so" } else { "" };
-    let message = format!("{} has the entry_hash {entry_hash}, but its contents have {computed}{since}", row_of(month, id));
+    let message =
+        format!("{} has the entry_hash {entry_hash}, but its contents have {computed}{since}", row_of(month, id));
     Finding { kind: FindingKind::HashMismatch, month, log_id: id.clone(), message }
 }
 
@@ -392,7 +392,8 @@ fn hash_finding(month: Option<Month>, mismatch: &Mismatch) -> Finding {
 fn link_findings(month: Option<Month>, missing: &Named) -> (u64, Vec<Finding>) {
     let since = if month.is_some() { "; it was archived so" } else { "" };
     let finding = |(id, parent): &(String, String)| {
-        let message = format!("{} has the parent_hash {parent}, which is the entry_hash of no row{since}", row_of(month, id));
+        let message =
+            format!("{} has the parent_hash {parent}, which is the entry_hash of no row{since}", row_of(month, id));
         Finding { kind: FindingKind::LinkMissing, month, log_id: id.clone(), message }
     };
     (missing.count, missing.rows.iter().map(finding).collect())

@@ -3,15 +3,15 @@ use std::collections::HashSet;
 use super::chain::{Digest, SealedRow, SealedRows};
 use super::row::{EntryHash, RowHasher, Texts};
 
-/// Hashes of rows among which a parent is looked for. In an unbroken chain it is the row before.
+/// Hashes of rows among which a parent is looked for, at least. In an unbroken chain it is the row before.
 const REMEMBERED: usize = 50_000;
 
 /// Finds rows whose parent is not among the rows before and behind them.
 #[derive(Debug, Default)]
 pub(crate) struct LinkTracker {
-    recent: HashSet<String>,
-    earlier: HashSet<String>,
-    /// Parents that were not there when their row came.
+    /// Of the last rows.
+    hashes: Vec<String>,
+    /// Parents that are not the row before.
     wanted: Vec<String>,
 }
 
@@ -19,27 +19,31 @@ impl LinkTracker {
     /// Adds a row with these hashes.
     pub(crate) fn add(&mut self, parent_hash: Option<&str>, entry_hash: Option<&str>) {
         if let Some(parent) = parent_hash
-            && !self.knows(parent)
+            && self.hashes.last().is_none_or(|last| last != parent)
         {
             self.wanted.push(parent.to_owned());
         }
         if let Some(entry_hash) = entry_hash {
-            if self.recent.len() == REMEMBERED {
-                self.earlier = std::mem::take(&mut self.recent);
+            if self.hashes.len() == 2 * REMEMBERED {
+                self.look_up();
+                self.hashes.drain(..REMEMBERED);
             }
-            self.recent.insert(entry_hash.to_owned());
+            self.hashes.push(entry_hash.to_owned());
         }
     }
 
-    fn knows(&self, hash: &str) -> bool {
-        self.recent.contains(hash) || self.earlier.contains(hash)
+    fn look_up(&mut self) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        let known: HashSet<&str> = self.hashes.iter().map(String::as_str).collect();
+        self.wanted.retain(|parent| !known.contains(parent.as_str()));
     }
 
     /// The parents that were not found, one for each row.
     pub(crate) fn unlinked(mut self) -> Vec<String> {
-        let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.retain(|parent| !self.knows(parent));
-        wanted
+        self.look_up();
+        self.wanted
     }
 }
 
@@ -187,7 +191,7 @@ mod tests {
         for number in 1..=3 * REMEMBERED {
             links.add(Some(&hash(number - 1)), Some(&hash(number)));
         }
-        assert!(links.recent.len() + links.earlier.len() <= 2 * REMEMBERED);
+        assert!(links.hashes.len() <= 2 * REMEMBERED);
         assert_eq!(links.unlinked(), ["0"]);
     }
 }

@@ -44,7 +44,8 @@ impl SealHeader {
     /// The digest of the seal, which follows one with the digest `previous`, and whose rows have the digest `rows`.
     pub(crate) fn digest(&self, previous: &[u8], rows: &Digest) -> Digest {
         let [sequence, count] = [self.sequence.to_string(), self.rows.to_string()];
-        let [min_ledger, max_ledger] = [self.min_ledger, self.max_ledger].map(|ledger| ledger.map(|ledger| ledger.to_string()));
+        let [min_ledger, max_ledger] =
+            [self.min_ledger, self.max_ledger].map(|ledger| ledger.map(|ledger| ledger.to_string()));
         let own = [
             Some(self.month.as_str()),
             Some(&sequence),
@@ -149,7 +150,13 @@ mod tests {
 
     #[test]
     fn times_are_written_as_postgresql_writes_them() {
-        for text in ["2026-01-10 00:00:00", "2026-01-10 00:00:10", "2026-01-10 00:00:05.123", "2026-01-10 00:00:05.1", "0900-01-10 00:00:05.000001"] {
+        for text in [
+            "2026-01-10 00:00:00",
+            "2026-01-10 00:00:10",
+            "2026-01-10 00:00:05.123",
+            "2026-01-10 00:00:05.1",
+            "0900-01-10 00:00:05.000001",
+        ] {
             let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").expect("a time");
             assert_eq!(timestamp(time), text);
         }
@@ -160,18 +167,61 @@ mod tests {
     fn the_documents_example_has_the_digests_that_it_says() {
         let document = include_str!("../../docs/SEALS.md");
         let columns = [
-            "amount", "archivedAt", "createdAt", "entry_hash", "eventIndex", "eventType", "id", "ledger", "ledgerClosedAt", "metadata",
-            "parent_hash", "receiver", "sender", "streamId", "txHash",
+            "amount",
+            "archivedAt",
+            "createdAt",
+            "entry_hash",
+            "eventIndex",
+            "eventType",
+            "id",
+            "ledger",
+            "ledgerClosedAt",
+            "metadata",
+            "parent_hash",
+            "receiver",
+            "sender",
+            "streamId",
+            "txHash",
         ]
         .map(String::from)
         .to_vec();
         let archived_at = "2026-05-31 02:00:00";
         let created = ["2026-01-10 00:00:00", "2026-01-10 00:00:05.123"];
         let rows = [
-            [Some("1000"), Some(archived_at), Some(created[0]), None, Some("0"), Some("create"), Some("e1"), Some("7"),
-             Some("2026-01-10T00:00:00Z"), Some("a \"quoted\"\ttab"), None, None, Some("GSENDER"), Some("42"), Some("tx1")],
-            [None, Some(archived_at), Some(created[1]), None, Some("1"), Some("cancel"), Some("e2"), Some("8"),
-             Some("2026-01-10T00:00:05Z"), None, None, None, None, Some("42"), Some("tx2")],
+            [
+                Some("1000"),
+                Some(archived_at),
+                Some(created[0]),
+                None,
+                Some("0"),
+                Some("create"),
+                Some("e1"),
+                Some("7"),
+                Some("2026-01-10T00:00:00Z"),
+                Some("a \"quoted\"\ttab"),
+                None,
+                None,
+                Some("GSENDER"),
+                Some("42"),
+                Some("tx1"),
+            ],
+            [
+                None,
+                Some(archived_at),
+                Some(created[1]),
+                None,
+                Some("1"),
+                Some("cancel"),
+                Some("e2"),
+                Some("8"),
+                Some("2026-01-10T00:00:05Z"),
+                None,
+                None,
+                None,
+                None,
+                Some("42"),
+                Some("tx2"),
+            ],
         ];
         let mut hasher = RowHasher::new(&RowForm::new(columns.clone()), &columns);
         let mut sealed = SealedRows::default();

@@ -119,7 +119,8 @@ impl RowHasher {
             present.as_ref().and_then(|present| selected.iter().position(|column| column == present))
         };
         let named: Vec<_> = form.columns.iter().zip(form.present.iter().map(place)).collect();
-        let place_of = |name: &str| named.iter().find_map(|(column, place)| (*column == name).then_some(*place)).flatten();
+        let place_of =
+            |name: &str| named.iter().find_map(|(column, place)| (*column == name).then_some(*place)).flatten();
         let hashed = form.has_entry_hashes().then(|| Hashed {
             fields: HASHED.map(place_of),
             parent_hash: place_of("parent_hash"),
@@ -398,7 +399,8 @@ mod tests {
         };
         let before = RowForm::new(names(&["id", "memo", "old"]));
         let was = digest(&before, &["id", "memo", "old"], &[Some("1"), Some("m"), None]);
-        let renamed = RowForm::renamed(names(&["id", "memo", "old"]), Some(vec![Some("id".into()), Some("note".into()), None]));
+        let renamed =
+            RowForm::renamed(names(&["id", "memo", "old"]), Some(vec![Some("id".into()), Some("note".into()), None]));
         assert_eq!(digest(&renamed, &["note", "new", "id"], &[Some("m"), None, Some("1")]), was);
         let hasher = RowHasher::new(&renamed, &names(&["note", "new", "id"]));
         assert!(!hasher.has_excess(&[Some("m"), None, Some("1")]));

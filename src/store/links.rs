@@ -43,7 +43,10 @@ pub(crate) async fn check_links(client: &impl GenericClient) -> Result<u64> {
     let near = near(client, &months).await?;
     let near = near.iter().map(|partition| format!("SELECT entry_hash::text FROM {partition}"));
     let columns = list_typed_columns_of(client, "EventLog").await?;
-    let hot = columns.iter().any(|(name, _)| name == "entry_hash").then(|| r#"SELECT entry_hash::text FROM "EventLog""#.into());
+    let hot = columns
+        .iter()
+        .any(|(name, _)| name == "entry_hash")
+        .then(|| r#"SELECT entry_hash::text FROM "EventLog""#.into());
     let near: Vec<_> = hot.into_iter().chain([DROPPED.into()]).chain(near).collect();
     look_in(client, &near.join(" UNION ALL "), false).await?;
     for month in list_unchecked_months(client).await? {
@@ -123,7 +126,9 @@ async fn ends_of(client: &impl GenericClient, months: &[Month]) -> Result<String
             .fragment("month_text", format!("'{month}'"))
             .part()
     });
-    Ok(ends.reduce(|sql, next| format!("{sql} UNION ALL {next}")).unwrap_or_else(|| "SELECT NULL::text WHERE false".into()))
+    Ok(ends
+        .reduce(|sql, next| format!("{sql} UNION ALL {next}"))
+        .unwrap_or_else(|| "SELECT NULL::text WHERE false".into()))
 }
 
 /// A query for parents of rows of `month` that nobody can know.
@@ -207,9 +212,9 @@ async fn count_unlinked(
 ) -> Result<Unlinked> {
     let statement = Statement::new(include_str!("sql/count_unlinked.sql"));
     let statement = match month {
-        Some(month) => {
-            statement.fragment("unverifiable", unverifiable(client, month).await?).fragment("was_missing", was_missing_in(month))
-        }
+        Some(month) => statement
+            .fragment("unverifiable", unverifiable(client, month).await?)
+            .fragment("was_missing", was_missing_in(month)),
         None => statement
             .fragment("unverifiable", "SELECT NULL::text WHERE false")
             .fragment("was_missing", "SELECT u.parent_hash"),

@@ -15,13 +15,13 @@ use super::former::FormerArchive;
 use super::holds::{self, Held};
 use super::leases::MonthLease;
 use super::partitions::partition_name;
-use super::row_texts::{read_texts, texts_of};
+use super::row_texts::{read_texts, texts_of_archived};
 use super::seals::{self, LedgerRange, Seal};
 use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
-use crate::seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows};
+use crate::seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows, timestamp};
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
 /// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
@@ -83,7 +83,7 @@ impl BatchRequest<'_> {
     /// Sets the names of due_rows.sql, but `:is_free`.
     fn bind<'s>(&'s self, statement: Statement<'s>, log: &'s LockedLog<'_>, bounds: &'s Bounds) -> Statement<'s> {
         statement
-            .fragment("chain_head", chain_head(&log.columns))
+            .fragment("chain_head", chain_head(log.columns))
             .fragment("due_rows", include_str!("sql/due_rows.sql"))
             .fragment("id_type", log.columns.id_type())
             .bind("cutoff", &self.rules.due.cutoff, Type::TIMESTAMP)
@@ -116,8 +116,8 @@ impl BatchRequest<'_> {
 #[derive(Debug)]
 pub(crate) struct LockedLog<'a> {
     pub(crate) facts: &'a HostFacts,
-    pub(crate) columns: MirroredColumns,
-    pub(crate) form: RowForm,
+    pub(crate) columns: &'a MirroredColumns,
+    pub(crate) form: &'a RowForm,
     /// The former service's archive, if it is there.
     pub(crate) former: Option<&'a FormerArchive>,
 }
@@ -297,7 +297,8 @@ pub(crate) async fn move_due_batch(
     if locks_first {
         is_free = format!("{is_free} AND {IS_LOCKED} AND e.id::text NOT IN (SELECT unnest(:referenced))");
     }
-    let carried: Vec<_> = log.carried(!request.candidates.is_empty()).iter().map(|name| format!(", e.{}", quote(name))).collect();
+    let carried: Vec<_> =
+        log.carried(!request.candidates.is_empty()).iter().map(|name| format!(", e.{}", quote(name))).collect();
     let digests = if log.has_archive_triggers() {
         format!("ARRAY(SELECT md5(ROW({})::text) FROM moved)", log.columns.archived_values())
     } else {
@@ -307,6 +308,7 @@ pub(crate) async fn move_due_batch(
         client.batch_execute(ONE_BY_ONE).await?;
     }
     let selected = if prove { log.form.columns() } else { &[] };
+    let archived_at_text = timestamp(archived_at);
     let statement = Statement::new(include_str!("sql/move_due_batch.sql"))
         .fragment("is_free", is_free)
         .fragment("duplicates", duplicates.unwrap_or_else(|| NONE.into()))
@@ -317,16 +319,17 @@ pub(crate) async fn move_due_batch(
         .fragment("column_names", log.columns.list(""))
         .fragment("archived_values", log.columns.archived_values())
         .fragment("returned", log.columns.list("e."))
-        .fragment("texts", if prove { texts_of(selected, "") } else { "1".into() })
+        .fragment("texts", if prove { texts_of_archived(selected) } else { "1".into() })
         .fragment("rows", if prove { "SELECT NULL::text AS summary, archived.* FROM archived UNION ALL" } else { "" })
         .fragment("no_texts", ", NULL::text".repeat(selected.len()))
         .fragment("moved_ids", if log.has_triggers() { "ARRAY(SELECT id::text FROM moved)" } else { "'{}'::text[]" })
         .fragment("moved_digests", digests)
         .bind("archived_at", &archived_at, Type::TIMESTAMP)
+        .bind("archived_at_text", &archived_at_text, Type::TEXT)
         .bind("referenced", &referenced_ids, Type::TEXT_ARRAY);
     let rows = request.bind(statement, log, &bounds).query_stream(client).await;
     let mut rows = pin!(rows.map_err(|error| log.refused(error))?);
-    let mut batch = Batch::new(RowHasher::new(&log.form, selected), selected, request.most_named);
+    let mut batch = Batch::new(RowHasher::new(log.form, selected), selected, request.most_named);
     let mut summary = None;
     while let Some(row) = rows.try_next().await.map_err(|error| log.refused(error))? {
         match row.try_get::<_, Option<&str>>(SUMMARY)? {
@@ -334,8 +337,18 @@ pub(crate) async fn move_due_batch(
             Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
         }
     }
-    let Some(Summary { seen, leaving, deleted, moved, moved_ids, moved_digests, duplicate_ids, duplicate_times, last_created_at, last_id }) =
-        summary
+    let Some(Summary {
+        seen,
+        leaving,
+        deleted,
+        moved,
+        moved_ids,
+        moved_digests,
+        duplicate_ids,
+        duplicate_times,
+        last_created_at,
+        last_id,
+    }) = summary
     else {
         return Err(unreadable("summary", "the batch has none"));
     };
@@ -352,7 +365,7 @@ pub(crate) async fn move_due_batch(
     if log.columns.have_event_index() {
         check_candidates(request, &sealed)?;
     }
-    let seal = Seal::archiving(&chain, request.lease.run, archived_at, &log.form);
+    let seal = Seal::archiving(&chain, request.lease.run, archived_at, log.form);
     seal.insert(client, &sealed, &findings.unlinked).await?;
     let last = last_created_at.map(|created_at| LogPosition { created_at, id: last_id });
     let Locked { seen, last } = locked.unwrap_or(Locked { seen, last });

@@ -37,7 +37,10 @@ pub(crate) async fn build_next_index(client: &impl GenericClient, month: Month) 
     // A restore and an archiving run may come to it at once: the second one sees what the first one has built. It must be a
     // table's lock, which makes the session look at the catalog anew.
     let lock = format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", partition_name(month));
-    client.batch_execute(&format!("SET LOCAL maintenance_work_mem = '{INDEX_MEMORY}'; {lock}")).await?;
+    // Workers build side by side: more processes for one index would only take turns with them.
+    let settings =
+        format!("SET LOCAL maintenance_work_mem = '{INDEX_MEMORY}'; SET LOCAL max_parallel_maintenance_workers = 0");
+    client.batch_execute(&format!("{settings}; {lock}")).await?;
     let sql = "SELECT stream_archive_index_partition($1) AS built";
     Ok(client.query_typed_one(sql, &[(&month.start(), Type::TIMESTAMP)]).await?.try_get("built")?)
 }

@@ -17,6 +17,15 @@ pub(super) fn texts_of<'a>(columns: impl IntoIterator<Item = &'a String>, prefix
     texts.collect::<Vec<_>>().join(", ")
 }
 
+/// The same of rows that are being archived: "archivedAt", which is the same in all of them, is `:archived_at_text`.
+pub(super) fn texts_of_archived<'a>(columns: impl IntoIterator<Item = &'a String>) -> String {
+    let text = |column: &String| match column.as_str() {
+        "archivedAt" => ":archived_at_text".into(),
+        name => format!("{}::text", quote(name)),
+    };
+    columns.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 /// The texts that `row` has from its column `from` on.
 pub(super) fn read_texts(row: &Row, from: usize) -> Result<Vec<Option<&str>>> {
     (from..row.len()).map(|column| Ok(row.try_get(column)?)).collect()

@@ -20,8 +20,8 @@ use crate::model::{
     Break, ContractId, Finding, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
 };
 use crate::seal::{
-    Digest, EntryHash, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves, SealedRows, removal_digest,
-    sha256,
+    Digest, EntryHash, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves, SealedRows,
+    removal_digest, sha256,
 };
 
 /// Most rows or seals that one statement names.

@@ -416,7 +416,9 @@ async fn a_link_that_the_host_broke_is_a_finding_and_one_that_broke_since_is_a_b
     database.execute(UPSERTED).await;
     // Of another stream, and on hold: its row stays in the log, and its child is archived.
     database.execute(r#"UPDATE "EventLog" SET "streamId" = '43' WHERE id = 'be000010'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000010'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000010') WHERE id = 'be000011'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000011'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000011') WHERE id = 'be000012'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000012'; UPDATE "EventLog" SET parent_hash = (SELECT entry_hash FROM "EventLog" WHERE id = 'be000012') WHERE id = 'be000013'; UPDATE "EventLog" e SET entry_hash = hash_of(e) WHERE id = 'be000013'"#).await;
-    database.execute(r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy") VALUES ('43', 'a case', 'a lawyer')"#).await;
+    database
+        .execute(r#"INSERT INTO "LegalHold" ("streamId", reason, "heldBy") VALUES ('43', 'a case', 'a lawyer')"#)
+        .await;
     let run = archive(&database).await;
     // Those that followed: three rows whose parents got other hashes.
     assert_eq!((run.logs_archived, run.hash_mismatches, run.links_missing), (59, 0, 3));
@@ -447,12 +449,14 @@ async fn links_that_were_not_looked_up_before_a_slice_ended_are_looked_up_by_the
     let database = with_chain().await;
     database.execute(r#"UPDATE "EventLog" SET parent_hash = 'gone' WHERE id IN ('ae000002', 'be000002')"#).await;
     let service = database.service_with(Settings { workers: 1, batch_rows: 10, ..Settings::default() });
-    let stopped = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+    let stopped =
+        service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
     assert!(!stopped.complete);
     let mut calls = 0;
     let run = loop {
         calls += 1;
-        let run = service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
+        let run =
+            service.run_maintenance(Trigger::Cli.request(), time(NOW), &Deadline::after(Duration::ZERO)).await.unwrap();
         if run.complete {
             break run;
         }
@@ -599,10 +603,17 @@ async fn a_hash_that_is_not_its_rows_is_archived_recorded_and_reported() {
         .await;
     assert_eq!(findings, "ae000003 2026-01 true true, be000004 2026-02 true true");
     let verification = verify(&database).await;
-    assert_eq!((verification.status, found(&verification)), (VerificationStatus::Passed, vec![]), "they were archived so");
+    assert_eq!(
+        (verification.status, found(&verification)),
+        (VerificationStatus::Passed, vec![]),
+        "they were archived so"
+    );
     assert_eq!(
         findings_of(&verification),
-        [(FindingKind::HashMismatch, Some("2026-01".into()), "ae000003"), (FindingKind::HashMismatch, Some("2026-02".into()), "be000004")]
+        [
+            (FindingKind::HashMismatch, Some("2026-01".into()), "ae000003"),
+            (FindingKind::HashMismatch, Some("2026-02".into()), "be000004")
+        ]
     );
     // The chain goes on from the next run, whose findings are its own.
     assert_eq!(archive(&database).await.status, RunStatus::Succeeded);

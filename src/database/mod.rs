@@ -8,7 +8,7 @@ mod tls;
 use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, RecycleError, RecycleResult, Timeouts};
+use deadpool::managed::{self, Metrics, QueueMode, RecycleError, RecycleResult, Timeouts};
 
 pub use config::DatabaseConfig;
 use config::Schemas;
@@ -53,6 +53,8 @@ pub async fn connect_pool(config: &DatabaseConfig, application_name: &str, max_s
     let Schemas { host, service } = &config.schemas;
     Pool::builder(Manager { connector, host_schema: host.clone(), service_schema: service.clone() })
         .max_size(max_size)
+        // The connection that was used last knows the catalogue.
+        .queue_mode(QueueMode::Lifo)
         .timeouts(Timeouts { wait: Some(WAIT_TIMEOUT), create: Some(CREATE_TIMEOUT), recycle: None })
         .runtime(Runtime::Tokio1)
         .build()

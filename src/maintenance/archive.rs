@@ -19,6 +19,7 @@ use crate::seal::RowForm;
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, LogPosition};
 use crate::store::former::{self, FormerArchive};
+use crate::store::host::SeenHost;
 use crate::store::leases::Change;
 use crate::store::moving::{self, BatchRequest, BatchRules, LockedLog, MovedBatch, Settled};
 use crate::store::remainder::{self, Remainder, Rules};
@@ -47,19 +48,16 @@ pub(super) struct Archiving<'a> {
 /// What was seen of the host.
 #[derive(Debug)]
 struct KnownHost {
-    /// The version of the log's definition then.
-    version: String,
-    facts: HostFacts,
+    host: SeenHost,
     columns: MirroredColumns,
     form: RowForm,
 }
 
 impl KnownHost {
-    async fn look(client: &impl GenericClient, version: String) -> Result<Self> {
-        let facts = host::look(client).await?;
-        check_host(&facts)?;
+    async fn load(client: &impl GenericClient, host: SeenHost) -> Result<Self> {
+        check_host(&host.facts)?;
         let columns = MirroredColumns::load(client).await?;
-        Ok(Self { version, facts, columns, form: row_texts::load_form(client).await? })
+        Ok(Self { host, columns, form: row_texts::load_form(client).await? })
     }
 }
 
@@ -100,9 +98,11 @@ pub(super) async fn archive_month(slice: &Slice<'_>, month: Month) -> Work {
 async fn look_at_host(slice: &Slice<'_>) -> Result<KnownHost> {
     let mut client = slice.engine.connect().await?;
     let limits = slice.engine.settings.limits();
-    let version = session::read(&client, &limits, host::get_version(&**client)).await?;
     let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
-    let known = KnownHost::look(&transaction, version).await?;
+    // Snapshots may have taken their time since it was looked at.
+    let is_as_it_was = host::get_version(&transaction).await? == slice.host.version;
+    let host = if is_as_it_was { slice.host.clone() } else { host::see(&transaction).await? };
+    let known = KnownHost::load(&transaction, host).await?;
     transaction.commit().await?;
     Ok(known)
 }
@@ -131,7 +131,7 @@ async fn guard_rows(slice: &Slice<'_>, client: &mut Connection, facts: &HostFact
         }
     }
     let estimate = session::read(&*client, &limits, event_log::estimate_due_rows(&**client, cutoff)).await?;
-    slice.record(&Change::RowsEstimated(estimate)).await
+    slice.record_on(client, &Change::RowsEstimated(estimate)).await
 }
 
 /// How many rows the run would archive.
@@ -188,7 +188,7 @@ impl<'a> Archiving<'a> {
         let mut client = slice.engine.connect().await?;
         let limits = slice.engine.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();
-        guard_rows(slice, &mut client, &host.facts).await?;
+        guard_rows(slice, &mut client, &host.host.facts).await?;
         record_held_ids(slice, &mut client).await?;
         // Looks at all rows where none has a hash.
         let look = event_log::has_due_hashes(&**client, &host.columns, cutoff);
@@ -355,7 +355,7 @@ impl Archiving<'_> {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
             let columns = MirroredColumns::load(&transaction).await?;
-            remainder::count_remainder(&transaction, &known.facts, &columns, &rules).await
+            remainder::count_remainder(&transaction, &known.host.facts, &columns, &rules).await
         };
         slice.keep_lease_while(None, count).await
     }
@@ -369,10 +369,10 @@ impl Archiving<'_> {
     async fn look(&self, transaction: &Transaction<'_>) -> Result<Arc<KnownHost>> {
         let version = host::get_version(transaction).await?;
         let known = self.known();
-        if version == known.version && known.facts.references.is_empty() {
+        if version == known.host.version && known.host.facts.references.is_empty() {
             return Ok(known);
         }
-        let known = Arc::new(KnownHost::look(transaction, version).await?);
+        let known = Arc::new(KnownHost::load(transaction, host::see(transaction).await?).await?);
         *self.host.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
         Ok(known)
     }
@@ -409,7 +409,7 @@ impl Archiving<'_> {
         let (known, mut size) = (self.known(), slice.batch_size());
         attempt!(slice, size, |_rows| async {
             let transaction = session::begin(client, &limits).await?;
-            partitions::create_partition(&transaction, name, Some(&known.facts)).await?;
+            partitions::create_partition(&transaction, name, Some(&known.host.facts)).await?;
             month.commit(transaction, &MonthWork::PREPARED).await?;
             Ok(((), 0))
         });
@@ -446,8 +446,8 @@ impl Archiving<'_> {
         event_log::lock_columns(&transaction).await?;
         // Under the lock and for each batch: what the host changes between two batches is not overlooked.
         let known = self.look(&transaction).await?;
-        let KnownHost { facts, columns, form, .. } = &*known;
-        let log = LockedLog { facts, columns, form, former: self.former.as_ref() };
+        let KnownHost { host, columns, form } = &*known;
+        let log = LockedLog { facts: &host.facts, columns, form, former: self.former.as_ref() };
         // Once a month; again where a batch has failed, which may be because other rows came.
         let candidates = match month.candidates.take() {
             Some(candidates) => candidates,

@@ -13,6 +13,7 @@ use crate::host::findings;
 use crate::model::{
     MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Phase, RestoreTarget, RunStatus, Scope, StopReason,
 };
+use crate::store::host::SeenHost;
 use crate::store::leases::{self, Claim, SliceEnd};
 use crate::store::maintenance_runs::{self, NewRun};
 use crate::store::session::Connection;
@@ -180,9 +181,9 @@ async fn begin<'a>(engine: Engine<'a>, wanted: &NewRun, execution: Option<&str>)
         lease = leases::insert_run(&transaction, lease_seconds, wanted, execution).await?;
     }
     let Some(lease) = lease else { return Ok(None) };
-    meet_host(&transaction, settings, lease.run).await?;
+    let host = meet_host(&transaction, settings, lease.run).await?;
     maintenance_runs::add_host_findings(&transaction, lease.run, &grown).await?;
-    let slice = Slice::load(&transaction, engine, lease).await?;
+    let slice = Slice::load(&transaction, engine, lease, host).await?;
     check_rollback(&slice.run, wanted)?;
     transaction.commit().await?;
     slice.log();
@@ -210,12 +211,14 @@ async fn list_grown(client: &mut Connection, settings: &Settings) -> Vec<HostFin
 }
 
 /// Looks at what the host has in its database, logs what of it refuses, holds or warns, and notes it in the run.
-pub(super) async fn meet_host(client: &impl GenericClient, settings: &Settings, run: Uuid) -> Result<()> {
-    let findings = findings(&host::look(client).await?, settings.host_limits());
+pub(super) async fn meet_host(client: &impl GenericClient, settings: &Settings, run: Uuid) -> Result<SeenHost> {
+    let host = host::see(client).await?;
+    let findings = findings(&host.facts, settings.host_limits());
     for finding in &findings {
         finding.log(Some(run));
     }
-    maintenance_runs::add_host_findings(client, run, &findings).await
+    maintenance_runs::add_host_findings(client, run, &findings).await?;
+    Ok(host)
 }
 
 /// Keeps a rollback and other runs apart: what the one brings back the others would archive.

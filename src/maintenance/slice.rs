@@ -13,10 +13,11 @@ use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
 use crate::seal::Mismatch;
+use crate::store::host::SeenHost;
 use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run};
 use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
 use crate::store::run_months::{ArchivedCounts, MonthProgress, record_archived, record_restored};
-use crate::store::session::{self, Limits};
+use crate::store::session::{self, Connection, Limits};
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
 const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
@@ -83,6 +84,8 @@ pub(super) struct Slice<'a> {
     pub(super) run: MaintenanceRun,
     /// Where its last slice stopped.
     pub(super) state: RunState,
+    /// The host as it was when the run was claimed.
+    pub(super) host: SeenHost,
     /// It is a slice of an execution of the state machine, which owns the run until its last slice ends.
     pub(super) keeps_lease: bool,
     pub(super) lease: RunLease,
@@ -102,7 +105,12 @@ pub(super) struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     /// A slice of the run that `lease` is of.
-    pub(super) async fn load(client: &impl GenericClient, engine: Engine<'a>, lease: RunLease) -> Result<Self> {
+    pub(super) async fn load(
+        client: &impl GenericClient,
+        engine: Engine<'a>,
+        lease: RunLease,
+        host: SeenHost,
+    ) -> Result<Self> {
         let run = find_run(client, lease.run).await?.ok_or(Error::LeaseLost { run: lease.run })?;
         let state = get_run_state(client, lease.run).await?;
         let flag = || AtomicBool::new(false);
@@ -111,6 +119,7 @@ impl<'a> Slice<'a> {
             engine,
             run,
             state,
+            host,
             keeps_lease: false,
             lease,
             has_worked: flag(),
@@ -243,9 +252,13 @@ impl<'a> Slice<'a> {
     ///
     /// [`Error::LeaseLost`].
     pub(super) async fn record(&self, change: &Change<'_>) -> Result<()> {
-        let mut client = self.engine.connect().await?;
+        self.record_on(&mut *self.engine.connect().await?, change).await
+    }
+
+    /// [`Slice::record`] on a connection that is at hand.
+    pub(super) async fn record_on(&self, client: &mut Connection, change: &Change<'_>) -> Result<()> {
         // A crash may lose it: the next slice finds it out again.
-        let transaction = session::begin_volatile(&mut client, &self.engine.settings.limits()).await?;
+        let transaction = session::begin_volatile(client, &self.engine.settings.limits()).await?;
         self.commit(transaction, change).await
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
     let run = &slice.run;
     let client = slice.engine.connect().await?;
     let limits = slice.engine.settings.limits();
-    let source = Source::look(slice, &client).await?;
+    let source = Source::new(slice)?;
     let mut after = slice.state.last_stream.clone();
     let mut streams = run.streams;
     if after.is_none() {
@@ -100,13 +100,14 @@ struct Source {
 }
 
 impl Source {
-    async fn look(slice: &Slice<'_>, client: &Connection) -> Result<Self> {
-        let facts = session::read(client, &slice.engine.settings.limits(), host::look(&**client)).await?;
-        let form = Mutex::new(read_form(slice, &facts)?);
+    /// What the slice has seen of the host when it began.
+    fn new(slice: &Slice<'_>) -> Result<Self> {
+        let facts = &slice.host.facts;
+        let form = Mutex::new(read_form(slice, facts)?);
         let reads_log =
             facts.log.as_ref().is_some_and(|log| {
                 log.may_read && ["id", "streamId", "createdAt"].iter().all(|name| log.has_column(name))
-            }) && HostFinding::hidden_logs(&facts).is_none();
+            }) && HostFinding::hidden_logs(facts).is_none();
         if !reads_log {
             warn!(run = %slice.run.id, "snapshot maintenance: EventLog cannot be read, so which events a snapshot has is not kept");
         }

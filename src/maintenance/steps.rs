@@ -157,8 +157,8 @@ impl<'a> Steps<'a> {
             let owner = self.owner();
             let claim = Claim { run: Some(id), execution: Some(&owner), joins, ..Claim::default() };
             if let Some(lease) = leases::claim_run(&transaction, engine.settings.lease.as_secs_f64(), claim).await? {
-                run::meet_host(&transaction, engine.settings, id).await?;
-                let mut slice = Slice::load(&transaction, engine, lease).await?;
+                let host = run::meet_host(&transaction, engine.settings, id).await?;
+                let mut slice = Slice::load(&transaction, engine, lease, host).await?;
                 transaction.commit().await?;
                 slice.keeps_lease = true;
                 slice.log();

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
@@ -17,6 +19,19 @@ pub(crate) async fn look(client: &impl GenericClient) -> Result<HostFacts> {
         .query_one(client)
         .await?;
     decode_json(&row, "facts")
+}
+
+/// What the catalogue says of the host, and the version of its definition then.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenHost {
+    pub(crate) version: String,
+    pub(crate) facts: Arc<HostFacts>,
+}
+
+/// [`look`], with the version.
+pub(crate) async fn see(client: &impl GenericClient) -> Result<SeenHost> {
+    // The version first: what changes between the two is looked at again.
+    Ok(SeenHost { version: get_version(client).await?, facts: Arc::new(look(client).await?) })
 }
 
 /// What changes with each change of the log's definition. Costs a fraction of a look.

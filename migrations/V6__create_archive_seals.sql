@@ -123,8 +123,8 @@ CREATE INDEX IF NOT EXISTS "ArchiveVerification_startedAt_idx" ON "ArchiveVerifi
 CREATE TABLE IF NOT EXISTS "VerificationTask" (
     "verificationId" UUID NOT NULL,
     place            INTEGER NOT NULL,
-    kind             TEXT NOT NULL CHECK (kind IN ('partitions', 'seal', 'month', 'logs', 'log_links')),
-    month            TEXT,                      -- of a seal or a month
+    kind             TEXT NOT NULL CHECK (kind IN ('partitions', 'seal', 'month', 'links', 'logs', 'log_links')),
+    month            TEXT,                      -- of a seal, a month or its links
     sequence         INTEGER,                   -- of a seal
     "afterCreatedAt" TIMESTAMP,                 -- the last row of "EventLog" that was looked at
     "afterId"        TEXT,

@@ -84,7 +84,7 @@ async fn list_tasks(
         let (seals, rows) = session::read(&client, &limits, list).await?;
         total += rows;
         tasks.extend(seals.into_iter().map(|sequence| Task::Seal(month, sequence)));
-        tasks.push(Task::Month(month));
+        tasks.extend([Task::Month(month), Task::Links(month)]);
     }
     if request.full {
         total += session::read(&client, &limits, estimate_log_rows(&**client)).await?;
@@ -152,6 +152,7 @@ impl Verifying<'_> {
             Task::Partitions => self.look_at_partitions().await?,
             Task::Seal(month, sequence) => self.look_at_seal(*month, *sequence).await?,
             Task::Month(month) => self.look_at_month(*month).await?,
+            Task::Links(month) => self.look_at_links(*month).await?,
             Task::Logs(after) => return self.look_at_logs(claimed, after.clone()).await,
             Task::LogLinks => self.look_at_log_links().await?,
         };
@@ -255,10 +256,11 @@ impl Verifying<'_> {
         let place = Place { month, sequence };
         let seal = match verification::recompute_seal(&transaction, month, sequence).await {
             Ok(Some(seal)) => seal,
-            Ok(None) => return Ok(Outcome { seals: 1, ..Outcome::default() }),
+            Ok(None) => return Ok(Outcome { seals: 1, opens_links: Some(month), ..Outcome::default() }),
             Err(Error::ArchiveColumnsDiffer { columns }) => {
                 let message = format!("the archive has lost columns: {}", columns.join(", "));
-                return Ok(Outcome::new(0, 1, vec![place.seal_break(BreakKind::RowAltered, &message)]));
+                let breaks = vec![place.seal_break(BreakKind::RowAltered, &message)];
+                return Ok(Outcome { opens_links: Some(month), ..Outcome::new(0, 1, breaks) });
             }
             Err(error) => return Err(error),
         };
@@ -279,7 +281,9 @@ impl Verifying<'_> {
             place.row_break(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
         }));
         breaks.truncate(MAX_REPORTED_BREAKS);
+        let are_links_sound = break_count == 0 && links::are_seal_ends(&transaction, month, &seal.unlinked).await?;
         Ok(Outcome {
+            opens_links: (!are_links_sound).then_some(month),
             rows: seal.rows,
             seals: 1,
             break_count,
@@ -325,16 +329,29 @@ impl Verifying<'_> {
             let message = format!("row {id} of {month} left the archive, and no seal says so");
             breaks.push(month_break(BreakKind::RowMissing, Some(id), message));
         }
-        let links = links::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
-        break_count += links.broken.count;
-        for (id, parent) in links.broken.rows {
-            let message =
-                format!("row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row any more");
-            breaks.push(month_break(BreakKind::LinkBroken, Some(id), message));
-        }
         breaks.truncate(MAX_REPORTED_BREAKS);
+        // Rows that are in no seal have links, too.
+        let opens_links = (break_count > 0).then_some(month);
+        Ok(Outcome { break_count, breaks, opens_links, ..Outcome::default() })
+    }
+
+    async fn look_at_links(&self, month: Month) -> Result<Outcome> {
+        let mut client = self.engine.connect().await?;
+        let limits = limits(self.engine);
+        let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+        let links = links::list_unlinked(&transaction, Some(month), self.contract_ids).await?;
+        let broken = |(id, parent): &(String, String)| Break {
+            kind: BreakKind::LinkBroken,
+            month: Some(month),
+            sequence: None,
+            log_id: Some(id.clone()),
+            message: format!(
+                "row {id} of {month} has the parent_hash {parent}, which is the entry_hash of no row any more"
+            ),
+        };
+        let breaks = links.broken.rows.iter().map(broken).collect();
         let (finding_count, findings) = link_findings(Some(month), &links.missing);
-        Ok(Outcome { break_count, breaks, finding_count, findings, ..Outcome::default() })
+        Ok(Outcome { break_count: links.broken.count, breaks, finding_count, findings, ..Outcome::default() })
     }
 
     /// Looks at `EventLog` batch by batch, from the row behind `after` on.

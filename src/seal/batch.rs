@@ -102,6 +102,10 @@ impl Places {
         SealedRow { created_at: text(self.created_at), id: text(self.id), ledger, digest }
     }
 
+    pub(crate) fn created_at<'a>(self, texts: &Texts<'a>) -> &'a str {
+        texts[self.created_at].unwrap_or_default()
+    }
+
     pub(crate) fn parent_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
         self.parent_hash.and_then(|place| texts[place])
     }

@@ -139,6 +139,23 @@ async fn unverifiable(client: &impl GenericClient, month: Month) -> Result<Strin
     Ok(unverifiable.part())
 }
 
+/// Whether these parents, which are not among the rows of a seal of `month`, are the last rows of other seals. Where they are not, all links of
+/// the month are to be looked at.
+pub(crate) async fn are_seal_ends(client: &impl GenericClient, month: Month, parents: &[String]) -> Result<bool> {
+    if parents.is_empty() {
+        return Ok(true);
+    }
+    if parents.len() > MAX_FOLLOWED {
+        return Ok(false);
+    }
+    let row = Statement::new("SELECT NOT EXISTS (SELECT unnest(:parents) EXCEPT (:ends)) AS are_ends")
+        .fragment("ends", ends_of(client, &[month]).await?)
+        .bind("parents", &parents, Type::TEXT_ARRAY)
+        .query_one(client)
+        .await?;
+    Ok(row.try_get("are_ends")?)
+}
+
 /// Rows whose parent is nowhere.
 #[derive(Debug, Default)]
 pub(crate) struct Unlinked {

@@ -249,8 +249,12 @@ pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<O
     row.map(|row| decode(&row, "month")).transpose()
 }
 
+/// The order of a seal in list_sealed_rows.sql, by place: the host may have columns of any name.
+pub(super) const IN_ORDER: &str = "ORDER BY 2, 3";
+
 /// Where the columns of list_sealed_rows.sql are, and where its texts begin.
 pub(super) const REMOVAL: usize = 0;
+pub(super) const AT: usize = 1;
 pub(super) const KEY: usize = 2;
 pub(super) const FIRST_TEXT: usize = 3;
 
@@ -275,6 +279,7 @@ pub(crate) async fn seal_unsealed(client: &impl GenericClient, month: Month) -> 
             .fragment("texts", row_texts::texts_of(selected, "a."))
             .fragment("partition", partition_name(month))
             .fragment("removed", "")
+            .fragment("order", IN_ORDER)
             .bind("archived_after", &chain.archived_after.map(timestamp), Type::TEXT)
             .bind("archived_at", &timestamp(until), Type::TEXT)
             .query_stream(client)

@@ -12,7 +12,7 @@ use super::event_log::LogPosition;
 use super::host;
 use super::partitions::{has_partition, partition_name};
 use super::row_texts::{read_texts, texts_of};
-use super::seals::{FIRST_TEXT, KEY, REMOVAL};
+use super::seals::{AT, FIRST_TEXT, IN_ORDER, KEY, REMOVAL};
 use super::statement::Statement;
 use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
@@ -20,12 +20,14 @@ use crate::model::{
     Break, ContractId, Finding, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
 };
 use crate::seal::{
-    Digest, EntryHash, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves, SealedRows,
-    removal_digest, sha256,
+    Digest, EntryHash, LinkTracker, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves,
+    SealedRows, removal_digest, sha256, timestamp,
 };
 
 /// Most rows or seals that one statement names.
 pub(crate) const MAX_NAMED: usize = 1_000;
+/// Most rows of a seal that the program sorts: what it keeps of each is some hundred bytes. Only rows of one instant make a larger seal.
+const MAX_SORTED: i64 = 100_000;
 
 const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, "rowsTotal", "rowsDone", "sealsDone", breaks,
     "breakCount", findings, "findingCount", "completedByHost", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
@@ -37,8 +39,10 @@ pub(crate) enum Task {
     Partitions,
     /// A seal of a month's chain.
     Seal(Month, i32),
-    /// What no single seal of the month shows, and its links.
+    /// What no single seal of the month shows.
     Month(Month),
+    /// The links of the month's rows. It is done unless a seal opens it, whose rows have parents elsewhere.
+    Links(Month),
     /// The rows of `EventLog` behind this one.
     Logs(Option<LogPosition>),
     /// The links of `EventLog`.
@@ -51,6 +55,7 @@ impl Task {
             Self::Partitions => "partitions",
             Self::Seal(..) => "seal",
             Self::Month(_) => "month",
+            Self::Links(_) => "links",
             Self::Logs(_) => "logs",
             Self::LogLinks => "log_links",
         }
@@ -61,6 +66,7 @@ impl Task {
             "partitions" => Self::Partitions,
             "seal" => Self::Seal(decode(row, "month")?, row.try_get("sequence")?),
             "month" => Self::Month(decode(row, "month")?),
+            "links" => Self::Links(decode(row, "month")?),
             "logs" => {
                 let (created_at, id) =
                     (row.try_get::<_, Option<NaiveDateTime>>("afterCreatedAt")?, row.try_get("afterId")?);
@@ -94,6 +100,8 @@ pub(crate) struct Outcome {
     pub(crate) findings: Vec<Finding>,
     /// Rows whose hash is that of what they were before the host completed them.
     pub(crate) completed_by_host: u64,
+    /// A month whose links are to be looked at.
+    pub(crate) opens_links: Option<Month>,
 }
 
 impl Outcome {
@@ -127,20 +135,22 @@ pub(crate) async fn begin_verification(
             .iter()
             .map(|task| match task {
                 Task::Seal(month, sequence) => (Some(month.to_string()), Some(*sequence)),
-                Task::Month(month) => (Some(month.to_string()), None),
+                Task::Month(month) | Task::Links(month) => (Some(month.to_string()), None),
                 _ => (None, None),
             })
             .unzip();
         client
             .execute_typed(
-                r#"INSERT INTO "VerificationTask" ("verificationId", place, kind, month, sequence)
-                   SELECT $1, place, kind, month, sequence
+                // Of a stream, only some seals are looked at: its links are looked at in any case.
+                r#"INSERT INTO "VerificationTask" ("verificationId", place, kind, month, sequence, done)
+                   SELECT $1, place, kind, month, sequence, kind = 'links' AND $5
                    FROM unnest($2, $3, $4) WITH ORDINALITY task (kind, month, sequence, place)"#,
                 &[
                     (&id, Type::UUID),
                     (&kinds, Type::TEXT_ARRAY),
                     (&months, Type::TEXT_ARRAY),
                     (&sequences, Type::INT4_ARRAY),
+                    (&request.stream.is_none(), Type::BOOL),
                 ],
             )
             .await?;
@@ -195,6 +205,7 @@ pub(crate) async fn record_task(
         .bind("finding_count", &bigint(outcome.finding_count), Type::INT8)
         .bind("findings", &findings.map_err(Error::Serialize)?, Type::JSONB)
         .bind("completed_by_host", &bigint(outcome.completed_by_host), Type::INT8)
+        .bind("opens_links", &outcome.opens_links.map(|month| month.to_string()), Type::TEXT)
         .bind("most_kept", &bigint(MAX_REPORTED_BREAKS as u64), Type::INT8)
         .execute(client)
         .await?;
@@ -362,6 +373,8 @@ pub(crate) struct RecomputedSeal {
     pub(crate) mismatches: Mismatches,
     /// Rows that are as they were archived, and whose hash is that of what they were before the host completed them.
     pub(crate) completed_by_host: u64,
+    /// Parents that are not among its rows, one for each row.
+    pub(crate) unlinked: Vec<String>,
     /// Rows with values in columns that the seal does not cover. The first of them.
     pub(crate) excess_ids: Vec<String>,
     pub(crate) excess_count: u64,
@@ -433,42 +446,57 @@ impl StoredSeal {
         self.header.kind == "restored"
     }
 
-    /// Goes through the rows of the seal, in its order: those that are there, and those that have left it since.
+    /// Goes through the rows of the seal, those that are there, and those that have left it since; in `order`.
     async fn each_row(
         &self,
         client: &impl GenericClient,
         month: Month,
         columns: &[String],
+        order: &'static str,
         mut visit: impl FnMut(&SeenRow<'_>),
     ) -> Result<()> {
         if self.is_of_restore() {
             let mut rows = pin!(self.list_removals(client).await?);
             while let Some(row) = rows.try_next().await? {
                 let text = |name: &str| -> Result<&str> { Ok(row.try_get(name)?) };
-                let (id, digest) = (text("id")?, row.try_get("digest")?);
-                visit(&SeenRow::gone(id, removal_digest(text("archivedAt")?, id, text("createdAt")?, digest)));
+                let (id, created_at, digest) = (text("id")?, text("createdAt")?, row.try_get("digest")?);
+                visit(&SeenRow::gone(created_at, id, removal_digest(text("archivedAt")?, id, created_at, digest)));
             }
             return Ok(());
         }
         let mut hasher = RowHasher::new(&self.form, columns);
         let places = Places::new(columns);
-        let mut rows = pin!(self.list_rows(client, month, columns).await?);
+        let mut rows = pin!(self.list_rows(client, month, columns, order).await?);
         while let Some(row) = rows.try_next().await? {
             let id: &str = row.try_get(KEY)?;
             if let Some(removal) = row.try_get::<_, Option<&[u8]>>(REMOVAL)? {
+                let created_at = timestamp(row.try_get(AT)?);
                 // Of another length only when somebody changed it.
-                visit(&SeenRow::gone(id, removal.try_into().unwrap_or_default()));
+                visit(&SeenRow::gone(&created_at, id, removal.try_into().unwrap_or_default()));
                 continue;
             }
             let texts = read_texts(&row, FIRST_TEXT)?;
             let (digest, state) = hasher.hash(&texts);
-            let (stored_hash, has_excess) = (places.entry_hash(&texts), hasher.has_excess(&texts));
-            visit(&SeenRow { id, digest, state, stored_hash, has_excess });
+            visit(&SeenRow {
+                created_at: places.created_at(&texts),
+                id,
+                digest,
+                state,
+                parent_hash: places.parent_hash(&texts),
+                entry_hash: places.entry_hash(&texts),
+                has_excess: hasher.has_excess(&texts),
+            });
         }
         Ok(())
     }
 
-    async fn list_rows(&self, client: &impl GenericClient, month: Month, columns: &[String]) -> Result<RowStream> {
+    async fn list_rows(
+        &self,
+        client: &impl GenericClient,
+        month: Month,
+        columns: &[String],
+        order: &'static str,
+    ) -> Result<RowStream> {
         let removed = format!(
             r#"UNION ALL SELECT r.digest, r."createdAt", r.id{} FROM "ArchiveRemoval" r WHERE r.month = :month
                AND r."archivedAt" > COALESCE(CAST(:archived_after AS timestamp), '-infinity')
@@ -479,6 +507,7 @@ impl StoredSeal {
             .fragment("texts", texts_of(columns, "a."))
             .fragment("partition", rows_of(client, month).await?)
             .fragment("removed", removed)
+            .fragment("order", order)
             .bind("month", &self.header.month, Type::TEXT)
             .bind("archived_after", &self.header.archived_after, Type::TEXT)
             .bind("archived_at", &self.header.archived_at, Type::TEXT)
@@ -499,18 +528,21 @@ impl StoredSeal {
 
 /// A row of a seal.
 struct SeenRow<'a> {
+    created_at: &'a str,
     id: &'a str,
     digest: Digest,
     state: EntryHash,
-    stored_hash: Option<&'a str>,
+    parent_hash: Option<&'a str>,
+    entry_hash: Option<&'a str>,
     /// Whether it has a value in a column that the seal does not cover.
     has_excess: bool,
 }
 
 impl<'a> SeenRow<'a> {
     /// A row that has left the archive.
-    fn gone(id: &'a str, digest: Digest) -> Self {
-        Self { id, digest, state: EntryHash::Absent, stored_hash: None, has_excess: false }
+    fn gone(created_at: &'a str, id: &'a str, digest: Digest) -> Self {
+        let state = EntryHash::Absent;
+        Self { created_at, id, digest, state, parent_hash: None, entry_hash: None, has_excess: false }
     }
 }
 
@@ -527,7 +559,7 @@ impl RecomputedSeal {
         match &row.state {
             EntryHash::Absent | EntryHash::Right => {}
             EntryHash::CompletedByHost => self.completed_by_host += 1,
-            EntryHash::Wrong { computed } => self.mismatches.add(row.id, row.stored_hash, computed),
+            EntryHash::Wrong { computed } => self.mismatches.add(row.id, row.entry_hash, computed),
         }
     }
 }
@@ -549,12 +581,22 @@ pub(crate) async fn recompute_seal(
         let columns = missing.iter().map(|column| format!("{column} is missing")).collect();
         return Err(Error::ArchiveColumnsDiffer { columns });
     }
-    let (mut told, mut rows) = (RecomputedSeal::default(), SealedRows::default());
+    let mut told = RecomputedSeal::default();
+    let (mut rows, mut unsorted, mut links) = (SealedRows::default(), Vec::new(), LinkTracker::default());
+    // The program sorts as many as it can keep. They come in order, or nearly so.
+    let is_sorted = seal.is_of_restore() || seal.header.rows > MAX_SORTED;
     let look = |row: &SeenRow<'_>| {
-        rows.push_digest(&row.digest);
         told.count(row);
+        links.add(row.parent_hash, row.entry_hash);
+        if is_sorted {
+            rows.push_digest(&row.digest);
+        } else {
+            unsorted.push((row.created_at.to_owned(), row.id.to_owned(), row.digest));
+        }
     };
-    seal.each_row(client, month, &columns, look).await?;
+    seal.each_row(client, month, &columns, if is_sorted { IN_ORDER } else { "" }, look).await?;
+    unsorted.sort_unstable();
+    unsorted.iter().for_each(|(_, _, digest)| rows.push_digest(digest));
     let is_after = |previous: &Vec<u8>| seal.header.digest(previous, &rows.digest())[..] == seal.digest[..];
     told.is_right = seal.previous.as_ref().is_some_and(is_after);
     if !told.is_right {
@@ -566,9 +608,10 @@ pub(crate) async fn recompute_seal(
                 told.count(row);
             }
         };
-        seal.each_row(client, month, &columns, compare).await?;
+        seal.each_row(client, month, &columns, IN_ORDER, compare).await?;
         told.difference = leaves.finish();
     }
+    told.unlinked = links.unlinked();
     told.rows = rows.count();
     told.leaves_right = rows.leaves() == seal.leaves;
     Ok(Some(told))

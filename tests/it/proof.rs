@@ -675,7 +675,7 @@ async fn a_verification_that_is_interrupted_goes_on_where_it_stopped() {
         }
         assert_eq!(verification.status, VerificationStatus::Interrupted);
     };
-    assert_eq!(calls, 11, "the partitions, 6 seals, 2 months, the log, and its links");
+    assert_eq!(calls, 12, "the partitions, 6 seals, 2 months, January's links, the log, and its links");
     assert_eq!((verification.rows_done, verification.break_count), (90, 1), "each was looked at once");
     assert_eq!(database.count(r#""ArchiveVerification""#).await, 1);
 }

@@ -1,13 +1,14 @@
--- The rows of a seal, in its order.
+-- The rows of a seal.
 -- :partition is the month's, or a query without rows; :texts are the texts of the columns that are hashed; rows are those after
 -- :archived_after (NULL: from the beginning) and not after :archived_at, both texts; :removed adds rows that have left the seal since
--- (nothing, or SQL that begins with UNION ALL).
+-- (nothing, or SQL that begins with UNION ALL); :order is that of the seal, or nothing.
 -- Columns: removal (the digest of a row that has left; NULL for one that is there), at and key (the order), and the texts.
 -- \set partition '"StreamArchive_2026_01"'
 -- \set texts 'a.id::text'
 -- \set archived_after NULL::text
 -- \set archived_at '''2026-05-01'''
 -- \set removed ''
+-- \set order 'ORDER BY 2, 3'
 SELECT *
 FROM (
     SELECT NULL::bytea AS removal, a."createdAt" AS at, a.id::text COLLATE "C" AS key, :texts
@@ -16,5 +17,4 @@ FROM (
       AND a."archivedAt" <= CAST(:archived_at AS timestamp)
     :removed
 ) sealed
--- By place: the host may have columns of any name.
-ORDER BY 2, 3
+:order

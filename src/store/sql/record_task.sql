@@ -2,6 +2,7 @@
 -- :verification, :place and :token are the lease, which lasts :lease_seconds from now; :done whether nothing of the task is left,
 -- :after_created_at and :after_id (or NULL) the last row of "EventLog" that was looked at. Added: :rows, :seals, :break_count, :finding_count,
 -- :completed_by_host, and :breaks and :findings as far as no more than :most_kept of each are kept.
+-- :opens_links is a month whose links are to be looked at, or NULL: all of them, unless that was done before.
 -- \set verification 'gen_random_uuid()'
 -- \set place 1
 -- \set token 'gen_random_uuid()'
@@ -16,6 +17,7 @@
 -- \set finding_count 0
 -- \set findings '''[]''::jsonb'
 -- \set completed_by_host 0
+-- \set opens_links NULL::text
 -- \set most_kept 1000
 WITH task AS (
     UPDATE "VerificationTask"
@@ -26,6 +28,12 @@ WITH task AS (
         "leaseExpiresAt" = clock_timestamp() AT TIME ZONE 'UTC' + :lease_seconds * interval '1 second'
     WHERE "verificationId" = :verification AND place = :place AND token = :token AND NOT done
     RETURNING 1
+),
+opened AS (
+    UPDATE "VerificationTask" t
+    SET done = false
+    FROM task
+    WHERE t."verificationId" = :verification AND t.kind = 'links' AND t.month = :opens_links AND t.done AND t.token IS NULL
 )
 UPDATE "ArchiveVerification"
 SET

@@ -4,7 +4,7 @@
 -- A fraction of what look_at_host.sql costs: read under each batch's lock. A foreign key to a table has triggers there.
 -- One row: version.
 WITH RECURSIVE tree (oid) AS (
-    SELECT '"EventLog"'::regclass::oid
+    SELECT to_regclass('"EventLog"')::oid
     UNION ALL
     SELECT to_regclass('"Stream"')::oid
     UNION ALL

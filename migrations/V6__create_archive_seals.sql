@@ -48,11 +48,11 @@ CREATE TABLE IF NOT EXISTS "ArchiveSeal" (
     columns          TEXT[] NOT NULL,           -- of the rows, all others were empty
     "presentColumns" TEXT[],                    -- what these are called since one was renamed: no part of what is sealed. NULL: the same;
                                                 -- a NULL among them: that column was empty, and is gone
-    digest           BYTEA NOT NULL,
-    leaves           BYTEA NOT NULL,            -- the first 8 bytes of each row's digest: to tell which row is altered
     unlinked         TEXT[] NOT NULL DEFAULT '{}',   -- for each row whose parent was nowhere when it was archived, its "parent_hash":
                                                 -- no part of what is sealed
     "linksChecked"   BOOLEAN NOT NULL DEFAULT true,  -- false: these parents are not among the batch's own rows, and may be elsewhere
+    digest           BYTEA NOT NULL,
+    leaves           BYTEA NOT NULL,            -- the first 8 bytes of each row's digest: to tell which row is altered
     PRIMARY KEY (month, sequence)
 );
 -- A log whose links are all broken has a parent for each row here: to compress them takes longer than to write them.

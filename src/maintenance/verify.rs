@@ -281,7 +281,8 @@ impl Verifying<'_> {
             place.row_break(BreakKind::RowAltered, id, "has a value in a column that was empty when it was archived")
         }));
         breaks.truncate(MAX_REPORTED_BREAKS);
-        let are_links_sound = break_count == 0 && links::are_seal_ends(&transaction, month, &seal.unlinked).await?;
+        let are_links_sound =
+            break_count == 0 && links::are_seal_ends(&transaction, month, sequence, &seal.unlinked).await?;
         Ok(Outcome {
             opens_links: (!are_links_sound).then_some(month),
             rows: seal.rows,
@@ -407,7 +408,7 @@ fn hash_finding(month: Option<Month>, mismatch: &Mismatch) -> Finding {
 
 /// How many findings the rows are whose parents are missing, and the first of them.
 fn link_findings(month: Option<Month>, missing: &Named) -> (u64, Vec<Finding>) {
-    let since = if month.is_some() { "; it was archived so" } else { "" };
+    let since = if month.is_some() { ", and none was found when it was archived" } else { "" };
     let finding = |(id, parent): &(String, String)| {
         let message =
             format!("{} has the parent_hash {parent}, which is the entry_hash of no row{since}", row_of(month, id));

@@ -3,23 +3,22 @@
 //! Nobody has an index on hashes. A parent is nearly always the row before, so batches look among their own rows; what they do not find is
 //! looked for once, at the end of the run, with as little reading as will do.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::archive_columns::{list_archive_columns, list_typed_columns_of};
+use super::archive_columns::list_typed_columns_of;
 use super::decode::{bigint, decode};
 use super::host;
 use super::moving::MAX_KEPT_FINDINGS;
-use super::partitions::{has_partition, partition_name};
+use super::partitions::{list_partitions, partition_name};
 use super::statement::Statement;
 use super::stream_identity::texts;
 use super::verification::{MAX_NAMED, is_of_stream, rows_of};
 use crate::error::Result;
 use crate::model::{ContractId, Month};
-use crate::seal::RowForm;
 
 /// Most links that are followed one by one; where more lead out of a month, all are looked up at once.
 const MAX_FOLLOWED: usize = 1_000;
@@ -27,49 +26,87 @@ const MAX_FOLLOWED: usize = 1_000;
 /// Hashes of rows that were dropped as duplicates: they may be parents.
 const DROPPED: &str = r#"SELECT "entryHash" FROM "MaintenanceFinding" WHERE kind = 'duplicate_dropped'"#;
 
+/// A seal with rows whose parents are not among the batch's own.
+#[derive(Debug)]
+struct Pending {
+    month: Month,
+    sequence: i32,
+    run: Option<Uuid>,
+}
+
 /// Looks for the parents that batches did not find among their own rows. Those that are nowhere are findings of the run that archived
 /// their rows. Returns how many rows these are.
 pub(crate) async fn check_links(client: &impl GenericClient) -> Result<u64> {
-    let mut missing = 0;
+    let pending = list_pending(client).await?;
     let mut months = list_unchecked_months(client).await?;
     if months.is_empty() {
         return Ok(0);
     }
-    look_in(client, &ends_of(client, &months).await?, false).await?;
+    let columns = list_typed_columns_of(client, "StreamArchive").await?;
+    if !have_links(&columns) {
+        // The host has dropped or renamed the columns since: nothing is known of these links.
+        look_in(client, &pending, "SELECT NULL::text WHERE false", true).await?;
+        return Ok(0);
+    }
+    look_in(client, &pending, &ends_of(client, &months, None).await?, false).await?;
     months = list_unchecked_months(client).await?;
     if months.is_empty() {
         return Ok(0);
     }
-    let near = near(client, &months).await?;
-    let near = near.iter().map(|partition| format!("SELECT entry_hash::text FROM {partition}"));
-    let columns = list_typed_columns_of(client, "EventLog").await?;
-    let hot = columns
-        .iter()
-        .any(|(name, _)| name == "entry_hash")
-        .then(|| r#"SELECT entry_hash::text FROM "EventLog""#.into());
-    let near: Vec<_> = hot.into_iter().chain([DROPPED.into()]).chain(near).collect();
-    look_in(client, &near.join(" UNION ALL "), false).await?;
+    let hot = hashes_of_log(client).await?;
+    let near = near_months(client, &months).await?.into_iter();
+    let near = near.map(|month| format!("SELECT entry_hash::text FROM {}", partition_name(month)));
+    let near: Vec<_> = [hot.clone(), DROPPED.into()].into_iter().chain(near).collect();
+    look_in(client, &pending, &near.join(" UNION ALL "), false).await?;
     for month in list_unchecked_months(client).await? {
-        let unverifiable = unverifiable(client, month).await?;
-        look_in(client, &unverifiable, false).await?;
+        look_in(client, &pending, &unverifiable(client, month).await?, false).await?;
     }
     if list_unchecked_months(client).await?.is_empty() {
         return Ok(0);
     }
-    for (month, run, rows) in look_in(client, r#"SELECT entry_hash::text FROM "StreamArchive""#, true).await? {
+    // All at once, as of one instant: a restore may have moved a parent since the log was looked at.
+    let everywhere = format!(r#"SELECT entry_hash::text FROM "StreamArchive" UNION ALL {hot} UNION ALL {DROPPED}"#);
+    let mut missing: BTreeMap<(Month, Uuid), Vec<i32>> = BTreeMap::new();
+    for Pending { month, sequence, run } in look_in(client, &pending, &everywhere, true).await? {
         // Rows that were copied from the former service's archive are no run's.
-        let Some(run) = run else { continue };
-        missing += rows;
-        Statement::new(include_str!("sql/insert_missing_links.sql"))
+        if let Some(run) = run {
+            missing.entry((month, run)).or_default().push(sequence);
+        }
+    }
+    let mut rows = 0;
+    for ((month, run), sequences) in missing {
+        let counted = Statement::new(include_str!("sql/insert_missing_links.sql"))
             .fragment("partition", rows_of(client, month).await?)
             .bind("run", &run, Type::UUID)
             .bind("month", &month.to_string(), Type::TEXT)
-            .bind("missing", &bigint(rows), Type::INT8)
+            .bind("sequences", &sequences, Type::INT4_ARRAY)
             .bind("most_kept", &bigint(MAX_KEPT_FINDINGS as u64), Type::INT8)
-            .execute(client)
+            .query_one(client)
             .await?;
+        rows += counted.try_get::<_, i64>("missing")?.unsigned_abs();
     }
-    Ok(missing)
+    Ok(rows)
+}
+
+/// Whether rows with these columns name their parents.
+fn have_links(columns: &[(String, String)]) -> bool {
+    ["parent_hash", "entry_hash"].iter().all(|wanted| columns.iter().any(|(name, _)| name == wanted))
+}
+
+/// A query for the hashes of `EventLog`, of which there are none where the host has dropped the column.
+async fn hashes_of_log(client: &impl GenericClient) -> Result<String> {
+    let columns = list_typed_columns_of(client, "EventLog").await?;
+    let has_hashes = columns.iter().any(|(name, _)| name == "entry_hash");
+    Ok(if has_hashes { r#"SELECT entry_hash::text FROM "EventLog""# } else { "SELECT NULL::text WHERE false" }.into())
+}
+
+async fn list_pending(client: &impl GenericClient) -> Result<Vec<Pending>> {
+    let sql = r#"SELECT month, sequence, "runId" FROM "ArchiveSeal" WHERE NOT "linksChecked" ORDER BY month, sequence"#;
+    client.query_typed(sql, &[]).await?.iter().map(parse_pending).collect()
+}
+
+fn parse_pending(row: &Row) -> Result<Pending> {
+    Ok(Pending { month: decode(row, "month")?, sequence: row.try_get("sequence")?, run: row.try_get("runId")? })
 }
 
 /// Months with rows whose parents were not among their batch, and not looked for elsewhere yet.
@@ -78,57 +115,70 @@ pub(crate) async fn list_unchecked_months(client: &impl GenericClient) -> Result
     client.query_typed(sql, &[]).await?.iter().map(|row| decode(row, "month")).collect()
 }
 
-/// Looks for parents among `hashes`. Returns the rows of each run in each month whose parents are nowhere, once `is_last`.
-async fn look_in(client: &impl GenericClient, hashes: &str, is_last: bool) -> Result<Vec<(Month, Option<Uuid>, u64)>> {
+/// Looks for the parents of `pending` among `hashes`. Returns the seals that have parents left, once `is_last`.
+async fn look_in(
+    client: &impl GenericClient,
+    pending: &[Pending],
+    hashes: &str,
+    is_last: bool,
+) -> Result<Vec<Pending>> {
+    let months: Vec<_> = pending.iter().map(|seal| seal.month.to_string()).collect();
+    let sequences: Vec<_> = pending.iter().map(|seal| seal.sequence).collect();
     let rows = Statement::new(include_str!("sql/check_links.sql"))
         .fragment("hashes", hashes)
         .fragment("is_last", if is_last { "true" } else { "false" })
+        .bind("months", &months, Type::TEXT_ARRAY)
+        .bind("sequences", &sequences, Type::INT4_ARRAY)
         .query(client)
         .await?;
-    let mut missing: Vec<(Month, Option<Uuid>, u64)> = Vec::new();
-    for row in rows {
-        let (month, run) = (decode(&row, "month")?, row.try_get("runId")?);
-        let rows = row.try_get::<_, i64>("missing")?.unsigned_abs();
-        match missing.iter_mut().find(|known| (known.0, known.1) == (month, run)) {
-            Some(known) => known.2 += rows,
-            None => missing.push((month, run, rows)),
-        }
-    }
-    Ok(missing)
+    rows.iter().map(parse_pending).collect()
 }
 
-/// The partitions of `months` and of those before them: parents are usually there.
-async fn near(client: &impl GenericClient, months: &[Month]) -> Result<Vec<String>> {
-    Ok(near_months(client, months).await?.into_iter().map(partition_name).collect())
-}
-
+/// `months` and those before them that the archive has: parents are usually there.
 async fn near_months(client: &impl GenericClient, months: &[Month]) -> Result<Vec<Month>> {
-    let mut near: Vec<Month> = months.iter().flat_map(|month| [month.previous(), *month]).collect();
+    let there = list_partitions(client).await?;
+    let before = months.iter().filter_map(|month| there.iter().rev().find(|other| *other < month));
+    let mut near: Vec<Month> = months.iter().filter(|month| there.contains(month)).chain(before).copied().collect();
     near.sort_unstable();
     near.dedup();
-    let mut there = Vec::new();
-    for month in near {
-        if has_partition(client, month).await? {
-            there.push(month);
-        }
-    }
-    Ok(there)
+    Ok(near)
 }
 
-/// A query for the hashes of the last rows of seals of `months` and of those before them.
-async fn ends_of(client: &impl GenericClient, months: &[Month]) -> Result<String> {
+/// A query for the hashes of the last rows of seals of `months` and of those before them; where there is a `next` seal, of one month, only for
+/// that of the seal before it.
+async fn ends_of(client: &impl GenericClient, months: &[Month], next: Option<i32>) -> Result<String> {
     let columns = list_typed_columns_of(client, "StreamArchive").await?;
     let id_type = columns.iter().find(|(name, _)| name == "id").map_or("text", |(_, id_type)| id_type.as_str());
     let ends = near_months(client, months).await?.into_iter().map(|month| {
+        let is_wanted = next.map_or("true".into(), |next| {
+            let next = if months.contains(&month) { next } else { i32::MAX };
+            format!(
+                r#"s.sequence = (SELECT max(l.sequence) FROM "ArchiveSeal" l
+                   WHERE l.month = s.month AND l.kind <> 'restored' AND l.sequence < {next})"#
+            )
+        });
         Statement::new(include_str!("sql/list_seal_ends.sql"))
             .fragment("partition", partition_name(month))
-            .fragment("archived_id_type", id_type)
+            .fragment("is_last_row", is_last_row(id_type))
+            .fragment("is_wanted", is_wanted)
             .fragment("month_text", format!("'{month}'"))
             .part()
     });
     Ok(ends
         .reduce(|sql, next| format!("{sql} UNION ALL {next}"))
         .unwrap_or_else(|| "SELECT NULL::text WHERE false".into()))
+}
+
+/// SQL that is true when the row `a` has the id that the seal `s` ends with, by the index where that can be. An altered seal may have any text.
+fn is_last_row(id_type: &str) -> String {
+    let pattern = match id_type {
+        "text" | "character varying" => return r#"a.id = s."lastId""#.into(),
+        "uuid" => "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        "bigint" => "^-?[0-9]{1,18}$",
+        "integer" => "^-?[0-9]{1,9}$",
+        _ => return r#"a.id::text = s."lastId""#.into(),
+    };
+    format!(r#"a.id = CASE WHEN s."lastId" ~ '{pattern}' THEN CAST(s."lastId" AS {id_type}) END"#)
 }
 
 /// A query for parents of rows of `month` that nobody can know.
@@ -139,21 +189,32 @@ async fn unverifiable(client: &impl GenericClient, month: Month) -> Result<Strin
     Ok(unverifiable.part())
 }
 
-/// Whether these parents, which are not among the rows of a seal of `month`, are the last rows of other seals. Where they are not, all links of
-/// the month are to be looked at.
-pub(crate) async fn are_seal_ends(client: &impl GenericClient, month: Month, parents: &[String]) -> Result<bool> {
+/// Whether these parents, which are not among the rows of the seal `sequence` of `month`, are the last rows of other seals. Where they are
+/// not, all links of the month are to be looked at.
+pub(crate) async fn are_seal_ends(
+    client: &impl GenericClient,
+    month: Month,
+    sequence: i32,
+    parents: &[String],
+) -> Result<bool> {
     if parents.is_empty() {
         return Ok(true);
     }
     if parents.len() > MAX_FOLLOWED {
         return Ok(false);
     }
-    let row = Statement::new("SELECT NOT EXISTS (SELECT unnest(:parents) EXCEPT (:ends)) AS are_ends")
-        .fragment("ends", ends_of(client, &[month]).await?)
-        .bind("parents", &parents, Type::TEXT_ARRAY)
-        .query_one(client)
-        .await?;
-    Ok(row.try_get("are_ends")?)
+    // Nearly always it is the one before.
+    for next in [Some(sequence), None] {
+        let row = Statement::new("SELECT NOT EXISTS (SELECT unnest(:parents) EXCEPT (:ends)) AS are_ends")
+            .fragment("ends", ends_of(client, &[month], next).await?)
+            .bind("parents", &parents, Type::TEXT_ARRAY)
+            .query_one(client)
+            .await?;
+        if row.try_get("are_ends")? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Rows whose parent is nowhere.
@@ -185,10 +246,8 @@ pub(crate) async fn list_unlinked(
     month: Option<Month>,
     stream: Option<&[ContractId]>,
 ) -> Result<Unlinked> {
-    let archive = RowForm::new(list_archive_columns(client).await?);
-    let columns = list_typed_columns_of(client, "EventLog").await?;
-    let log = RowForm::new(columns.into_iter().map(|(name, _)| name).collect());
-    if !archive.has_entry_hashes() || !log.has_entry_hashes() {
+    let table = if month.is_some() { "StreamArchive" } else { "EventLog" };
+    if !have_links(&list_typed_columns_of(client, table).await?) {
         return Ok(Unlinked::default());
     }
     let rows = match month {
@@ -238,6 +297,7 @@ async fn count_unlinked(
     };
     let found = statement
         .fragment("rows", rows)
+        .fragment("hot", hashes_of_log(client).await?)
         .fragment("of_stream", is_of_stream("r", stream))
         .bind("contract_ids", &stream.map(texts), Type::TEXT_ARRAY)
         .bind("limit", &bigint(MAX_NAMED as u64), Type::INT8)
@@ -261,12 +321,14 @@ async fn follow(
     mut unlinked: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>> {
     if let Some(month) = month {
-        let before = Statement::new("SELECT entry_hash FROM :before p WHERE entry_hash = ANY (:hashes)")
+        let before = Statement::new("SELECT entry_hash::text FROM :before p WHERE entry_hash::text = ANY (:hashes)")
             .fragment("before", rows_of(client, month.previous()).await?);
         remove_found(client, before, &mut unlinked).await?;
     }
-    let hot = Statement::new(r#"SELECT entry_hash FROM "EventLog" WHERE entry_hash = ANY (:hashes)"#);
-    remove_found(client, hot, &mut unlinked).await?;
+    let among = |hashes: String| {
+        Statement::new("SELECT hash FROM (:among) known (hash) WHERE hash = ANY (:hashes)").fragment("among", hashes)
+    };
+    remove_found(client, among(hashes_of_log(client).await?), &mut unlinked).await?;
     let dropped = r#"SELECT "entryHash" FROM "MaintenanceFinding"
         WHERE kind = 'duplicate_dropped' AND "entryHash" = ANY (:hashes)"#;
     remove_found(client, Statement::new(dropped), &mut unlinked).await?;
@@ -276,8 +338,11 @@ async fn follow(
             .fragment("before", rows_of(client, month.previous()).await?);
         remove_found(client, unverifiable, &mut unlinked).await?;
     }
-    let archived = Statement::new(r#"SELECT entry_hash FROM "StreamArchive" WHERE entry_hash = ANY (:hashes)"#);
-    remove_found(client, archived, &mut unlinked).await?;
+    let columns = list_typed_columns_of(client, "StreamArchive").await?;
+    if have_links(&columns) {
+        let archived = among(r#"SELECT entry_hash::text FROM "StreamArchive""#.into());
+        remove_found(client, archived, &mut unlinked).await?;
+    }
     Ok(unlinked)
 }
 

@@ -261,19 +261,28 @@ pub(super) const FIRST_TEXT: usize = 3;
 /// Rows that one seal of rows has which no run archived. Rows of one instant are sealed together, however many they are.
 const ADOPTED_ROWS: i64 = 50_000;
 
+/// Whether the month of `chain` has rows that are behind its last seal.
+pub(crate) async fn has_unsealed_rows(client: &impl GenericClient, chain: &SealChain) -> Result<bool> {
+    Ok(find_unsealed_until(client, chain).await?.is_some())
+}
+
+async fn find_unsealed_until(client: &impl GenericClient, chain: &SealChain) -> Result<Option<NaiveDateTime>> {
+    let row = Statement::new(include_str!("sql/find_unsealed_until.sql"))
+        .fragment("partition", partition_name(chain.month))
+        .bind("archived_after", &chain.archived_after, Type::TIMESTAMP)
+        .bind("limit", &ADOPTED_ROWS, Type::INT8)
+        .query_one(client)
+        .await?;
+    Ok(row.try_get("until")?)
+}
+
 /// Seals the rows of `month` that no seal has yet. Returns how many they are.
 pub(crate) async fn seal_unsealed(client: &impl GenericClient, month: Month) -> Result<u64> {
     let form = row_texts::load_form(client).await?;
     let mut sealed = 0;
     loop {
         let chain = lock_chain(client, month).await?;
-        let row = Statement::new(include_str!("sql/find_unsealed_until.sql"))
-            .fragment("partition", partition_name(month))
-            .bind("archived_after", &chain.archived_after, Type::TIMESTAMP)
-            .bind("limit", &ADOPTED_ROWS, Type::INT8)
-            .query_one(client)
-            .await?;
-        let Some(until) = row.try_get::<_, Option<NaiveDateTime>>("until")? else { return Ok(sealed) };
+        let Some(until) = find_unsealed_until(client, &chain).await? else { return Ok(sealed) };
         let selected = form.columns();
         let rows = Statement::new(include_str!("sql/list_sealed_rows.sql"))
             .fragment("texts", row_texts::texts_of(selected, "a."))

@@ -27,7 +27,7 @@ use crate::seal::{
 /// Most rows or seals that one statement names.
 pub(crate) const MAX_NAMED: usize = 1_000;
 /// Most rows of a seal that the program sorts: what it keeps of each is some hundred bytes. Only rows of one instant make a larger seal.
-const MAX_SORTED: i64 = 100_000;
+const MAX_SORTED: usize = 100_000;
 
 const COLUMNS: &str = r#"SELECT id, month, "streamId", "isFull", status, "rowsTotal", "rowsDone", "sealsDone", breaks,
     "breakCount", findings, "findingCount", "completedByHost", "startedAt", "updatedAt", "finishedAt" FROM "ArchiveVerification""#;
@@ -584,19 +584,24 @@ pub(crate) async fn recompute_seal(
     let mut told = RecomputedSeal::default();
     let (mut rows, mut unsorted, mut links) = (SealedRows::default(), Vec::new(), LinkTracker::default());
     // The program sorts as many as it can keep. They come in order, or nearly so.
-    let is_sorted = seal.is_of_restore() || seal.header.rows > MAX_SORTED;
+    let is_sorted = seal.is_of_restore() || seal.header.rows > bigint(MAX_SORTED as u64);
     let look = |row: &SeenRow<'_>| {
         told.count(row);
         links.add(row.parent_hash, row.entry_hash);
         if is_sorted {
             rows.push_digest(&row.digest);
-        } else {
+        } else if unsorted.len() <= MAX_SORTED {
             unsorted.push((row.created_at.to_owned(), row.id.to_owned(), row.digest));
         }
     };
     seal.each_row(client, month, &columns, if is_sorted { IN_ORDER } else { "" }, look).await?;
-    unsorted.sort_unstable();
-    unsorted.iter().for_each(|(_, _, digest)| rows.push_digest(digest));
+    if unsorted.len() > MAX_SORTED {
+        // Rows were added.
+        seal.each_row(client, month, &columns, IN_ORDER, |row| rows.push_digest(&row.digest)).await?;
+    } else {
+        unsorted.sort_unstable();
+        unsorted.iter().for_each(|(_, _, digest)| rows.push_digest(digest));
+    }
     let is_after = |previous: &Vec<u8>| seal.header.digest(previous, &rows.digest())[..] == seal.digest[..];
     told.is_right = seal.previous.as_ref().is_some_and(is_after);
     if !told.is_right {

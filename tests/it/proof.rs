@@ -737,6 +737,68 @@ async fn adopted_rows_are_sealed() {
     assert!(verification.breaks.iter().any(|found| found.log_id.as_deref() == Some("e000002")), "{verification:?}");
 }
 
+/// A row that somebody put into the archive is not sealed with those that `migrate` copies.
+#[tokio::test]
+async fn a_row_that_was_planted_is_found_also_after_the_next_migrate() {
+    let database = TestDatabase::of_host().await;
+    database.execute(include_str!("fixtures/legacy-tables.sql")).await;
+    let copy = |id: &str| {
+        format!(
+            r#"INSERT INTO public."StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt", "createdAt")
+               VALUES ('{id}', 'create', '42', '{id}', 1, 'then', '2026-01-02')"#
+        )
+    };
+    database.execute(&copy("old")).await;
+    assert_eq!(migrate(&database.pool).await.unwrap().logs_sealed, 1);
+    database
+        .execute(
+            r#"INSERT INTO snapshot_service."StreamArchive" (id, "eventType", "streamId", "txHash", ledger, "ledgerClosedAt",
+                   "createdAt", "archivedAt") VALUES ('forged', 'create', '42', 'forged', 1, 'then', '2026-01-03', '2030-01-01')"#,
+        )
+        .await;
+    database.execute(&copy("late")).await;
+    for _ in 0..2 {
+        let report = migrate(&database.pool).await.unwrap();
+        assert_eq!(report.logs_sealed, 0);
+        assert!(!report.former_tables[0].may_be_dropped || !report.former_tables[1].may_be_dropped, "{report:?}");
+        assert_eq!(found(&verify(&database).await), [(BreakKind::RowInserted, None, Some("forged"))]);
+    }
+    database.execute(r#"DELETE FROM snapshot_service."StreamArchive" WHERE id = 'forged'"#).await;
+    assert_eq!(migrate(&database.pool).await.unwrap().logs_sealed, 1);
+    assert_eq!(verify(&database).await.status, VerificationStatus::Passed);
+}
+
+/// Also where ids are no texts, and hashes are of another type.
+#[tokio::test]
+async fn an_altered_seal_is_a_break_and_links_are_found_whatever_types_the_host_has() {
+    let database = TestDatabase::of_host().await;
+    database
+        .execute(
+            r#"ALTER TABLE "EventLog" ALTER id TYPE BIGINT USING 0, ALTER parent_hash TYPE BYTEA USING NULL,
+                   ALTER entry_hash TYPE BYTEA USING NULL"#,
+        )
+        .await;
+    migrate(&database.pool).await.unwrap();
+    database
+        .execute(
+            r#"INSERT INTO "EventLog" (id, "eventType", "streamId", "txHash", "eventIndex", ledger, "ledgerClosedAt", "createdAt",
+                   parent_hash, entry_hash)
+               SELECT i, 'create', '42', 'tx' || i, 0, i, 'then', timestamp '2026-01-10' + i * interval '1 second',
+                   CASE WHEN i > 1 THEN sha256(convert_to((i - CASE i WHEN 15 THEN 100 ELSE 1 END)::text, 'UTF8')) END,
+                   sha256(convert_to(i::text, 'UTF8'))
+               FROM generate_series(1, 31) i"#,
+        )
+        .await;
+    let run = archive(&database).await;
+    assert_eq!((run.complete, run.logs_archived, run.links_missing), (true, 30, 1), "{run:?}");
+    let sound = verify_as(&database, VerificationRequest::default()).await;
+    assert_eq!(sound.status, VerificationStatus::Passed, "{sound:?}");
+    assert!(findings_of(&sound).contains(&(FindingKind::LinkMissing, Some("2026-01".into()), "15")), "{sound:?}");
+    database.execute(r#"UPDATE "ArchiveSeal" SET "lastId" = 'x' WHERE sequence = 1"#).await;
+    let altered = verify_as(&database, VerificationRequest::default()).await;
+    assert_eq!(found(&altered), [(BreakKind::SealAltered, Some(1), None)], "{altered:?}");
+}
+
 #[tokio::test]
 async fn a_column_that_the_host_adds_breaks_no_seal_and_a_value_smuggled_into_it_does() {
     let database = with_chain().await;
@@ -803,7 +865,7 @@ async fn rows_without_hashes_and_hosts_without_them_are_verified_too() {
     assert_eq!(found(&verify(&database).await), [(BreakKind::RowAltered, Some(1), Some("e7"))]);
 }
 
-/// Digests are hashed 10,000 at a time: of what archiving seals in one way, and verification recomputes in another.
+/// Archiving sorts what the insertion returned; a verification sorts what it reads, in whatever order.
 #[tokio::test]
 async fn batches_of_many_rows_are_sealed_in_order_and_verified_as_they_come_and_go() {
     let database = TestDatabase::migrated().await;

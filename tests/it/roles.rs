@@ -219,9 +219,13 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     database.assert_nothing_lost_or_doubled().await;
     assert_eq!(service.release_restored_logs(&ReleaseRequest::default()).await.unwrap(), 900);
 
-    // A row whose hash is not its own, a slice that stops, and snapshots that are retaken.
+    // Rows whose hashes are not theirs, and are chained from month to month; a slice that stops, and snapshots that are retaken.
     database
-        .execute(r#"UPDATE "EventLog" SET entry_hash = 'no hash' WHERE id = 'e000007'; DROP TABLE remembered"#)
+        .execute(
+            r#"UPDATE "EventLog" e SET entry_hash = 'h' || id, parent_hash = 'h' || before
+               FROM (SELECT id AS row, lag(id) OVER (ORDER BY "createdAt", id) AS before FROM "EventLog") chain WHERE row = id;
+               UPDATE "EventLog" SET parent_hash = 'gone' WHERE id = 'e000007'; DROP TABLE remembered"#,
+        )
         .await;
     database.insert_event("newest", "42", "2026-05-30 00:00:00").await;
     database.remember_events().await;
@@ -235,6 +239,8 @@ async fn a_maintainer_maintains_verifies_holds_and_restores() {
     service.cancel_maintenance().await.unwrap().pop().unwrap();
     let run = service.run_maintenance(again, later, &forever).await.unwrap();
     assert_eq!((run.status, run.logs_archived), (RunStatus::SucceededWithFindings, 900));
+    assert_eq!(database.count(r#""ArchiveSeal" WHERE NOT "linksChecked""#).await, 0);
+    assert_eq!(database.count(r#""MaintenanceFinding" WHERE kind = 'link_missing'"#).await, 1);
     database.assert_nothing_lost_or_doubled().await;
 }
 

@@ -5,7 +5,7 @@
 -- \set limit '1000'
 -- \set rows '"StreamArchive_2026_01"'
 -- \set of_stream 'true'
-SELECT r.id::text AS id, r.parent_hash
+SELECT r.id::text AS id, r.parent_hash::text AS parent_hash
 FROM :rows r
 WHERE r.parent_hash IS NOT NULL
   AND :of_stream

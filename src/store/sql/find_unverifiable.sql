@@ -5,8 +5,8 @@
 -- \set hashes '''{}''::text[]'
 -- \set rows '"StreamArchive_2026_01"'
 -- \set before '"StreamArchive_2026_01"'
-SELECT r.parent_hash
-FROM (SELECT * FROM :rows p WHERE p.parent_hash = ANY (:hashes)) r
+SELECT r.parent_hash::text AS parent_hash
+FROM (SELECT * FROM :rows p WHERE p.parent_hash::text = ANY (:hashes)) r
 CROSS JOIN LATERAL (
     SELECT b.entry_hash
     FROM (SELECT id, "createdAt", entry_hash FROM :rows c UNION ALL SELECT id, "createdAt", entry_hash FROM :before d) b

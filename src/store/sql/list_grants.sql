@@ -11,7 +11,7 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
         LegalHold, FormerTable, snapshot_service_migrations
     }'::name[], NULL::name[]),
     ('snapshot_service_read', 'SELECT', '{Stream}', '{id, streamId, createdAt}'),
-    -- maintain. What is only ever added to can only be added to: seals, removals, findings.
+    -- maintain. What is only ever added to can only be added to: seals, but for what is not sealed, removals, findings.
     ('snapshot_service_maintain', 'SELECT', '{
         Stream, EventLog, StreamSnapshot, StreamArchive, StreamHistory, StreamIdentity, MaintenanceRun, RunMonth,
         MaintenancePause, MaintenanceFinding, ArchiveMonth, ArchiveSeal, ArchiveRemoval, ArchiveVerification, VerificationTask,
@@ -25,6 +25,7 @@ WITH wanted_of_table (role_name, privilege, tables, columns) AS (VALUES
         StreamSnapshot, StreamIdentity, MaintenanceRun, RunMonth, ArchiveMonth, ArchiveVerification, VerificationTask,
         RestoredLog, LegalHold
     }', NULL),
+    ('snapshot_service_maintain', 'UPDATE', '{ArchiveSeal}', '{unlinked, linksChecked}'),
     ('snapshot_service_maintain', 'DELETE', '{EventLog, MaintenancePause, VerificationTask, RestoredLog}', NULL),
     -- SELECT ... FOR UPDATE asks for it, of any one column. This one decides nothing here, and where there are hashes a
     -- change of it shows.

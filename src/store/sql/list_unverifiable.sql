@@ -1,6 +1,6 @@
 -- Part of count_unlinked.sql: as find_unverifiable.sql has it, of all rows at once.
 -- Parts: rows (a month's), before (those of the month before). Column: parent_hash.
-    SELECT parent_hash
+    SELECT parent_hash::text
     FROM (
         SELECT
             is_own, parent_hash,

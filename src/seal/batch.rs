@@ -157,7 +157,9 @@ impl Batch {
     pub(crate) fn finish(mut self) -> (SealedRows, BatchFindings) {
         self.rows.sort_unstable();
         let mut rows = SealedRows::default();
-        self.rows.iter().for_each(|row| rows.push(row));
+        for row in &self.rows {
+            rows.push(row);
+        }
         self.findings.unlinked = self.links.unlinked();
         (rows, self.findings)
     }

@@ -10,7 +10,9 @@ pub(crate) type Digest = [u8; 32];
 /// The SHA-256 of `parts`, one behind the other.
 pub(crate) fn sha256(parts: &[&[u8]]) -> Digest {
     let mut hasher = Sha256::new();
-    parts.iter().for_each(|part| hasher.update(part));
+    for part in parts {
+        hasher.update(part);
+    }
     hasher.finalize().into()
 }
 

@@ -327,17 +327,10 @@ pub(crate) async fn move_due_batch(
         .bind("archived_at", &archived_at, Type::TIMESTAMP)
         .bind("archived_at_text", &archived_at_text, Type::TEXT)
         .bind("referenced", &referenced_ids, Type::TEXT_ARRAY);
-    let rows = request.bind(statement, log, &bounds).query_stream(client).await;
-    let mut rows = pin!(rows.map_err(|error| log.refused(error))?);
+    let statement = request.bind(statement, log, &bounds);
     let mut batch = Batch::new(RowHasher::new(log.form, selected), selected, request.most_named);
-    let mut summary = None;
-    while let Some(row) = rows.try_next().await.map_err(|error| log.refused(error))? {
-        match row.try_get::<_, Option<&str>>(SUMMARY)? {
-            None => batch.add(&read_texts(&row, SUMMARY + 1)?),
-            Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
-        }
-    }
-    let Some(Summary {
+    let summary = move_rows(client, log, statement, &mut batch).await?;
+    let Summary {
         seen,
         leaving,
         deleted,
@@ -348,10 +341,7 @@ pub(crate) async fn move_due_batch(
         duplicate_times,
         last_created_at,
         last_id,
-    }) = summary
-    else {
-        return Err(unreadable("summary", "the batch has none"));
-    };
+    } = summary;
     if locks_first {
         log.check_deleted(leaving, deleted)?;
     }
@@ -371,6 +361,25 @@ pub(crate) async fn move_due_batch(
     let Locked { seen, last } = locked.unwrap_or(Locked { seen, last });
     let duplicates = LogKeys { ids: duplicate_ids, times: duplicate_times };
     Ok(MovedBatch { seen, moved, duplicates, findings, last, held: bounds.held })
+}
+
+/// Runs the statement of a batch, and adds the rows that it returns to `batch`.
+async fn move_rows(
+    client: &impl GenericClient,
+    log: &LockedLog<'_>,
+    statement: Statement<'_>,
+    batch: &mut Batch,
+) -> Result<Summary> {
+    let rows = statement.query_stream(client).await;
+    let mut rows = pin!(rows.map_err(|error| log.refused(error))?);
+    let mut summary = None;
+    while let Some(row) = rows.try_next().await.map_err(|error| log.refused(error))? {
+        match row.try_get::<_, Option<&str>>(SUMMARY)? {
+            None => batch.add(&read_texts(&row, SUMMARY + 1)?),
+            Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
+        }
+    }
+    summary.ok_or_else(|| unreadable("summary", "the batch has none"))
 }
 
 /// Where the summary of a batch is among the columns; the texts of a row are behind it.

@@ -600,7 +600,9 @@ pub(crate) async fn recompute_seal(
         seal.each_row(client, month, &columns, IN_ORDER, |row| rows.push_digest(&row.digest)).await?;
     } else {
         unsorted.sort_unstable();
-        unsorted.iter().for_each(|(_, _, digest)| rows.push_digest(digest));
+        for (_, _, digest) in &unsorted {
+            rows.push_digest(digest);
+        }
     }
     let is_after = |previous: &Vec<u8>| seal.header.digest(previous, &rows.digest())[..] == seal.digest[..];
     told.is_right = seal.previous.as_ref().is_some_and(is_after);

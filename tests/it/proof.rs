@@ -527,10 +527,18 @@ async fn breaks_of_several_pieces_add_up_to_a_thousand_that_are_kept_and_twenty_
     // Whoever comes to a line first decides whether it is logged, and other tests log nowhere: each line has been come to before.
     assert_eq!(count(&database).await, (1_400, 0));
     let guard = tracing::subscriber::set_default(subscriber);
-    tracing::callsite::rebuild_interest_cache();
-    assert_eq!(count(&database).await, (1_400, 0));
+    let mut log = String::new();
+    // Another test that comes to a line at the same moment decides last.
+    for _ in 0..3 {
+        tracing::callsite::rebuild_interest_cache();
+        lines.0.lock().unwrap().clear();
+        assert_eq!(count(&database).await, (1_400, 0));
+        log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        if log.contains("snapshot maintenance: a break") {
+            break;
+        }
+    }
     drop(guard);
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.lines().filter(|line| line.contains("snapshot maintenance: a break")).count(), 20, "{log}");
     let more: Vec<_> = log.lines().filter(|line| line.contains("there are more breaks")).collect();
     assert!(more.len() == 1 && more[0].contains("more=1380"), "{more:?}");

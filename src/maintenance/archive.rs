@@ -215,16 +215,10 @@ impl Archiving<'_> {
         self.plan().await?;
         loop {
             self.archive_months().await?;
-            self.check_links().await?;
+            self.in_time(self.check_links().await)?;
             self.vacuum().await?;
             // The last act: what is left now stays, each row for a reason that the run tells.
-            let Remainder { mut held_back, unexplained, months } = match self.count_remainder().await {
-                Err(error) if error.retry().is_some() => {
-                    slice.check_time()?;
-                    return Err(error.into());
-                }
-                remainder => remainder?,
-            };
+            let Remainder { mut held_back, unexplained, months } = self.in_time(self.count_remainder().await)?;
             if self.begin_again(&months).await? {
                 slice.record(&Change::Phase(Phase::Archive)).await?;
                 debug!(run = %slice.run.id, ?months, "snapshot maintenance: due logs are left and tried again");
@@ -307,6 +301,14 @@ impl Archiving<'_> {
         }
         self.slice.record(&Change::Phase(Phase::Vacuum)).await?;
         vacuum(self.slice).await
+    }
+
+    /// A `result` of one long statement. What ended because there was no more time is no failure: the next call does it.
+    fn in_time<T>(&self, result: Result<T>) -> Work<T> {
+        if result.as_ref().is_err_and(|error| error.retry().is_some()) {
+            self.slice.check_time()?;
+        }
+        Ok(result?)
     }
 
     /// Looks for the parents that batches did not find among their own rows, also of a slice that ended before.

@@ -139,7 +139,7 @@ impl RowHasher {
     }
 
     /// What the row's entry hash is. The buffer has what it should be afterwards, in hexadecimal; nothing where the host has no hashes.
-    fn check(&mut self, texts: &Texts<'_>) -> EntryHash {
+    pub(crate) fn check_entry_hash(&mut self, texts: &Texts<'_>) -> EntryHash {
         self.buffer.clear();
         let Some(hashed) = &self.hashed else { return EntryHash::Absent };
         let text = |place: Option<usize>| place.and_then(|place| texts[place]);
@@ -165,22 +165,15 @@ impl RowHasher {
         entry_hash
     }
 
-    /// The entry hash alone, for rows that are not sealed.
-    pub(crate) fn check_entry_hash(&mut self, texts: &Texts<'_>) -> EntryHash {
-        self.check(texts)
-    }
-
     /// The row's digest, and what its entry hash is.
     pub(crate) fn hash(&mut self, texts: &Texts<'_>) -> (Digest, EntryHash) {
-        let entry_hash = self.check(texts);
-        let mut separator = b'[';
-        for place in &self.rest {
-            self.buffer.push(separator);
-            separator = b',';
+        let entry_hash = self.check_entry_hash(texts);
+        self.buffer.push(b'[');
+        for (number, place) in self.rest.iter().enumerate() {
+            if number > 0 {
+                self.buffer.push(b',');
+            }
             write_json(&mut self.buffer, place.and_then(|place| texts[place]));
-        }
-        if self.rest.is_empty() {
-            self.buffer.push(b'[');
         }
         self.buffer.push(b']');
         (sha256(&[&self.buffer]), entry_hash)

@@ -103,8 +103,8 @@ fn renamed(text: &str) -> std::result::Result<(String, String), String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // As the functions have it: what comes from the database is worked on where it is read. To hand each piece to another thread takes
-    // longer than to look at it. Only requests to a server have nothing to do with each other.
+    // As the functions have it: rows are worked on by the thread that reads them. To hand them to another thread costs time. Only the
+    // requests to a server have nothing to do with each other.
     let mut runtime = match arguments.command {
         Command::Serve { .. } => runtime::Builder::new_multi_thread(),
         _ => runtime::Builder::new_current_thread(),

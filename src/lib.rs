@@ -64,7 +64,6 @@ pub mod logging;
 mod maintenance;
 pub mod metrics;
 mod model;
-mod seal;
 mod service;
 pub mod state_machine;
 mod store;

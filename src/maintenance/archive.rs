@@ -15,7 +15,6 @@ use super::vacuum::vacuum;
 use crate::error::{Error, Result};
 use crate::host::{HostFacts, HostLimits, findings};
 use crate::model::{Month, Phase};
-use crate::seal::RowForm;
 use crate::store::archive_columns::MirroredColumns;
 use crate::store::event_log::{self, Due, LogPosition};
 use crate::store::former::{self, FormerArchive};
@@ -27,6 +26,7 @@ use crate::store::run_months::{self, ArchivedCounts};
 use crate::store::seals::{self, LedgerRange};
 use crate::store::session::Connection;
 use crate::store::{holds, host, links, partitions, row_texts, session, stream_identity};
+use seal::RowForm;
 
 /// What the workers share.
 pub(super) struct Archiving<'a> {

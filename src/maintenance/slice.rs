@@ -12,12 +12,12 @@ use super::batch_size::{Attempt, BatchSize};
 use super::engine::{Engine, Halt, Work};
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::model::{MaintenanceRun, SliceOutcome, SliceReport, StopReason};
-use crate::seal::Mismatch;
 use crate::store::host::SeenHost;
 use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run};
 use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
 use crate::store::run_months::{ArchivedCounts, MonthProgress, record_archived, record_restored};
 use crate::store::session::{self, Connection, Limits};
+use seal::Mismatch;
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
 const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);

@@ -13,11 +13,11 @@ use crate::model::{
     Break, BreakKind, ContractId, Finding, FindingKind, MAX_LOGGED_BREAKS, MAX_REPORTED_BREAKS, Month, Verification,
     VerificationRequest,
 };
-use crate::seal::{Mismatch, SealDifference};
 use crate::store::event_log::{LogPosition, estimate_log_rows, first_instant};
 use crate::store::links::{self, Named};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, ClaimedTask, Outcome, Task};
+use seal::{Mismatch, SealDifference};
 
 /// What a statement gets however little time there is: enough for a large month's.
 const LEAST_TIME: Duration = Duration::from_mins(1);

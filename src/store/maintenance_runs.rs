@@ -13,7 +13,7 @@ use crate::model::{
     ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
     Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StoredHeldBack,
 };
-use crate::seal::Mismatch;
+use seal::Mismatch;
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
 

@@ -21,7 +21,7 @@ use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
-use crate::seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows, timestamp};
+use seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows, timestamp};
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
 /// have such numbers; and a little beside, so that one is noticed whose number was tampered with.

@@ -22,7 +22,7 @@ use super::statement::Statement;
 use super::stream_identity::has_contract_id;
 use crate::error::{Error, HostFinding, Result, Retry};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
-use crate::seal::{Places, RowForm, SealedRow, SealedRows, Texts, removal_digest};
+use seal::{Places, RowForm, SealedRow, SealedRows, Texts, removal_digest};
 
 /// SQL that is true when the archived row `a` matches what is restored, by the names that [`Matching`] binds. All rows of a seal have
 /// its "archivedAt".

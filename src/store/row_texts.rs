@@ -4,7 +4,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::{list_archive_columns, quote};
 use crate::error::Result;
-use crate::seal::RowForm;
+use seal::RowForm;
 
 /// The form that archived rows have now.
 pub(crate) async fn load_form(client: &impl GenericClient) -> Result<RowForm> {
@@ -28,5 +28,10 @@ pub(super) fn texts_of_archived<'a>(columns: impl IntoIterator<Item = &'a String
 
 /// The texts that `row` has from its column `from` on.
 pub(super) fn read_texts(row: &Row, from: usize) -> Result<Vec<Option<&str>>> {
-    (from..row.len()).map(|column| Ok(row.try_get(column)?)).collect()
+    // Not collected from results: that would grow piece by piece, for every row.
+    let mut texts = Vec::with_capacity(row.len() - from);
+    for column in from..row.len() {
+        texts.push(row.try_get(column)?);
+    }
+    Ok(texts)
 }

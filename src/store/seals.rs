@@ -13,7 +13,7 @@ use super::row_texts;
 use super::statement::Statement;
 use crate::error::Result;
 use crate::model::Month;
-use crate::seal::{Digest, LinkTracker, Places, RowForm, RowHasher, SealHeader, SealedRows, Texts, timestamp};
+use seal::{Digest, LinkTracker, Places, RowForm, RowHasher, SealHeader, SealedRows, Texts, timestamp};
 
 /// Where a month's chain of seals goes on.
 #[derive(Debug)]

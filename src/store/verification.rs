@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::model::{
     Break, ContractId, Finding, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
 };
-use crate::seal::{
+use seal::{
     Digest, EntryHash, LinkTracker, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves,
     SealedRows, removal_digest, sha256, timestamp,
 };

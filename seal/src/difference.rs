@@ -9,18 +9,18 @@ type Leaf = [u8; LEAF_BYTES];
 
 /// Where a seal and its rows differ.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SealDifference {
+pub struct SealDifference {
     /// Rows that the seal has, by their place in it, from 1, and that are not there as they were. The first of them.
-    pub(crate) sealed: Vec<i64>,
+    pub sealed: Vec<i64>,
     /// Rows that the seal has not: where they are among the rows, from 1, and their ids. The first of them.
-    pub(crate) present: Vec<(i64, String)>,
+    pub present: Vec<(i64, String)>,
     /// How many differences that makes: a row in the place of another is one.
-    pub(crate) count: u64,
+    pub count: u64,
 }
 
 /// Compares the leaves of a seal with its rows.
 #[derive(Debug)]
-pub(crate) struct SealedLeaves<'a> {
+pub struct SealedLeaves<'a> {
     sealed: &'a [u8],
     known: HashSet<Leaf>,
     found: HashSet<Leaf>,
@@ -36,7 +36,7 @@ pub(crate) struct SealedLeaves<'a> {
 
 impl<'a> SealedLeaves<'a> {
     /// The leaves `sealed`; of either kind of difference `most_named` are named.
-    pub(crate) fn new(sealed: &'a [u8], most_named: usize) -> Self {
+    pub fn new(sealed: &'a [u8], most_named: usize) -> Self {
         Self {
             sealed,
             known: leaves(sealed).collect(),
@@ -50,7 +50,7 @@ impl<'a> SealedLeaves<'a> {
     }
 
     /// Adds the next row, in the order of the seal. Returns whether the seal has it.
-    pub(crate) fn add(&mut self, id: &str, digest: &Digest) -> bool {
+    pub fn add(&mut self, id: &str, digest: &Digest) -> bool {
         let mut leaf = Leaf::default();
         leaf.copy_from_slice(&digest[..LEAF_BYTES]);
         self.rows += 1;
@@ -67,7 +67,7 @@ impl<'a> SealedLeaves<'a> {
     }
 
     /// Where they differ.
-    pub(crate) fn finish(mut self) -> SealDifference {
+    pub fn finish(mut self) -> SealDifference {
         let mut differing = 0;
         for (place, leaf) in (1_i64..).zip(leaves(self.sealed)) {
             if self.found.contains(&leaf) {

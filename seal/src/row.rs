@@ -28,12 +28,15 @@ const METADATA: usize = 5;
 /// The key that a job of the host's adds to metadata after the row was hashed (host case 34).
 const COMPLETED_KEY: &str = "__eventHash";
 
+/// A digest in hexadecimal.
+type HexDigest = [u8; 64];
+
 /// The texts of a row, one for each column that was selected.
-pub(crate) type Texts<'a> = [Option<&'a str>];
+pub type Texts<'a> = [Option<&'a str>];
 
 /// The form of an archived row that its digest is computed over: which columns it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowForm {
+pub struct RowForm {
     /// All columns of the archive, in the order of their names' bytes.
     columns: Vec<String>,
     /// What each is called now; `None` for one that is gone and was empty.
@@ -42,12 +45,12 @@ pub(crate) struct RowForm {
 
 impl RowForm {
     /// The form of rows with these columns.
-    pub(crate) fn new(columns: Vec<String>) -> Self {
+    pub fn new(columns: Vec<String>) -> Self {
         Self::renamed(columns, None)
     }
 
     /// The form of rows that were sealed with these `columns`, which are called `present` now where any has another name.
-    pub(crate) fn renamed(columns: Vec<String>, present: Option<Vec<Option<String>>>) -> Self {
+    pub fn renamed(columns: Vec<String>, present: Option<Vec<Option<String>>>) -> Self {
         let present = present.unwrap_or_else(|| columns.iter().cloned().map(Some).collect());
         let mut named: Vec<_> = columns.into_iter().zip(present).collect();
         named.sort_unstable();
@@ -57,12 +60,12 @@ impl RowForm {
     }
 
     /// Names of the columns, as they are sealed.
-    pub(crate) fn columns(&self) -> &[String] {
+    pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
     /// Names that they have now.
-    pub(crate) fn present_columns(&self) -> impl Iterator<Item = &String> {
+    pub fn present_columns(&self) -> impl Iterator<Item = &String> {
         self.present.iter().flatten()
     }
 
@@ -71,14 +74,14 @@ impl RowForm {
     }
 
     /// Whether rows are chained by entry hashes.
-    pub(crate) fn has_entry_hashes(&self) -> bool {
+    pub fn has_entry_hashes(&self) -> bool {
         self.has("entry_hash") && self.has("parent_hash") && HASHED.iter().all(|name| self.has(name))
     }
 }
 
 /// What a row's entry hash is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EntryHash {
+pub enum EntryHash {
     /// The row has none, or its host has none.
     Absent,
     /// That of the row's contents.
@@ -102,7 +105,7 @@ struct Hashed {
 
 /// Hashes rows of one form.
 #[derive(Debug)]
-pub(crate) struct RowHasher {
+pub struct RowHasher {
     /// None where the host has no hashes.
     hashed: Option<Hashed>,
     /// Where the other columns are.
@@ -114,7 +117,7 @@ pub(crate) struct RowHasher {
 
 impl RowHasher {
     /// Hashes rows of the form `form` whose texts are those of the columns `selected`, in this order.
-    pub(crate) fn new(form: &RowForm, selected: &[String]) -> Self {
+    pub fn new(form: &RowForm, selected: &[String]) -> Self {
         let place = |present: &Option<String>| {
             present.as_ref().and_then(|present| selected.iter().position(|column| column == present))
         };
@@ -134,12 +137,12 @@ impl RowHasher {
     }
 
     /// Whether the row has a value in a column that the form has not.
-    pub(crate) fn has_excess(&self, texts: &Texts<'_>) -> bool {
+    pub fn has_excess(&self, texts: &Texts<'_>) -> bool {
         self.excess.iter().any(|index| texts[*index].is_some())
     }
 
     /// What the row's entry hash is. The buffer has what it should be afterwards, in hexadecimal; nothing where the host has no hashes.
-    pub(crate) fn check_entry_hash(&mut self, texts: &Texts<'_>) -> EntryHash {
+    pub fn check_entry_hash(&mut self, texts: &Texts<'_>) -> EntryHash {
         self.buffer.clear();
         let Some(hashed) = &self.hashed else { return EntryHash::Absent };
         let text = |place: Option<usize>| place.and_then(|place| texts[place]);
@@ -148,25 +151,29 @@ impl RowHasher {
         let computed = hash_content(&mut self.buffer, &fields, parent_hash);
         let entry_hash = match text(hashed.entry_hash) {
             None => EntryHash::Absent,
-            Some(entry_hash) if entry_hash == computed => EntryHash::Right,
+            Some(entry_hash) if entry_hash.as_bytes() == computed => EntryHash::Right,
             Some(entry_hash) => {
                 let is_completed = fields[METADATA].and_then(before_completion).is_some_and(|before| {
                     before.iter().any(|metadata| {
                         let mut fields = fields;
                         fields[METADATA] = metadata.as_deref();
-                        hash_content(&mut self.buffer, &fields, parent_hash) == entry_hash
+                        hash_content(&mut self.buffer, &fields, parent_hash) == entry_hash.as_bytes()
                     })
                 });
-                if is_completed { EntryHash::CompletedByHost } else { EntryHash::Wrong { computed: computed.clone() } }
+                if is_completed {
+                    EntryHash::CompletedByHost
+                } else {
+                    EntryHash::Wrong { computed: String::from_utf8_lossy(&computed).into_owned() }
+                }
             }
         };
         self.buffer.clear();
-        self.buffer.extend_from_slice(computed.as_bytes());
+        self.buffer.extend_from_slice(&computed);
         entry_hash
     }
 
     /// The row's digest, and what its entry hash is.
-    pub(crate) fn hash(&mut self, texts: &Texts<'_>) -> (Digest, EntryHash) {
+    pub fn hash(&mut self, texts: &Texts<'_>) -> (Digest, EntryHash) {
         let entry_hash = self.check_entry_hash(texts);
         self.buffer.push(b'[');
         for (number, place) in self.rest.iter().enumerate() {
@@ -181,7 +188,7 @@ impl RowHasher {
 }
 
 /// The SHA-256, in hexadecimal, of what an entry hash covers.
-fn hash_content(buffer: &mut Vec<u8>, fields: &[Option<&str>; HASHED.len()], parent_hash: Option<&str>) -> String {
+fn hash_content(buffer: &mut Vec<u8>, fields: &[Option<&str>; HASHED.len()], parent_hash: Option<&str>) -> HexDigest {
     buffer.clear();
     let mut separator = b'{';
     for (name, text) in HASHED.iter().zip(fields) {
@@ -197,7 +204,9 @@ fn hash_content(buffer: &mut Vec<u8>, fields: &[Option<&str>; HASHED.len()], par
     }
     buffer.push(b'}');
     buffer.extend_from_slice(parent_hash.unwrap_or_default().as_bytes());
-    HEXLOWER.encode(&sha256(&[buffer]))
+    let mut hexadecimal = [0; 64];
+    HEXLOWER.encode_mut(&sha256(&[buffer]), &mut hexadecimal);
+    hexadecimal
 }
 
 /// A text as PostgreSQL's `to_json(text)` writes it, or null. Nearly all of it is copied in one piece.
@@ -207,16 +216,42 @@ fn write_json(buffer: &mut Vec<u8>, text: Option<&str>) {
         return;
     };
     let bytes = text.as_bytes();
-    let mut copied = 0;
     buffer.push(b'"');
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= b' ' && *byte != b'"' && *byte != b'\\' {
-            continue;
-        }
-        buffer.extend_from_slice(&bytes[copied..at]);
-        copied = at + 1;
-        let short = match byte {
-            b'"' | b'\\' => *byte,
+    if has_escaped(bytes) {
+        write_escaped(buffer, bytes);
+    } else {
+        buffer.extend_from_slice(bytes);
+    }
+    buffer.push(b'"');
+}
+
+/// Whether any byte is written otherwise. Looks at eight bytes at a time: this is most of what hashing costs beside SHA-256, and a build
+/// for size does not do it by itself.
+fn has_escaped(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The high bit of a byte is set where the byte is less than `limit`; of some others only behind such a one.
+    let less = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
+    let equal = |word: u64, byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks();
+    words.iter().any(|word| {
+        let word = u64::from_ne_bytes(*word);
+        less(word, b' ') | equal(word, b'"') | equal(word, b'\\') != 0
+    }) || rest.iter().any(|byte| is_escaped(*byte))
+}
+
+fn is_escaped(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
+}
+
+fn write_escaped(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    for piece in bytes.chunk_by(|one, next| !is_escaped(*one) && !is_escaped(*next)) {
+        let short = match piece[0] {
+            plain if !is_escaped(plain) => {
+                buffer.extend_from_slice(piece);
+                continue;
+            }
+            byte @ (b'"' | b'\\') => byte,
             b'\n' => b'n',
             b'\r' => b'r',
             b'\t' => b't',
@@ -229,8 +264,6 @@ fn write_json(buffer: &mut Vec<u8>, text: Option<&str>) {
         };
         buffer.extend_from_slice(&[b'\\', short]);
     }
-    buffer.extend_from_slice(&bytes[copied..]);
-    buffer.push(b'"');
 }
 
 /// What metadata may have been before a job of the host's completed it: compact JSON without the key, or NULL where nothing else is in it.
@@ -345,10 +378,19 @@ mod tests {
 
     #[test]
     fn json_is_written_as_serde_json_and_postgresql_write_it() {
-        for text in ["", "plain", "\"quoted\" \\ \u{7f} é 🦀", "\u{0001}\u{8}\t\n\u{b}\u{c}\r\u{1f} end"] {
+        let written = |text: &str| {
             let mut buffer = Vec::new();
             write_json(&mut buffer, Some(text));
             assert_eq!(String::from_utf8(buffer).expect("a text"), serde_json::to_string(text).expect("JSON"));
+        };
+        for text in ["", "plain", "\"quoted\" \\ \u{7f} é 🦀", "\u{0001}\u{8}\t\n\u{b}\u{c}\r\u{1f} end"] {
+            written(text);
+        }
+        // Each character in each place of a word, and behind one.
+        for character in (0..=0x100_u32).filter_map(char::from_u32) {
+            for place in 0..10 {
+                written(&format!("{}{character}{}", "a".repeat(place), "b".repeat(10 - place)));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ mod chain;
 mod difference;
 mod row;
 
-pub(crate) use batch::{Batch, BatchFindings, LinkTracker, Mismatch, Places};
-pub(crate) use chain::{Digest, SealHeader, SealedRow, SealedRows, removal_digest, sha256, timestamp};
-pub(crate) use difference::{SealDifference, SealedLeaves};
-pub(crate) use row::{EntryHash, RowForm, RowHasher, Texts};
+pub use batch::{Batch, BatchFindings, LinkTracker, Mismatch, Places};
+pub use chain::{Digest, SealHeader, SealedRow, SealedRows, removal_digest, sha256, timestamp};
+pub use difference::{SealDifference, SealedLeaves};
+pub use row::{EntryHash, RowForm, RowHasher, Texts};

@@ -5,10 +5,12 @@ use super::row::{EntryHash, RowHasher, Texts};
 
 /// Hashes of rows among which a parent is looked for, at least. In an unbroken chain it is the row before.
 const REMEMBERED: usize = 50_000;
+/// So many parents are looked for one by one: in an unbroken chain it is that of the first row.
+const FEW: usize = 10;
 
 /// Finds rows whose parent is not among the rows before and behind them.
 #[derive(Debug, Default)]
-pub(crate) struct LinkTracker {
+pub struct LinkTracker {
     /// Of the last rows.
     hashes: Vec<String>,
     /// Parents that are not the row before.
@@ -17,7 +19,7 @@ pub(crate) struct LinkTracker {
 
 impl LinkTracker {
     /// Adds a row with these hashes.
-    pub(crate) fn add(&mut self, parent_hash: Option<&str>, entry_hash: Option<&str>) {
+    pub fn add(&mut self, parent_hash: Option<&str>, entry_hash: Option<&str>) {
         if let Some(parent) = parent_hash
             && self.hashes.last().is_none_or(|last| last != parent)
         {
@@ -36,12 +38,16 @@ impl LinkTracker {
         if self.wanted.is_empty() {
             return;
         }
+        if self.wanted.len() <= FEW {
+            self.wanted.retain(|parent| !self.hashes.contains(parent));
+            return;
+        }
         let known: HashSet<&str> = self.hashes.iter().map(String::as_str).collect();
         self.wanted.retain(|parent| !known.contains(parent.as_str()));
     }
 
     /// The parents that were not found, one for each row.
-    pub(crate) fn unlinked(mut self) -> Vec<String> {
+    pub fn unlinked(mut self) -> Vec<String> {
         self.look_up();
         self.wanted
     }
@@ -49,29 +55,31 @@ impl LinkTracker {
 
 /// A row whose entry hash is not that of its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mismatch {
-    pub(crate) id: String,
-    pub(crate) entry_hash: String,
+pub struct Mismatch {
+    /// Of the row.
+    pub id: String,
+    /// The hash that it has.
+    pub entry_hash: String,
     /// The hash of the contents.
-    pub(crate) computed: String,
+    pub computed: String,
 }
 
 /// What the host's hash chain is like among the rows of a batch.
 #[derive(Debug, Default)]
-pub(crate) struct BatchFindings {
+pub struct BatchFindings {
     /// Rows whose entry hash is not that of their contents.
-    pub(crate) hash_mismatches: u64,
+    pub hash_mismatches: u64,
     /// The first of them.
-    pub(crate) named: Vec<Mismatch>,
+    pub named: Vec<Mismatch>,
     /// Rows whose hash is that of what they were before the host completed them.
-    pub(crate) completed_by_host: u64,
+    pub completed_by_host: u64,
     /// Parents that are not in the batch, one for each row.
-    pub(crate) unlinked: Vec<String>,
+    pub unlinked: Vec<String>,
 }
 
 /// Where the columns are that a seal tells of.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Places {
+pub struct Places {
     id: usize,
     created_at: usize,
     ledger: Option<usize>,
@@ -81,7 +89,7 @@ pub(crate) struct Places {
 
 impl Places {
     /// Where they are among the columns `selected`.
-    pub(crate) fn new(selected: &[String]) -> Self {
+    pub fn new(selected: &[String]) -> Self {
         let place = |name: &str| selected.iter().position(|column| column == name);
         // A parent can only be looked for where rows have a hash.
         let chain = place("parent_hash").zip(place("entry_hash"));
@@ -96,28 +104,31 @@ impl Places {
     }
 
     /// A row of these texts, whose digest is `digest`.
-    pub(crate) fn sealed_row(self, texts: &Texts<'_>, digest: Digest) -> SealedRow {
+    pub fn sealed_row(self, texts: &Texts<'_>, digest: Digest) -> SealedRow {
         let text = |place: usize| texts[place].unwrap_or_default().to_owned();
         let ledger = self.ledger.and_then(|place| texts[place]).and_then(whole_number);
         SealedRow { created_at: text(self.created_at), id: text(self.id), ledger, digest }
     }
 
-    pub(crate) fn created_at<'a>(self, texts: &Texts<'a>) -> &'a str {
+    /// The row's `createdAt`.
+    pub fn created_at<'a>(self, texts: &Texts<'a>) -> &'a str {
         texts[self.created_at].unwrap_or_default()
     }
 
-    pub(crate) fn parent_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
+    /// The hash of the row's parent, if it has one.
+    pub fn parent_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
         self.parent_hash.and_then(|place| texts[place])
     }
 
-    pub(crate) fn entry_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
+    /// The row's entry hash, if it has one.
+    pub fn entry_hash<'a>(self, texts: &Texts<'a>) -> Option<&'a str> {
         self.entry_hash.and_then(|place| texts[place])
     }
 }
 
 /// Rows of a batch, in whatever order they come: that of `RETURNING` is nobody's promise.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     hasher: RowHasher,
     places: Places,
     rows: Vec<SealedRow>,
@@ -128,13 +139,13 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// A batch of rows whose texts are those of the columns `selected`. Names `most_named` rows whose hash is wrong.
-    pub(crate) fn new(hasher: RowHasher, selected: &[String], most_named: usize) -> Self {
+    pub fn new(hasher: RowHasher, selected: &[String], most_named: usize) -> Self {
         let (rows, links, findings) = (Vec::new(), LinkTracker::default(), BatchFindings::default());
         Self { hasher, places: Places::new(selected), rows, links, findings, most_named }
     }
 
     /// Adds a row.
-    pub(crate) fn add(&mut self, texts: &Texts<'_>) {
+    pub fn add(&mut self, texts: &Texts<'_>) {
         let (digest, state) = self.hasher.hash(texts);
         let row = self.places.sealed_row(texts, digest);
         let entry_hash = self.places.entry_hash(texts);
@@ -154,7 +165,7 @@ impl Batch {
     }
 
     /// The rows in the order of a seal, and what was found out about them.
-    pub(crate) fn finish(mut self) -> (SealedRows, BatchFindings) {
+    pub fn finish(mut self) -> (SealedRows, BatchFindings) {
         self.rows.sort_unstable();
         let mut rows = SealedRows::default();
         for row in &self.rows {

@@ -5,10 +5,10 @@ use sha2::{Digest as _, Sha256};
 use super::difference::LEAF_BYTES;
 
 /// A SHA-256.
-pub(crate) type Digest = [u8; 32];
+pub type Digest = [u8; 32];
 
 /// The SHA-256 of `parts`, one behind the other.
-pub(crate) fn sha256(parts: &[&[u8]]) -> Digest {
+pub fn sha256(parts: &[&[u8]]) -> Digest {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part);
@@ -17,7 +17,7 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> Digest {
 }
 
 /// A time as PostgreSQL writes it in ISO style: without zeros at the end of its fraction.
-pub(crate) fn timestamp(time: NaiveDateTime) -> String {
+pub fn timestamp(time: NaiveDateTime) -> String {
     let text = time.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
     // There is a fraction of six digits, so that no zero of the seconds goes.
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -25,26 +25,40 @@ pub(crate) fn timestamp(time: NaiveDateTime) -> String {
 
 /// What a seal says of itself, and what is hashed before its rows. Times are texts, as PostgreSQL writes them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SealHeader {
-    pub(crate) month: String,
-    pub(crate) sequence: i32,
-    pub(crate) kind: String,
-    pub(crate) run: Option<String>,
-    pub(crate) rows: i64,
-    pub(crate) first_created_at: String,
-    pub(crate) first_id: String,
-    pub(crate) last_created_at: String,
-    pub(crate) last_id: String,
-    pub(crate) archived_after: Option<String>,
-    pub(crate) archived_at: Option<String>,
-    pub(crate) min_ledger: Option<i64>,
-    pub(crate) max_ledger: Option<i64>,
-    pub(crate) columns: Vec<String>,
+pub struct SealHeader {
+    /// The month of the chain, `YYYY-MM`.
+    pub month: String,
+    /// Its place in the chain, from 1.
+    pub sequence: i32,
+    /// What its rows are: one of the kinds of `docs/SEALS.md`.
+    pub kind: String,
+    /// The run that made it, if one did.
+    pub run: Option<String>,
+    /// How many rows it has.
+    pub rows: i64,
+    /// `createdAt` of the first row.
+    pub first_created_at: String,
+    /// `id` of the first row.
+    pub first_id: String,
+    /// `createdAt` of the last row.
+    pub last_created_at: String,
+    /// `id` of the last row.
+    pub last_id: String,
+    /// Its rows are those whose `archivedAt` is after this; `None`: from the beginning.
+    pub archived_after: Option<String>,
+    /// And not after this.
+    pub archived_at: Option<String>,
+    /// The lowest ledger number of its rows.
+    pub min_ledger: Option<i64>,
+    /// The highest ledger number of its rows.
+    pub max_ledger: Option<i64>,
+    /// The columns that are hashed.
+    pub columns: Vec<String>,
 }
 
 impl SealHeader {
     /// The digest of the seal, which follows one with the digest `previous`, and whose rows have the digest `rows`.
-    pub(crate) fn digest(&self, previous: &[u8], rows: &Digest) -> Digest {
+    pub fn digest(&self, previous: &[u8], rows: &Digest) -> Digest {
         let [sequence, count] = [self.sequence.to_string(), self.rows.to_string()];
         let [min_ledger, max_ledger] =
             [self.min_ledger, self.max_ledger].map(|ledger| ledger.map(|ledger| ledger.to_string()));
@@ -71,24 +85,27 @@ impl SealHeader {
 }
 
 /// What stands in a seal for a row that left: all texts as PostgreSQL writes them, and the digest that the row was sealed with.
-pub(crate) fn removal_digest(archived_at: &str, id: &str, created_at: &str, digest: &[u8]) -> Digest {
+pub fn removal_digest(archived_at: &str, id: &str, created_at: &str, digest: &[u8]) -> Digest {
     let removal = [archived_at, id, created_at, &HEXLOWER.encode(digest)];
     sha256(&[&serde_json::to_vec(&removal).unwrap_or_default()])
 }
 
 /// A row as a seal has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SealedRow {
+pub struct SealedRow {
     /// As PostgreSQL writes it. Within a month the order of these texts is the order of the times.
-    pub(crate) created_at: String,
-    pub(crate) id: String,
-    pub(crate) ledger: Option<i64>,
-    pub(crate) digest: Digest,
+    pub created_at: String,
+    /// Its id.
+    pub id: String,
+    /// Its ledger number, if it has one.
+    pub ledger: Option<i64>,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// Rows of a seal, in order of `createdAt`, then of `id` by its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct SealedRows {
+pub struct SealedRows {
     count: u64,
     first: Option<(String, String)>,
     last: (String, String),
@@ -100,7 +117,7 @@ pub(crate) struct SealedRows {
 
 impl SealedRows {
     /// Adds the next row.
-    pub(crate) fn push(&mut self, row: &SealedRow) {
+    pub fn push(&mut self, row: &SealedRow) {
         let SealedRow { created_at, id, ledger, digest } = row;
         self.push_digest(digest);
         self.first.get_or_insert_with(|| (created_at.clone(), id.clone()));
@@ -111,33 +128,34 @@ impl SealedRows {
     }
 
     /// Adds the digest of the next row, where nothing is to be said of the rows.
-    pub(crate) fn push_digest(&mut self, digest: &Digest) {
+    pub fn push_digest(&mut self, digest: &Digest) {
         self.count += 1;
         self.digests.update(digest);
         self.leaves.extend_from_slice(&digest[..LEAF_BYTES]);
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
         self.count
     }
 
     /// The oldest and the newest ledger number, if any row has one.
-    pub(crate) fn ledgers(&self) -> Option<(i64, i64)> {
+    pub fn ledgers(&self) -> Option<(i64, i64)> {
         self.min_ledger.zip(self.max_ledger)
     }
 
     /// The first bytes of each row's digest.
-    pub(crate) fn leaves(&self) -> &[u8] {
+    pub fn leaves(&self) -> &[u8] {
         &self.leaves
     }
 
     /// The digest of all of them.
-    pub(crate) fn digest(&self) -> Digest {
+    pub fn digest(&self) -> Digest {
         self.digests.clone().finalize().into()
     }
 
     /// Writes what a seal says of these rows into its `header`.
-    pub(crate) fn describe(&self, header: &mut SealHeader) {
+    pub fn describe(&self, header: &mut SealHeader) {
         header.rows = i64::try_from(self.count).unwrap_or(i64::MAX);
         (header.first_created_at, header.first_id) = self.first.clone().unwrap_or_default();
         (header.last_created_at, header.last_id) = self.last.clone();
@@ -148,7 +166,7 @@ impl SealedRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::{RowForm, RowHasher};
+    use crate::{RowForm, RowHasher};
 
     #[test]
     fn times_are_written_as_postgresql_writes_them() {

@@ -74,10 +74,10 @@ pub(super) async fn archive(slice: &Slice<'_>) -> Work {
 
 /// Notes the months that are left to archive, and returns them, oldest first.
 pub(super) async fn plan(slice: &Slice<'_>) -> Work<Vec<Month>> {
-    Archiving::new(slice).await?.plan().await?;
+    let archiving = Archiving::new(slice).await?;
+    archiving.plan().await?;
     let client = slice.engine.connect().await?;
-    let left = run_months::list_months_left(&**client, slice.run.id);
-    Ok(session::read(&client, &slice.engine.settings.limits(), left).await?)
+    Ok(archiving.list_months_left(&client).await?)
 }
 
 /// Moves the due logs of one month, beside slices that move others. Rows that are in use are left to the slice that ends the run.
@@ -235,24 +235,29 @@ impl Archiving<'_> {
         let slice = self.slice;
         let mut client = slice.engine.connect().await?;
         let limits = slice.engine.settings.limits();
-        let columns = session::read(&client, &limits, MirroredColumns::load(&**client)).await?;
+        let columns = &self.known().columns;
         let mut after = event_log::first_instant();
         let mut months = Vec::new();
         loop {
-            let find = event_log::find_next_due(&**client, &columns, self.due, after);
+            let find = event_log::find_next_due(&**client, columns, self.due, after);
             let Some(created_at) = session::read(&client, &limits, find).await? else { break };
             let month = Month::containing(created_at.and_utc());
             after = month.end();
             months.push(month);
         }
-        note_months(slice, &mut client, &months, false).await?;
+        if !months.is_empty() {
+            note_months(slice, &mut client, &months, false).await?;
+        }
         index_partitions(slice, &mut client).await
     }
 
     /// Goes through the months that are not done, several at a time.
     async fn archive_months(&self) -> Work {
         let slice = self.slice;
-        let workers = slice.engine.settings.workers.max(1);
+        let client = slice.engine.connect().await?;
+        let left = self.list_months_left(&client).await?.len();
+        drop(client);
+        let workers = slice.engine.settings.workers.max(1).min(left);
         let at_work = AtomicUsize::new(workers);
         let workers = (0..workers).map(|_| async {
             let mut client = slice.engine.connect().await?;
@@ -274,7 +279,7 @@ impl Archiving<'_> {
         while let Some(mut month) = month::claim(self.slice, client, None).await? {
             let loaded = self.move_rows(client, &mut month).await?;
             // While another worker builds an index, VACUUM would leave the rows that were moved since it began.
-            let is_last = at_work.load(Ordering::Relaxed) == 1 && self.is_all_moved(client).await?;
+            let is_last = at_work.load(Ordering::Relaxed) == 1 && self.list_months_left(client).await?.is_empty();
             if is_last {
                 let (finished, vacuumed) = join!(loaded.finish(client, &month), self.vacuum());
                 finished?;
@@ -287,10 +292,10 @@ impl Archiving<'_> {
         Ok(())
     }
 
-    /// Whether no month of the run has work left.
-    async fn is_all_moved(&self, client: &Connection) -> Result<bool> {
+    /// The months of the run that have work left.
+    async fn list_months_left(&self, client: &Connection) -> Result<Vec<Month>> {
         let left = run_months::list_months_left(&**client, self.slice.run.id);
-        Ok(session::read(client, &self.slice.engine.settings.limits(), left).await?.is_empty())
+        session::read(client, &self.slice.engine.settings.limits(), left).await
     }
 
     /// Vacuums `EventLog`, if rows were moved since it was.

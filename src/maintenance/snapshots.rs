@@ -33,18 +33,18 @@ const MAX_STREAMS: u32 = 5_000;
 /// [`Error::HostRefuses`] before anything is done, when the host's streams cannot be read as they are.
 pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
     let run = &slice.run;
-    let client = slice.engine.connect().await?;
+    let mut client = slice.engine.connect().await?;
     let limits = slice.engine.settings.limits();
     let source = Source::new(slice)?;
     let mut after = slice.state.last_stream.clone();
     let mut streams = run.streams;
     if after.is_none() {
         let may_be = session::read(&client, &limits, may_be_complete(&**client, run.snapshot_month)).await?;
-        if may_be && is_complete(slice, &client, false).await? {
+        if may_be && is_complete(slice, &mut client, false).await? {
             return Ok(());
         }
         let estimate = session::read(&client, &limits, estimate_streams(&**client)).await?;
-        slice.record(&Change::StreamsEstimated(estimate)).await?;
+        slice.record_on(&mut client, &Change::StreamsEstimated(estimate)).await?;
     }
     drop(client);
     let workers = slice.engine.settings.workers.max(1);
@@ -71,8 +71,8 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
         streams += seen;
         slice.record(&Change::StreamsSeen { streams, last_stream: after.as_deref() }).await?;
         if is_end {
-            let client = slice.engine.connect().await?;
-            if is_complete(slice, &client, is_again).await? {
+            let mut client = slice.engine.connect().await?;
+            if is_complete(slice, &mut client, is_again).await? {
                 return Ok(());
             }
             // Streams were added meanwhile: behind the last one, as their ids usually are, or before it.
@@ -83,7 +83,7 @@ pub(super) async fn take_snapshots(slice: &Slice<'_>) -> Work {
                 }
                 is_again = true;
                 (after, streams, created) = (None, 0, 0);
-                slice.record(&Change::StreamsSeen { streams: 0, last_stream: None }).await?;
+                slice.record_on(&mut client, &Change::StreamsSeen { streams: 0, last_stream: None }).await?;
             }
         }
         slice.check()?;
@@ -423,12 +423,12 @@ const MAX_BARREN_ROUNDS: u32 = 2;
 
 /// Whether every stream has its snapshot and its ids are remembered. When so, the phase ends with the number of streams. That ids are
 /// not recorded as they are begins it again once: two rows of one id can never both be.
-async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> Work<bool> {
+async fn is_complete(slice: &Slice<'_>, client: &mut Connection, is_again: bool) -> Work<bool> {
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.
     let count = count_streams(&**client, run.snapshot_month, since);
-    let counts = match slice.keep_lease_while(None, session::read(client, &slice.long_limits(), count)).await {
+    let counts = match slice.keep_lease_while(None, session::read(&*client, &slice.long_limits(), count)).await {
         Err(error) if error.retry().is_some() => {
             // There was no time to count.
             slice.check_time()?;
@@ -450,7 +450,7 @@ async fn is_complete(slice: &Slice<'_>, client: &Connection, is_again: bool) -> 
     }
     info!(run = %run.id, month = %run.snapshot_month, streams, "snapshot maintenance: snapshots are complete");
     let next = (run.scope == Scope::Maintenance).then_some(Phase::Archive);
-    slice.record(&Change::SnapshotsComplete { streams, next }).await?;
+    slice.record_on(client, &Change::SnapshotsComplete { streams, next }).await?;
     Ok(true)
 }
 

@@ -308,6 +308,7 @@ pub(crate) async fn move_due_batch(
         client.batch_execute(ONE_BY_ONE).await?;
     }
     let selected = if prove { log.form.columns() } else { &[] };
+    let returning = if prove { format!("RETURNING {}", texts_of_archived(selected)) } else { String::new() };
     let archived_at_text = timestamp(archived_at);
     let statement = Statement::new(include_str!("sql/move_due_batch.sql"))
         .fragment("is_free", is_free)
@@ -319,9 +320,7 @@ pub(crate) async fn move_due_batch(
         .fragment("column_names", log.columns.list(""))
         .fragment("archived_values", log.columns.archived_values())
         .fragment("returned", log.columns.list("e."))
-        .fragment("texts", if prove { texts_of_archived(selected) } else { "1".into() })
-        .fragment("rows", if prove { "SELECT NULL::text AS summary, archived.* FROM archived UNION ALL" } else { "" })
-        .fragment("no_texts", ", NULL::text".repeat(selected.len()))
+        .fragment("returning", returning)
         .fragment("moved_ids", if log.has_triggers() { "ARRAY(SELECT id::text FROM moved)" } else { "'{}'::text[]" })
         .fragment("moved_digests", digests)
         .bind("archived_at", &archived_at, Type::TIMESTAMP)
@@ -329,19 +328,18 @@ pub(crate) async fn move_due_batch(
         .bind("referenced", &referenced_ids, Type::TEXT_ARRAY);
     let statement = request.bind(statement, log, &bounds);
     let mut batch = Batch::new(RowHasher::new(log.form, selected), selected, request.most_named);
-    let summary = move_rows(client, log, statement, &mut batch).await?;
+    let moved = move_rows(client, log, statement, &mut batch).await?;
     let Summary {
         seen,
         leaving,
         deleted,
-        moved,
         moved_ids,
         moved_digests,
         duplicate_ids,
         duplicate_times,
         last_created_at,
         last_id,
-    } = summary;
+    } = read_summary(client).await?;
     if locks_first {
         log.check_deleted(leaving, deleted)?;
     }
@@ -363,42 +361,39 @@ pub(crate) async fn move_due_batch(
     Ok(MovedBatch { seen, moved, duplicates, findings, last, held: bounds.held })
 }
 
-/// Runs the statement of a batch, and adds the rows that it returns to `batch`.
+/// Runs the statement of a batch, and adds the rows that it returns to `batch`. Returns how many it has inserted.
 async fn move_rows(
     client: &impl GenericClient,
     log: &LockedLog<'_>,
     statement: Statement<'_>,
     batch: &mut Batch,
-) -> Result<Summary> {
+) -> Result<u64> {
     let rows = statement.query_stream(client).await;
     let mut rows = pin!(rows.map_err(|error| log.refused(error))?);
-    let mut summary = None;
     while let Some(row) = rows.try_next().await.map_err(|error| log.refused(error))? {
-        match row.try_get::<_, Option<&str>>(SUMMARY)? {
-            None => batch.add(&read_texts(&row, SUMMARY + 1)?),
-            Some(told) => summary = Some(serde_json::from_str(told).map_err(|error| unreadable("summary", error))?),
-        }
+        batch.add(&read_texts(&row, 0)?);
     }
-    summary.ok_or_else(|| unreadable("summary", "the batch has none"))
+    rows.rows_affected().ok_or_else(|| unreadable("batch", "it does not say how many rows it has"))
 }
 
-/// Where the summary of a batch is among the columns; the texts of a row are behind it.
-const SUMMARY: usize = 0;
-
-/// What move_due_batch.sql says of a batch.
+/// What move_due_batch.sql says of a batch beside its rows.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
     seen: u64,
     leaving: u64,
     deleted: u64,
-    moved: u64,
     moved_ids: Vec<String>,
     moved_digests: Vec<String>,
     duplicate_ids: Vec<String>,
     duplicate_times: Vec<NaiveDateTime>,
     last_created_at: Option<NaiveDateTime>,
     last_id: Option<String>,
+}
+
+async fn read_summary(client: &impl GenericClient) -> Result<Summary> {
+    let row = client.query_typed_one("SELECT current_setting('snapshot_service.batch') AS summary", &[]).await?;
+    serde_json::from_str(row.try_get("summary")?).map_err(|error| unreadable("summary", error))
 }
 
 /// Checks that no trigger has put rows back that were deleted: they would be there twice.

@@ -4,11 +4,12 @@
 -- The chain's head is looked up here and not once per run: a row that becomes the head meanwhile is not visible to this
 -- statement, so it cannot be moved either.
 -- What is set is as due_rows has it; and :address, :key and :using, by which a row is found; :duplicates, :partition, :column_names,
--- :archived_values, :archived_at and :returned; :moved_ids and :moved_digests where triggers fire; :texts of the columns that are sealed,
--- :rows, which returns them, and :no_texts, a NULL for each.
--- Columns: summary, and the texts of the columns. A row for each that was moved, without summary, and one row with the summary alone, as JSON:
--- seen, leaving (rows that were to be deleted), deleted, moved, movedIds (where triggers fire), movedDigests (where they may
--- alter what is archived), duplicateIds and duplicateTimes, lastCreatedAt and lastId (null when no row was seen).
+-- :archived_values, :archived_at and :returned; :moved_ids and :moved_digests where triggers fire; and :returning, the texts of the columns
+-- that are sealed.
+-- A row of texts for each that was archived. The transaction's setting snapshot_service.batch has what else is to be said, as JSON: seen,
+-- leaving (rows that were to be deleted), deleted, movedIds (where triggers fire), movedDigests (where they may alter what is archived),
+-- duplicateIds and duplicateTimes, lastCreatedAt and lastId (null when no row was seen). Refused: a SELECT of both from the two
+-- CTEs. The server copies each row once more for it, which costs as much as to send it.
 -- \set cutoff '''2026-04-01''::timestamp'
 -- \set has_hashes true
 -- \set month_start '''2026-01-01''::timestamp'
@@ -23,9 +24,7 @@
 -- \set chain_head `cat chain_head.sql`
 -- \set due_rows `cat due_rows.sql`
 -- \set archived_at '''2026-05-01''::timestamp'
--- \set texts 'id::text'
--- \set rows 'SELECT NULL::text AS summary, archived.* FROM archived UNION ALL'
--- \set no_texts ', NULL::text'
+-- \set returning 'RETURNING id::text'
 -- \set address e.ctid
 -- \set key ', e."txHash"'
 -- \set using 'WHERE e.ctid = ANY (ARRAY(SELECT ctid FROM leaving))'
@@ -52,25 +51,24 @@ moved AS (
     DELETE FROM "EventLog" e
     :using
     RETURNING :returned
-),
-archived AS (
-    INSERT INTO :partition (:column_names, "archivedAt")
-    SELECT :archived_values, :archived_at FROM moved
-    RETURNING :texts
 )
-:rows
-SELECT
-    json_build_object(
+INSERT INTO :partition (:column_names, "archivedAt")
+SELECT :archived_values, :archived_at
+FROM moved
+-- Always so.
+WHERE (
+    SELECT set_config('snapshot_service.batch', json_build_object(
         'seen', (SELECT count(*) FROM due),
         'leaving', (SELECT count(*) FROM leaving),
         'deleted', (SELECT count(*) FROM moved),
-        'moved', (SELECT count(*) FROM archived),
         'movedIds', :moved_ids,
         'movedDigests', :moved_digests,
         'duplicateIds', ARRAY(SELECT id::text FROM duplicate),
         'duplicateTimes', ARRAY(SELECT "createdAt"::timestamp FROM duplicate),
         'lastCreatedAt', last."createdAt"::timestamp,
         'lastId', last.id::text
-    )::text AS summary:no_texts
-FROM (SELECT) one
-LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true
+    )::text, true)
+    FROM (SELECT) one
+    LEFT JOIN (SELECT "createdAt", id FROM due ORDER BY "createdAt" DESC, id DESC LIMIT 1) last ON true
+) IS NOT NULL
+:returning

@@ -19,4 +19,6 @@ CREATE TABLE IF NOT EXISTS "StreamSnapshot" (
                                            -- has; NULL where "EventLog" was not read
     UNIQUE ("streamId", "snapshotMonth")
 );
-CREATE INDEX IF NOT EXISTS "StreamSnapshot_snapshotMonth_idx" ON "StreamSnapshot" ("snapshotMonth");
+-- A month's, in the order in which they are exported. Not of the month alone: a look for one stream by such an index would go through the
+-- whole month, and a new table's statistics do not keep the planner from it.
+CREATE INDEX IF NOT EXISTS "StreamSnapshot_snapshotMonth_streamId_idx" ON "StreamSnapshot" ("snapshotMonth", "streamId");

@@ -361,6 +361,9 @@ impl Archiving<'_> {
         let count = async {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
+            if !event_log::is_any_left(&transaction, self.due.cutoff).await? {
+                return Ok(Remainder::default());
+            }
             let columns = MirroredColumns::load(&transaction).await?;
             remainder::count_remainder(&transaction, &known.host.facts, &columns, &rules).await
         };

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use tokio_postgres::Transaction;
+use tokio_postgres::{IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::batch_size::BatchSize;
@@ -23,7 +23,7 @@ use crate::store::{host, session};
 
 /// Most streams of a batch: it takes a quarter of a second, which makes the cost of its transaction disappear, and a few ten
 /// thousand streams are enough for all workers.
-const MAX_STREAMS: u32 = 5_000;
+const MAX_STREAMS: u32 = 10_000;
 
 /// Takes the month's snapshot of every stream that has none, or of every stream when the run is to retake them, several pages
 /// of streams at a time. Ends when none is missing.
@@ -427,8 +427,11 @@ async fn is_complete(slice: &Slice<'_>, client: &mut Connection, is_again: bool)
     let run = &slice.run;
     let since = run.refresh.then(|| run.started_at.naive_utc());
     // Over all streams at once, so not bounded as a batch is.
-    let count = count_streams(&**client, run.snapshot_month, since);
-    let counts = match slice.keep_lease_while(None, session::read(&*client, &slice.long_limits(), count)).await {
+    let count = async {
+        let transaction = session::begin_read(client, &slice.long_limits(), IsolationLevel::RepeatableRead).await?;
+        count_streams(&transaction, run.snapshot_month, since).await
+    };
+    let counts = match slice.keep_lease_while(None, count).await {
         Err(error) if error.retry().is_some() => {
             // There was no time to count.
             slice.check_time()?;

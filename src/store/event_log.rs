@@ -67,6 +67,18 @@ pub(crate) async fn has_due_hashes(
     Ok(row.try_get("has_hashes")?)
 }
 
+/// Whether any row of `EventLog` is due, or has no time that a clock could have said. As quick as an index on `createdAt` makes it.
+pub(crate) async fn is_any_left(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT EXISTS (SELECT FROM "EventLog" WHERE "createdAt" < $1) OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" >= '10000-01-01')
+                   OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" IS NULL) AS is_any_left"#,
+            &[(&cutoff, Type::TIMESTAMP)],
+        )
+        .await?;
+    Ok(row.try_get("is_any_left")?)
+}
+
 /// When the oldest due row from `after` on was created, without the one that stays as the chain's head.
 pub(crate) async fn find_next_due(
     client: &impl GenericClient,

@@ -5,6 +5,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::{quote, write_out};
 use super::decode::{decode, unreadable};
+use super::session::ONE_BY_ONE;
 use super::statement::Statement;
 use super::{host, page, stream_identity};
 use crate::error::Result;
@@ -152,17 +153,17 @@ impl StreamForm {
     fn per_second(&self) -> String {
         let Some(Column { data_type, .. }) = self.find("duration") else { return "0".into() };
         if ["integer", "bigint", "smallint"].contains(&data_type.as_str()) {
-            return "CASE WHEN s.duration > 0 THEN div(parsed.total, s.duration) ELSE 0 END".into();
+            return r#"CASE WHEN s.duration > 0 THEN div(s."parsed total", s.duration) ELSE 0 END"#.into();
         }
         // Of another type it may say anything. What is below a second could make a number of more digits than there may be.
-        r"CASE
+        r#"CASE
             WHEN s.duration IS NULL THEN 0
             WHEN s.duration::text ~ '^[0-9]{1,18}([.][0-9]{1,18})?$' THEN CASE
-                WHEN s.duration::text::numeric >= 1 THEN div(parsed.total, s.duration::text::numeric)
+                WHEN s.duration::text::numeric >= 1 THEN div(s."parsed total", s.duration::text::numeric)
                 WHEN s.duration::text::numeric = 0 THEN 0
             END
             WHEN s.duration::text ~ '^-[0-9]{1,18}([.][0-9]{1,18})?$' THEN 0
-        END"
+        END"#
         .into()
     }
 
@@ -304,6 +305,7 @@ pub(crate) async fn insert_snapshot_batch(
     reads_log: bool,
     request: &SnapshotRequest<'_>,
 ) -> Result<SnapshotBatch> {
+    client.batch_execute(ONE_BY_ONE).await?;
     let row = form
         .statement(reads_log)
         .bind("month", &request.month.to_string(), Type::TEXT)
@@ -363,6 +365,21 @@ pub(crate) struct StreamCounts {
     pub(crate) unremembered: u64,
 }
 
+/// Whether `Stream` has each id once.
+async fn is_id_unique(client: &impl GenericClient) -> Result<bool> {
+    let row = client
+        .query_typed_one(
+            r#"SELECT EXISTS (
+                   SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = '"Stream"'::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                     AND i.indnkeyatts = 1 AND a.attname = 'id'
+               ) AS is_unique"#,
+            &[],
+        )
+        .await?;
+    Ok(row.try_get("is_unique")?)
+}
+
 /// Counts streams by whether they have their snapshot of `month`, or one taken since `since`.
 ///
 /// # Errors
@@ -373,7 +390,9 @@ pub(crate) async fn count_streams(
     month: Month,
     since: Option<NaiveDateTime>,
 ) -> Result<StreamCounts> {
+    let distinct = if is_id_unique(client).await? { "" } else { "DISTINCT ON (id)" };
     let row = Statement::new(include_str!("sql/count_streams.sql"))
+        .fragment("distinct", distinct)
         .bind("month", &month.to_string(), Type::TEXT)
         .bind("since", &since, Type::TIMESTAMP)
         .query_one(client)

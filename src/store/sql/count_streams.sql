@@ -1,17 +1,11 @@
 -- Counts streams by what maintenance has done with them.
--- Parameters: month, since (only snapshots taken since then count, UTC; NULL for all).
+-- Parameters: month, since (only snapshots taken since then count, UTC; NULL for all). Part: distinct (DISTINCT ON where an id may be
+-- there twice).
 -- One row: streams, without_id (of which nothing is taken), without_snapshot, unremembered, is_filtered (whether row security is
 -- in force on "Stream").
 -- \set month '''2026-03'''
 -- \set since 'NULL::timestamp'
-WITH host AS MATERIALIZED (
-    -- Whether each id is there once.
-    SELECT EXISTS (
-        SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = '"Stream"'::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-          AND i.indnkeyatts = 1 AND a.attname = 'id'
-    ) AS is_unique
-)
+-- \set distinct ''
 SELECT
     count(*) AS streams,
     (SELECT count(*) FROM "Stream" WHERE id IS NULL) AS without_id,
@@ -22,15 +16,7 @@ FROM (
     SELECT s.*
     -- Where the host has dropped the column, this is it.
     FROM (SELECT NULL::text AS "streamId") absent
-    -- One of the two is not executed.
-    CROSS JOIN LATERAL (
-        SELECT id, "streamId" FROM "Stream" WHERE id IS NOT NULL AND (SELECT is_unique FROM host)
-        UNION ALL
-        (
-            SELECT DISTINCT ON (id) id, "streamId" FROM "Stream"
-            WHERE id IS NOT NULL AND NOT (SELECT is_unique FROM host) ORDER BY id
-        )
-    ) s
+    CROSS JOIN LATERAL (SELECT :distinct id, "streamId" FROM "Stream" WHERE id IS NOT NULL) s
 ) s
 LEFT JOIN "StreamSnapshot" t
     ON t."streamId" = s.id::text AND t."snapshotMonth" = :month AND (:since IS NULL OR t."createdAt" >= :since)

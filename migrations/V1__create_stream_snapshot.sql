@@ -19,6 +19,6 @@ CREATE TABLE IF NOT EXISTS "StreamSnapshot" (
                                            -- has; NULL where "EventLog" was not read
     UNIQUE ("streamId", "snapshotMonth")
 );
--- A month's, in the order in which they are exported. Not of the month alone: a look for one stream by such an index would go through the
--- whole month, and a new table's statistics do not keep the planner from it.
+-- For counts and exports of a month. Not of the month alone: the planner may take such an index for looking up one stream in a table that
+-- is still empty, and then each look goes through all of the month that others have written meanwhile.
 CREATE INDEX IF NOT EXISTS "StreamSnapshot_snapshotMonth_streamId_idx" ON "StreamSnapshot" ("snapshotMonth", "streamId");

@@ -73,12 +73,12 @@ pub use config::{Config, LogSettings};
 pub use error::{ConfigError, Error, Fault, FindingEffect, HostFinding, Result, Retry};
 pub use maintenance::{Deadline, Settings, next_scheduled_run};
 pub use model::{
-    ArchiveFilter, ArchivePosition, BacklogReport, Boundary, Break, BreakKind, ConflictDetail, ContractId, Cursor,
-    DryRunReport, DueMonth, EventPosition, Finding, FindingKind, HeldBack, HeldBackReason, LegalHold, ListPosition,
-    LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page, PageRequest, Phase, ReleaseRequest,
-    RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget, RunPosition, RunStatus, Scope, SliceOutcome,
-    SliceReport, SnapshotPosition, StatePosition, Step, StepError, StepEvent, StepReport, StepRequest, StopReason,
-    StreamEvent, StreamId, StreamNames, StreamSnapshot, StreamState, Tier, Trigger, TriggerKind, Verification,
-    VerificationRequest, VerificationStatus,
+    ArchiveFilter, ArchivePosition, ArchivedMonth, BacklogReport, Boundary, Break, BreakKind, ConflictDetail,
+    ContractId, Cursor, DryRunReport, DueMonth, EventPosition, Finding, FindingKind, HeldBack, HeldBackReason,
+    LegalHold, ListPosition, LoggedEvent, MaintenancePause, MaintenanceRequest, MaintenanceRun, Month, Page,
+    PageRequest, Phase, ReleaseRequest, RestorableMonth, RestoreDryRunReport, RestoreRequest, RestoreTarget,
+    RunPosition, RunStatus, Scope, SliceOutcome, SliceReport, SnapshotPosition, StatePosition, Step, StepError,
+    StepEvent, StepReport, StepRequest, StopReason, StreamEvent, StreamId, StreamNames, StreamSnapshot, StreamState,
+    Tier, Trigger, TriggerKind, Verification, VerificationRequest, VerificationStatus,
 };
 pub use service::SnapshotService;

@@ -110,6 +110,11 @@ impl Places {
         SealedRow { created_at: text(self.created_at), id: text(self.id), ledger, digest }
     }
 
+    /// The row's id.
+    pub fn id<'a>(self, texts: &Texts<'a>) -> &'a str {
+        texts[self.id].unwrap_or_default()
+    }
+
     /// The row's `createdAt`.
     pub fn created_at<'a>(self, texts: &Texts<'a>) -> &'a str {
         texts[self.created_at].unwrap_or_default()

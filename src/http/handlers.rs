@@ -11,7 +11,7 @@ use crate::service::SnapshotService;
 pub(super) async fn list_snapshots(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
     let stream = request::stream_id(request)?;
     let page = request::page(request, Some(&stream))?;
-    response::page(service.get_stream_snapshots(&stream, &page).await?)
+    response::page(service.get_stream_snapshots(&stream, &page).await?, request)
 }
 
 /// `GET /api/v1/snapshots/{streamId}/{month}`
@@ -30,7 +30,7 @@ pub(super) async fn list_archived_logs(service: &SnapshotService, request: &Requ
     let stream = request::stream_id(request)?;
     let page = request::page(request, Some(&stream))?;
     let filter = request::archive_filter(request)?;
-    response::page(service.get_archived_logs(&stream, &filter, &page).await?)
+    response::page(service.get_archived_logs(&stream, &filter, &page).await?, request)
 }
 
 /// `GET /api/v1/snapshots/{streamId}/events`
@@ -38,7 +38,7 @@ pub(super) async fn list_stream_events(service: &SnapshotService, request: &Requ
     let stream = request::stream_id(request)?;
     let page = request::page(request, Some(&stream))?;
     let filter = request::archive_filter(request)?;
-    response::page(service.list_stream_events(&stream, &filter, &page).await?)
+    response::page(service.list_stream_events(&stream, &filter, &page).await?, request)
 }
 
 /// `GET /api/v1/snapshots/{streamId}/state`
@@ -50,7 +50,7 @@ pub(super) async fn get_stream_state(service: &SnapshotService, request: &Reques
     if wire_bytes(&state.snapshot)? > MAX_PAGE_BYTES {
         return Err(Error::ResponseTooLarge { item: format!("snapshot {}", state.snapshot.id) });
     }
-    response::page_within(&state, state.next_cursor.as_ref())
+    response::page_within(&state, state.next_cursor.as_ref(), request)
 }
 
 /// `POST /api/v1/snapshots/maintenance`
@@ -85,7 +85,7 @@ pub(super) async fn trigger_maintenance(
 
 /// `GET /api/v1/snapshots/maintenance`
 pub(super) async fn list_maintenance_runs(service: &SnapshotService, request: &Request) -> Result<Response<Body>> {
-    response::page(service.list_maintenance_runs(&request::page(request, None)?).await?)
+    response::page(service.list_maintenance_runs(&request::page(request, None)?).await?, request)
 }
 
 /// `GET /api/v1/snapshots/maintenance/{runId}`

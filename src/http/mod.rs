@@ -5,7 +5,7 @@ mod handlers;
 mod request;
 mod response;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use lambda_http::http::HeaderMap;
 use lambda_http::{Body, Request, RequestExt, Response};
 use percent_encoding::percent_decode_str;
 
@@ -21,7 +22,7 @@ use crate::maintenance::Deadline;
 use crate::model::{MaintenanceRun, StepRequest};
 use crate::service::SnapshotService;
 
-pub use response::{error as failure, not_found};
+pub use response::{error as failure, forbidden, method_not_allowed, not_found};
 
 /// A reader that got no answer by then hears that the database is down; 5 s are promised.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);
@@ -42,13 +43,22 @@ pub struct Route {
 impl Route {
     /// The route for `method` and `path`, as callers write it: of those that match, the one with the most fixed parts.
     pub fn find(method: &str, path: &str) -> Option<&'static Self> {
-        let matches = |route: &&Self| {
-            route.method == method
-                && route.path.split('/').count() == path.split('/').count()
-                && route.parts(path).all(|(wanted, found)| name(wanted).is_some() || wanted == found)
-        };
         let fixed_parts = |route: &&Self| route.path.split('/').filter(|part| name(part).is_none()).count();
-        ROUTES.iter().filter(matches).max_by_key(fixed_parts)
+        Self::all(path).filter(|route| route.method == method).max_by_key(fixed_parts)
+    }
+
+    /// The methods that `path` takes, as the header `Allow` has them; none where there is no such path.
+    pub fn allowed(path: &str) -> Option<String> {
+        let methods: BTreeSet<_> = Self::all(path).map(|route| route.method).collect();
+        (!methods.is_empty()).then(|| methods.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
+    /// All routes that `path` matches, whatever the method.
+    fn all(path: &str) -> impl Iterator<Item = &'static Self> {
+        ROUTES.iter().filter(move |route| {
+            route.path.split('/').count() == path.split('/').count()
+                && route.parts(path).all(|(wanted, found)| name(wanted).is_some() || wanted == found)
+        })
     }
 
     /// The parameters in `path`, decoded as API Gateway decodes them.
@@ -142,7 +152,7 @@ routes! {
 /// The circumstances of a request.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// Names the request in the log and in error answers.
+    /// Names the request in the log and in the answer.
     pub request_id: String,
     /// When it came.
     pub now: DateTime<Utc>,
@@ -183,7 +193,8 @@ impl RequestContext {
     pub fn from_lambda(request: &Request, now: DateTime<Utc>, maintenance_budget: Duration) -> Self {
         let context = request.lambda_context();
         let deadline = Deadline::before_invocation_ends(context.deadline, now).or_after(maintenance_budget);
-        Self { request_id: context.request_id, now, deadline, continuation: None }
+        let request_id = request_id(request.headers()).unwrap_or(context.request_id);
+        Self { request_id, now, deadline, continuation: None }
     }
 
     /// The same, with somebody who continues what is not complete.
@@ -191,6 +202,11 @@ impl RequestContext {
     pub fn continued_by(self, continuation: Option<Continuation>) -> Self {
         Self { continuation, ..self }
     }
+}
+
+/// The name that the caller gave the request in `X-Request-Id`, if it can be taken.
+pub fn request_id(headers: &HeaderMap) -> Option<String> {
+    request::request_id(headers).map(str::to_owned)
 }
 
 /// Answers a request to `endpoint`, whose path parameters and query parameters are among the request's extensions.
@@ -212,6 +228,9 @@ pub fn answer(
             }
         };
         let result = if endpoint == Endpoint::TriggerMaintenance {
+            if !request::is_json(&request) {
+                return response::unsupported_media_type(&call.request_id);
+            }
             handle(service, &request, &call).await
         } else {
             let no_answer = |elapsed: tokio::time::error::Elapsed| {
@@ -220,6 +239,7 @@ pub fn answer(
             tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(no_answer)
         };
         let response = result.unwrap_or_else(|error| response::error(&error, &call.request_id));
+        let response = response::finish(response, endpoint, &request, &call);
         tracing::info!(?endpoint, status = response.status().as_u16(), request_id = call.request_id, "request");
         response
     }
@@ -260,6 +280,13 @@ mod tests {
             ("GET", "/api/v1/snapshots/42/archive/", None),
         ] {
             assert_eq!(Route::find(method, path).map(|route| route.endpoint), endpoint, "{method} {path}");
+        }
+        for (path, allowed) in [
+            ("/api/v1/snapshots/42", Some("GET")),
+            ("/api/v1/snapshots/maintenance", Some("GET, POST")),
+            ("/api/v1/snapshots/42/archive/", None),
+        ] {
+            assert_eq!(Route::allowed(path).as_deref(), allowed, "{path}");
         }
     }
 }

@@ -1,10 +1,19 @@
 use chrono::{DateTime, Utc};
+use lambda_http::http::header::{CONTENT_TYPE, IF_NONE_MATCH};
+use lambda_http::http::{HeaderMap, HeaderName};
 use lambda_http::{Request, RequestExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::model::{ArchiveFilter, Cursor, ListPosition, Month, PageRequest, StreamId};
+
+/// What a query leaves as it is.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Longest name that a caller may give a request.
+const MAX_REQUEST_ID: usize = 128;
 
 const WANTED_TIME: &str = "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z (a + must be written %2B)";
 
@@ -70,6 +79,43 @@ pub(super) fn archive_filter(request: &Request) -> Result<ArchiveFilter> {
 /// `at`, which must be there.
 pub(super) fn at(request: &Request) -> Result<DateTime<Utc>> {
     time(request, "at")?.ok_or_else(|| Error::invalid("at", WANTED_TIME))
+}
+
+/// The name that the caller gave the request, if it can be written to a log: `X-Request-Id`.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = header(headers, &super::response::REQUEST_ID)?;
+    let is_plain = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_plain.then_some(id)
+}
+
+/// Whether the body is said to be JSON, or there is none.
+pub(super) fn is_json(request: &Request) -> bool {
+    match header(request.headers(), &CONTENT_TYPE) {
+        Some(media_type) => {
+            let media_type = media_type.split(';').next().unwrap_or_default();
+            media_type.trim().eq_ignore_ascii_case("application/json")
+        }
+        None => request.body().is_empty(),
+    }
+}
+
+/// Whether the caller has the answer with this tag already.
+pub(super) fn is_known(request: &Request, tag: &str) -> bool {
+    let Some(known) = header(request.headers(), &IF_NONE_MATCH) else { return false };
+    known.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+/// The request's query, with another cursor.
+pub(super) fn query_with_cursor(request: &Request, cursor: &str) -> String {
+    let parameters = request.query_string_parameters_ref();
+    let others = parameters.into_iter().flat_map(|parameters| parameters.iter()).filter(|(name, _)| *name != "cursor");
+    let pairs = others.chain([("cursor", cursor)]);
+    let encode = |text| utf8_percent_encode(text, QUERY);
+    pairs.map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// A path parameter, which API Gateway and the local server have decoded.
@@ -173,6 +219,48 @@ mod tests {
         {
             let error = body(bad).expect_err(bad);
             assert!(error.to_string().starts_with("body must be empty or a JSON object"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_keeps_the_query_but_for_the_cursor() {
+        let pairs = [("limit", "2"), ("cursor", "old"), ("from", "2026-01-01T00:00:00+01:00")];
+        let query: HashMap<_, _> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let request = Request::default().with_query_string_parameters(query);
+        let next = query_with_cursor(&request, "new_-1");
+        let mut parts: Vec<_> = next.split('&').collect();
+        assert_eq!(parts.pop(), Some("cursor=new_-1"));
+        parts.sort_unstable();
+        assert_eq!(parts, ["from=2026%2D01".replace("%2D", "-") + "-01T00%3A00%3A00%2B01%3A00", "limit=2".into()]);
+    }
+
+    #[test]
+    fn a_body_is_said_to_be_json() {
+        for (media_type, body, is) in [
+            (None, "", true),
+            (None, "{}", false),
+            (Some("application/json"), "{}", true),
+            (Some("Application/JSON; charset=utf-8"), "{}", true),
+            (Some("application/x-www-form-urlencoded"), "{}", false),
+            (Some("text/plain"), "", false),
+        ] {
+            let mut request = Request::new(body.into());
+            if let Some(media_type) = media_type {
+                request.headers_mut().insert(CONTENT_TYPE, media_type.parse().expect("a header value"));
+            }
+            assert_eq!(is_json(&request), is, "{media_type:?} {body}");
+        }
+    }
+
+    #[test]
+    fn a_request_may_be_given_a_plain_name() {
+        let longest = "x".repeat(MAX_REQUEST_ID);
+        for (name, is) in
+            [("r-1", true), (longest.as_str(), true), ("", false), ("a b", false), (&format!("{longest}x"), false)]
+        {
+            let headers =
+                HeaderMap::from_iter([(super::super::response::REQUEST_ID, name.parse().expect("a header value"))]);
+            assert_eq!(request_id(&headers), is.then_some(name));
         }
     }
 

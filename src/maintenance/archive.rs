@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use futures_util::join;
+use seal::RowForm;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
@@ -26,7 +27,6 @@ use crate::store::run_months::{self, ArchivedCounts};
 use crate::store::seals::{self, LedgerRange};
 use crate::store::session::Connection;
 use crate::store::{holds, host, links, partitions, row_texts, session, stream_identity};
-use seal::RowForm;
 
 /// What the workers share.
 pub(super) struct Archiving<'a> {

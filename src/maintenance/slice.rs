@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::join;
+use seal::Mismatch;
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, Transaction};
 use tracing::{info, warn};
@@ -17,7 +18,6 @@ use crate::store::leases::{Change, MonthLease, RunLease, renew_month, renew_run}
 use crate::store::maintenance_runs::{RunState, add_host_findings, find_run, get_run_state, insert_mismatches};
 use crate::store::run_months::{ArchivedCounts, MonthProgress, record_archived, record_restored};
 use crate::store::session::{self, Connection, Limits};
-use seal::Mismatch;
 
 /// What a statement that cannot be cut into batches gets beyond the deadline, of the margin that an invocation keeps.
 const LONG_STATEMENT_GRACE: Duration = Duration::from_secs(5);
@@ -178,8 +178,12 @@ impl<'a> Slice<'a> {
 
     /// Notes a finding among what the run has met: a trigger is found out only by what it does.
     pub(super) async fn note(&self, finding: &HostFinding) -> Result<()> {
-        let mut client = self.engine.connect().await?;
-        let transaction = session::begin(&mut client, &self.engine.settings.limits()).await?;
+        self.note_on(&mut *self.engine.connect().await?, finding).await
+    }
+
+    /// [`Slice::note`] on a connection that is at hand.
+    pub(super) async fn note_on(&self, client: &mut Connection, finding: &HostFinding) -> Result<()> {
+        let transaction = session::begin(client, &self.engine.settings.limits()).await?;
         add_host_findings(&transaction, self.run.id, std::slice::from_ref(finding)).await?;
         Ok(transaction.commit().await?)
     }

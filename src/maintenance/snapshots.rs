@@ -21,7 +21,7 @@ use crate::store::snapshots::{
 };
 use crate::store::{host, session};
 
-/// Most streams of a batch: it takes a quarter of a second, which makes the cost of its transaction disappear, and a few ten
+/// Most streams of a batch: it takes a quarter of a second or so, which makes the cost of its transaction disappear, and a few ten
 /// thousand streams are enough for all workers.
 const MAX_STREAMS: u32 = 10_000;
 
@@ -369,8 +369,14 @@ async fn insert(
         // A clock may be behind the one that the run was started by.
         taken_at: slice.engine.now().max(run.started_at).naive_utc(),
         refresh: run.refresh,
+        by_keys: form.is_unique() && (!reads_log || has_time_index(&slice.host.facts)),
     };
     insert_snapshot_batch(transaction, form, reads_log, &request).await
+}
+
+/// Whether logs are found by their time.
+fn has_time_index(facts: &HostFacts) -> bool {
+    facts.log.as_ref().is_some_and(|log| log.has_time_index)
 }
 
 async fn commit(slice: &Slice<'_>, transaction: Transaction<'_>, batch: SnapshotBatch) -> Result<SnapshotBatch> {
@@ -449,7 +455,7 @@ async fn is_complete(slice: &Slice<'_>, client: &mut Connection, is_again: bool)
     if without_id > 0 {
         let finding = HostFinding::streams_without_id(without_id);
         finding.log(Some(run.id));
-        slice.note(&finding).await?;
+        slice.note_on(client, &finding).await?;
     }
     info!(run = %run.id, month = %run.snapshot_month, streams, "snapshot maintenance: snapshots are complete");
     let next = (run.scope == Scope::Maintenance).then_some(Phase::Archive);

@@ -3,6 +3,7 @@ use std::sync::atomic::{self, AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use seal::{Mismatch, SealDifference};
 use tokio_postgres::IsolationLevel;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -17,7 +18,6 @@ use crate::store::event_log::{LogPosition, estimate_log_rows, first_instant};
 use crate::store::links::{self, Named};
 use crate::store::session::{self, Limits};
 use crate::store::verification::{self, ClaimedTask, Outcome, Task};
-use seal::{Mismatch, SealDifference};
 
 /// What a statement gets however little time there is: enough for a large month's.
 const LEAST_TIME: Duration = Duration::from_mins(1);

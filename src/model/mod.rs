@@ -1,5 +1,6 @@
 //! What the service speaks of: validated values, without I/O.
 
+mod archived_month;
 mod backlog_report;
 mod cursor;
 mod event;
@@ -15,6 +16,7 @@ mod stream_id;
 mod time;
 mod verification;
 
+pub use archived_month::ArchivedMonth;
 pub use backlog_report::BacklogReport;
 pub use cursor::{ArchivePosition, Cursor, EventPosition, ListPosition, RunPosition, SnapshotPosition, StatePosition};
 pub use event::{ArchiveFilter, LoggedEvent, StreamEvent, StreamState, Tier};

@@ -5,12 +5,12 @@ use uuid::Uuid;
 use super::SnapshotService;
 use crate::error::{Error, Result};
 use crate::model::{
-    ArchiveFilter, ArchivePosition, Cursor, EventPosition, LoggedEvent, MaintenancePause, MaintenanceRun, Month, Page,
-    PageRequest, RunPosition, SnapshotPosition, StatePosition, StreamEvent, StreamId, StreamSnapshot, StreamState,
-    Verification,
+    ArchiveFilter, ArchivePosition, ArchivedMonth, Cursor, EventPosition, LoggedEvent, MaintenancePause,
+    MaintenanceRun, Month, Page, PageRequest, RunPosition, SnapshotPosition, StatePosition, StreamEvent, StreamId,
+    StreamSnapshot, StreamState, Verification,
 };
 use crate::store::stream_identity::{self, FoundStream};
-use crate::store::{events, maintenance_pause, maintenance_runs, session, snapshots, verification};
+use crate::store::{events, maintenance_pause, maintenance_runs, seals, session, snapshots, verification};
 
 impl SnapshotService {
     /// A stream's snapshot of `month`, or none. `stream` is any of its ids (domain rule 8).
@@ -165,6 +165,16 @@ impl SnapshotService {
     pub async fn find_maintenance_pause(&self) -> Result<Option<MaintenancePause>> {
         let client = self.pool.get().await?;
         session::read(&client, &self.read_limits(), maintenance_pause::find_pause(&**client)).await
+    }
+
+    /// The months of the archive, oldest first. By what is recorded: no log is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_snapshot`](Self::get_snapshot).
+    pub async fn list_archived_months(&self) -> Result<Vec<ArchivedMonth>> {
+        let client = self.pool.get().await?;
+        session::read(&client, &self.read_limits(), seals::list_archived_months(&**client)).await
     }
 
     /// The verification that started last, or none.

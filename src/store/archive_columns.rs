@@ -1,10 +1,10 @@
+use seal::RowForm;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::former::FormerArchive;
 use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result};
-use seal::RowForm;
 
 /// Columns that the former service carried over to its archive. It dropped all others, so only these must agree between
 /// two copies of a row (domain rule 6).

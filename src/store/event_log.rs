@@ -67,7 +67,7 @@ pub(crate) async fn has_due_hashes(
     Ok(row.try_get("has_hashes")?)
 }
 
-/// Whether any row of `EventLog` is due, or has no time that a clock could have said. As quick as an index on `createdAt` makes it.
+/// Whether any row of `EventLog` is due, or has no time that a clock could have said. Quick where `createdAt` has an index.
 pub(crate) async fn is_any_left(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<bool> {
     let row = client
         .query_typed_one(

@@ -1,4 +1,5 @@
 use chrono::{DateTime, NaiveDateTime, Utc};
+use seal::Mismatch;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
@@ -13,7 +14,6 @@ use crate::model::{
     ConflictDetail, Cursor, HeldBack, HeldBackReason, MAX_REPORTED_IDS, MaintenanceRequest, MaintenanceRun, Month,
     Page, PageRequest, Phase, RestoreTarget, RunPosition, RunStatus, Scope, StoredHeldBack,
 };
-use seal::Mismatch;
 
 const COLUMNS: &str = include_str!("sql/maintenance_run_columns.sql");
 

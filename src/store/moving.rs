@@ -2,6 +2,7 @@ use std::pin::pin;
 
 use chrono::NaiveDateTime;
 use futures_util::TryStreamExt;
+use seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows, timestamp};
 use serde::Deserialize;
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
@@ -17,12 +18,10 @@ use super::leases::MonthLease;
 use super::partitions::partition_name;
 use super::row_texts::{read_texts, texts_of_archived};
 use super::seals::{self, LedgerRange, Seal};
-use super::session::ONE_BY_ONE;
 use super::statement::Statement;
 use crate::error::{Error, HostFinding, Result, chain};
 use crate::host::{HostFacts, Reference, RelationKind};
 use crate::model::Month;
-use seal::{Batch, BatchFindings, RowForm, RowHasher, SealedRows, timestamp};
 
 /// An event that is archived and ingested again has the ledger number that it had, so it is looked for in the months that
 /// have such numbers; and a little beside, so that one is noticed whose number was tampered with.
@@ -30,6 +29,10 @@ const LEDGERS_BESIDE: i64 = 1_000;
 
 /// Findings of one kind that a run keeps with their details; the counts beside them are exact.
 pub(crate) const MAX_KEPT_FINDINGS: usize = 1_000;
+
+/// Rows are found by their keys, one by one, whatever the statistics say.
+const ONE_BY_ONE: &str =
+    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
 
 /// SQL that is true when the row `e` is locked by this very transaction.
 const IS_LOCKED: &str = "e.xmax = pg_current_xact_id()::xid";

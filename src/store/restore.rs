@@ -3,6 +3,7 @@ use std::pin::pin;
 
 use chrono::NaiveDateTime;
 use futures_util::TryStreamExt;
+use seal::{Places, RowForm, SealedRow, SealedRows, Texts, removal_digest};
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Transaction};
@@ -22,7 +23,6 @@ use super::statement::Statement;
 use super::stream_identity::has_contract_id;
 use crate::error::{Error, HostFinding, Result, Retry};
 use crate::model::{ConflictDetail, MAX_REPORTED_IDS, Month, RestorableMonth, RestoreTarget};
-use seal::{Places, RowForm, SealedRow, SealedRows, Texts, removal_digest};
 
 /// SQL that is true when the archived row `a` matches what is restored, by the names that [`Matching`] binds. All rows of a seal have
 /// its "archivedAt".

@@ -1,10 +1,10 @@
 //! Rows as texts, from which the program computes their digests.
 
+use seal::RowForm;
 use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::{list_archive_columns, quote};
 use crate::error::Result;
-use seal::RowForm;
 
 /// The form that archived rows have now.
 pub(crate) async fn load_form(client: &impl GenericClient) -> Result<RowForm> {
@@ -15,6 +15,11 @@ pub(crate) async fn load_form(client: &impl GenericClient) -> Result<RowForm> {
 pub(super) fn texts_of<'a>(columns: impl IntoIterator<Item = &'a String>, prefix: &str) -> String {
     let texts = columns.into_iter().map(|column| format!("{prefix}{}::text", quote(column)));
     texts.collect::<Vec<_>>().join(", ")
+}
+
+/// Names for so many texts.
+pub(super) fn names_of(texts: usize) -> String {
+    (1..=texts).map(|number| format!("text_{number}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The same of rows that are being archived: "archivedAt", which is the same in all of them, is `:archived_at_text`.

@@ -2,6 +2,7 @@ use std::pin::pin;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use futures_util::TryStreamExt;
+use seal::{Digest, LinkTracker, Places, RowForm, RowHasher, SealHeader, SealedRows, Texts, timestamp};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
@@ -12,8 +13,7 @@ use super::partitions::partition_name;
 use super::row_texts;
 use super::statement::Statement;
 use crate::error::Result;
-use crate::model::Month;
-use seal::{Digest, LinkTracker, Places, RowForm, RowHasher, SealHeader, SealedRows, Texts, timestamp};
+use crate::model::{ArchivedMonth, Month};
 
 /// Where a month's chain of seals goes on.
 #[derive(Debug)]
@@ -43,6 +43,21 @@ impl SealChain {
             archived_after: row.try_get("archivedAt")?,
         })
     }
+}
+
+/// The months of the archive, oldest first.
+pub(crate) async fn list_archived_months(client: &impl GenericClient) -> Result<Vec<ArchivedMonth>> {
+    let parse = |row: &Row| {
+        Ok(ArchivedMonth {
+            month: decode(row, "month")?,
+            // None of its rows may be left.
+            rows: row.try_get::<_, i64>("rows")?.try_into().unwrap_or_default(),
+            seals: row.try_get::<_, i32>("seals")?.try_into().unwrap_or_default(),
+            sealed_at: row.try_get::<_, Option<NaiveDateTime>>("sealed_at")?.map(|time| time.and_utc()),
+            digest: row.try_get("digest")?,
+        })
+    };
+    Statement::new(include_str!("sql/list_archived_months.sql")).query(client).await?.iter().map(parse).collect()
 }
 
 /// The chain of the month that `lease` is of. Others can claim the month meanwhile, but `migrate` adds no seal.
@@ -249,14 +264,12 @@ pub(crate) async fn find_unsealed_month(client: &impl GenericClient) -> Result<O
     row.map(|row| decode(&row, "month")).transpose()
 }
 
-/// The order of a seal in list_sealed_rows.sql, by place: the host may have columns of any name.
-pub(super) const IN_ORDER: &str = "ORDER BY 2, 3";
+/// The order of a seal in list_sealed_rows.sql.
+pub(super) const IN_ORDER: &str = "ORDER BY at, key";
 
-/// Where the columns of list_sealed_rows.sql are, and where its texts begin.
+/// Where the digest of a row that has left is among the columns of list_sealed_rows.sql, and where its texts begin.
 pub(super) const REMOVAL: usize = 0;
-pub(super) const AT: usize = 1;
-pub(super) const KEY: usize = 2;
-pub(super) const FIRST_TEXT: usize = 3;
+pub(super) const FIRST_TEXT: usize = 1;
 
 /// Rows that one seal of rows has which no run archived. Rows of one instant are sealed together, however many they are.
 const ADOPTED_ROWS: i64 = 50_000;
@@ -286,6 +299,7 @@ pub(crate) async fn seal_unsealed(client: &impl GenericClient, month: Month) -> 
         let selected = form.columns();
         let rows = Statement::new(include_str!("sql/list_sealed_rows.sql"))
             .fragment("texts", row_texts::texts_of(selected, "a."))
+            .fragment("names", row_texts::names_of(selected.len()))
             .fragment("partition", partition_name(month))
             .fragment("removed", "")
             .fragment("order", IN_ORDER)

@@ -11,11 +11,6 @@ use crate::error::{Error, Result};
 pub(super) const SERVICE_SCHEMA: &str =
     r#"to_regnamespace(substring(current_setting('search_path') FROM '^(?:"(?:[^"]|"")*"|[^,]*)'))"#;
 
-/// Makes the transaction look for rows one by one, by their keys: the planner would take a table that is nearly empty for one to read as a
-/// whole, while others fill it; and it knows little of partitions.
-pub(super) const ONE_BY_ONE: &str =
-    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off";
-
 /// A connection to a host's database.
 #[derive(Debug)]
 pub struct Connection {

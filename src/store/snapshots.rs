@@ -5,7 +5,6 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::archive_columns::{quote, write_out};
 use super::decode::{decode, unreadable};
-use super::session::ONE_BY_ONE;
 use super::statement::Statement;
 use super::{host, page, stream_identity};
 use crate::error::Result;
@@ -117,6 +116,11 @@ impl StreamForm {
         Self { columns: columns.collect(), is_unique: streams.has_id_key_alone, has_state: true }
     }
 
+    /// Whether `Stream` has each id once, and an index of them.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.is_unique
+    }
+
     /// The form that leaves out these columns, which cannot be read of one stream.
     pub(crate) fn without(&self, names: &[String]) -> Self {
         let columns = self.columns.iter().filter(|column| !names.contains(&column.name));
@@ -153,17 +157,17 @@ impl StreamForm {
     fn per_second(&self) -> String {
         let Some(Column { data_type, .. }) = self.find("duration") else { return "0".into() };
         if ["integer", "bigint", "smallint"].contains(&data_type.as_str()) {
-            return r#"CASE WHEN s.duration > 0 THEN div(s."parsed total", s.duration) ELSE 0 END"#.into();
+            return "CASE WHEN s.duration > 0 THEN div(parsed.total, s.duration) ELSE 0 END".into();
         }
         // Of another type it may say anything. What is below a second could make a number of more digits than there may be.
-        r#"CASE
+        r"CASE
             WHEN s.duration IS NULL THEN 0
             WHEN s.duration::text ~ '^[0-9]{1,18}([.][0-9]{1,18})?$' THEN CASE
-                WHEN s.duration::text::numeric >= 1 THEN div(s."parsed total", s.duration::text::numeric)
+                WHEN s.duration::text::numeric >= 1 THEN div(parsed.total, s.duration::text::numeric)
                 WHEN s.duration::text::numeric = 0 THEN 0
             END
             WHEN s.duration::text ~ '^-[0-9]{1,18}([.][0-9]{1,18})?$' THEN 0
-        END"#
+        END"
         .into()
     }
 
@@ -285,6 +289,9 @@ pub(crate) struct SnapshotRequest<'a> {
     pub(crate) taken_at: NaiveDateTime,
     /// Whether snapshots of the month that are older than the run are retaken.
     pub(crate) refresh: bool,
+    /// Whether all tables are to be read by their indexes, where all have those that it takes: the planner would take `StreamSnapshot`,
+    /// when it is still empty, for one to read as a whole for each stream, while others fill it.
+    pub(crate) by_keys: bool,
 }
 
 /// Waits until `EventLog` can be read, as long as the transaction may wait for a lock. It can be until the transaction ends.
@@ -305,7 +312,9 @@ pub(crate) async fn insert_snapshot_batch(
     reads_log: bool,
     request: &SnapshotRequest<'_>,
 ) -> Result<SnapshotBatch> {
-    client.batch_execute(ONE_BY_ONE).await?;
+    if request.by_keys {
+        client.batch_execute("SET LOCAL enable_seqscan = off").await?;
+    }
     let row = form
         .statement(reads_log)
         .bind("month", &request.month.to_string(), Type::TEXT)
@@ -317,6 +326,10 @@ pub(crate) async fn insert_snapshot_batch(
         .bind("taken_at", &request.taken_at, Type::TIMESTAMP)
         .query_one(client)
         .await?;
+    if request.by_keys {
+        // What follows is planned as it is elsewhere, and a function keeps its plans.
+        client.batch_execute("SET LOCAL enable_seqscan TO DEFAULT").await?;
+    }
     host::refuse_hidden_streams(client, row.try_get("is_filtered")?).await?;
     stream_identity::observe(client, &row.try_get::<_, Vec<String>>("unrecorded_ids")?).await?;
     Ok(SnapshotBatch {

@@ -2,6 +2,10 @@ use std::pin::pin;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures_util::TryStreamExt;
+use seal::{
+    Digest, EntryHash, LinkTracker, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves,
+    SealedRows, removal_digest, sha256,
+};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, RowStream};
 use uuid::Uuid;
@@ -11,17 +15,13 @@ use super::decode::{bigint, decode, decode_json};
 use super::event_log::LogPosition;
 use super::host;
 use super::partitions::{has_partition, partition_name};
-use super::row_texts::{read_texts, texts_of};
-use super::seals::{AT, FIRST_TEXT, IN_ORDER, KEY, REMOVAL};
+use super::row_texts::{names_of, read_texts, texts_of};
+use super::seals::{FIRST_TEXT, IN_ORDER, REMOVAL};
 use super::statement::Statement;
 use super::stream_identity::{has_contract_id, texts};
 use crate::error::{Error, Result};
 use crate::model::{
     Break, ContractId, Finding, MAX_REPORTED_BREAKS, Month, Verification, VerificationRequest, VerificationStatus,
-};
-use seal::{
-    Digest, EntryHash, LinkTracker, Mismatch, Places, RowForm, RowHasher, SealDifference, SealHeader, SealedLeaves,
-    SealedRows, removal_digest, sha256, timestamp,
 };
 
 /// Most rows or seals that one statement names.
@@ -468,14 +468,13 @@ impl StoredSeal {
         let places = Places::new(columns);
         let mut rows = pin!(self.list_rows(client, month, columns, order).await?);
         while let Some(row) = rows.try_next().await? {
-            let id: &str = row.try_get(KEY)?;
+            let texts = read_texts(&row, FIRST_TEXT)?;
+            let id = places.id(&texts);
             if let Some(removal) = row.try_get::<_, Option<&[u8]>>(REMOVAL)? {
-                let created_at = timestamp(row.try_get(AT)?);
                 // Of another length only when somebody changed it.
-                visit(&SeenRow::gone(&created_at, id, removal.try_into().unwrap_or_default()));
+                visit(&SeenRow::gone(places.created_at(&texts), id, removal.try_into().unwrap_or_default()));
                 continue;
             }
-            let texts = read_texts(&row, FIRST_TEXT)?;
             let (digest, state) = hasher.hash(&texts);
             visit(&SeenRow {
                 created_at: places.created_at(&texts),
@@ -497,14 +496,20 @@ impl StoredSeal {
         columns: &[String],
         order: &'static str,
     ) -> Result<RowStream> {
+        let text_of_removed = |column: &String| match column.as_str() {
+            "id" => ", r.id",
+            "createdAt" => r#", r."createdAt"::text"#,
+            _ => ", NULL::text",
+        };
         let removed = format!(
             r#"UNION ALL SELECT r.digest, r."createdAt", r.id{} FROM "ArchiveRemoval" r WHERE r.month = :month
                AND r."archivedAt" > COALESCE(CAST(:archived_after AS timestamp), '-infinity')
                AND r."archivedAt" <= CAST(:archived_at AS timestamp)"#,
-            ", NULL::text".repeat(columns.len())
+            columns.iter().map(text_of_removed).collect::<String>()
         );
         let rows = Statement::new(include_str!("sql/list_sealed_rows.sql"))
             .fragment("texts", texts_of(columns, "a."))
+            .fragment("names", names_of(columns.len()))
             .fragment("partition", rows_of(client, month).await?)
             .fragment("removed", removed)
             .fragment("order", order)

@@ -379,3 +379,42 @@ async fn a_bad_configuration_stops_the_start_with_a_line_that_names_the_variable
         assert!(log.lines().count() == 1 && log.contains(&format!("{variable}: ")), "{log}");
     }
 }
+
+#[tokio::test]
+async fn a_function_names_the_request_and_sends_no_answer_that_the_caller_has() {
+    let database = with_history().await;
+    let event = |name: &str, header: &str, value: &str| {
+        let mut event: Value = serde_json::from_str(&sample_event(name)).unwrap();
+        event["headers"][header] = value.into();
+        event
+    };
+    let mut get = start("get-snapshot", &database).await;
+    let outcome = get.invoke(&event("get-snapshot", "x-request-id", "my-own").to_string()).await;
+    let headers = &outcome.payload["headers"];
+    assert_eq!((outcome.status(), &headers["x-request-id"]), (200, &json!("my-own")));
+    assert_eq!(headers["cache-control"], "private, max-age=3600");
+    let tag = headers["etag"].as_str().unwrap().to_owned();
+    let outcome = get.invoke(&event("get-snapshot", "if-none-match", &tag).to_string()).await;
+    assert_eq!((outcome.status(), &outcome.payload["headers"]["etag"]), (304, &json!(tag)));
+    assert!(outcome.payload["body"].as_str().is_none_or(str::is_empty), "{outcome:?}");
+
+    let mut list = start("list-archived-logs", &database).await;
+    let mut page = event("list-archived-logs", "x-request-id", "two words");
+    page["rawQueryString"] = "limit=2".into();
+    page["queryStringParameters"] = json!({"limit": "2"});
+    let outcome = list.invoke(&page.to_string()).await;
+    let link = format!("<?limit=2&cursor={}>; rel=\"next\"", outcome.body()["nextCursor"].as_str().unwrap());
+    assert_eq!(outcome.payload["headers"]["link"], link);
+    assert_ne!(
+        outcome.payload["headers"]["x-request-id"], "two words",
+        "it could not be told from other text in a log"
+    );
+
+    let mut trigger = start("trigger-maintenance", &database).await;
+    for (media_type, status) in [("text/plain", 415), ("application/json; charset=utf-8", 200)] {
+        let mut event = event("trigger-maintenance", "content-type", media_type);
+        event["body"] = r#"{"dryRun": true}"#.into();
+        let outcome = trigger.invoke(&event.to_string()).await;
+        assert_eq!(outcome.status(), status, "{outcome:?}");
+    }
+}

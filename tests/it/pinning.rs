@@ -51,8 +51,7 @@ impl Statement {
             let lasts = COMMANDS.iter().any(|command| part.starts_with(command));
             let is_local = LOCAL.iter().any(|command| part.starts_with(command));
             // Its last argument is whether it ends with the transaction.
-            let local_settings = part.matches(", TRUE)").count();
-            let is_local = is_local || (local_settings > 0 && part.matches("SET_CONFIG(").count() == local_settings);
+            let is_local = is_local || (part.contains(", TRUE)") && !part.contains(", FALSE)"));
             (lasts || FUNCTIONS.iter().any(|function| part.contains(function))) && !is_local
         })
     }

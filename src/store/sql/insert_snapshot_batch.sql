@@ -26,7 +26,7 @@
 -- \set receiver 's.receiver'
 -- \set token_address 's."tokenAddress"'
 -- \set amount 's.amount'
--- \set per_second 'div(s."parsed total", s.duration)'
+-- \set per_second 'div(parsed.total, s.duration)'
 -- \set status 's.status::text'
 -- \set state 'row_to_json(s.*)'
 WITH page AS MATERIALIZED (
@@ -39,16 +39,13 @@ WITH page AS MATERIALIZED (
     LIMIT :limit
 ),
 missing AS MATERIALIZED (
-    -- Once for each: of it the amount per second is made, too. Digits counted by the expression, {1,39}, would cost several times as much.
-    SELECT
-        s.*,
-        CASE WHEN :amount ~ '^-?[0-9]+$' AND length(:amount) - position('-' IN :amount) <= 39 THEN :amount::numeric(39,0) END AS "parsed total"
-    FROM page s
+    SELECT page.*
+    FROM page
     -- LIMIT keeps this a look-up per stream: a join could be planned as a scan of years of snapshots for every batch.
     LEFT JOIN LATERAL (
         SELECT true AS yes
         FROM "StreamSnapshot" t
-        WHERE t."streamId" = s.id::text AND t."snapshotMonth" = :month AND NOT (:refresh AND t."createdAt" < :started_at)
+        WHERE t."streamId" = page.id::text AND t."snapshotMonth" = :month AND NOT (:refresh AND t."createdAt" < :started_at)
         LIMIT 1
     ) taken ON true
     WHERE taken.yes IS NULL
@@ -63,7 +60,7 @@ unrecorded AS MATERIALIZED (
     -- As above.
     LEFT JOIN LATERAL (
         SELECT true AS yes FROM "StreamIdentity" k
-        -- By its id, and not by the contract's: records of a page lie side by side.
+        -- IS TRUE keeps the planner from the index on the contract's id: by the stream's, records of a page lie side by side.
         WHERE k.id = page.id::text COLLATE "default" AND k."isLast" AND (k."streamId" = page."streamId") IS TRUE
           AND k."rowCreatedAt" IS NOT DISTINCT FROM :row_created_at
         LIMIT 1
@@ -76,9 +73,14 @@ created AS (
         "snapshotMonth", "createdAt", "eventIds"
     )
     SELECT
-        gen_random_uuid()::text, s.id::text, :sender, :receiver, :token_address, CASE WHEN s."parsed total" IS NOT NULL THEN :per_second END,
-        s."parsed total", :status, :state, :month, :taken_at, :event_ids
+        gen_random_uuid()::text, s.id::text, :sender, :receiver, :token_address, CASE WHEN parsed.total IS NOT NULL THEN :per_second END,
+        parsed.total, :status, :state, :month, :taken_at, :event_ids
     FROM missing s
+    CROSS JOIN LATERAL (
+        -- An expression that counts the digits itself, {1,39}, costs several times as much.
+        SELECT CASE WHEN :amount ~ '^-?[0-9]+$' AND length(:amount) - position('-' IN :amount) <= 39 THEN :amount::numeric(39,0) END AS total
+        OFFSET 0
+    ) parsed
     -- Always so; and all look-ups above are done before the first row is inserted: they would walk over the new ones.
     WHERE (SELECT count(*) FROM missing) > 0
     ON CONFLICT ("streamId", "snapshotMonth") DO UPDATE

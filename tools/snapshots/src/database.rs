@@ -3,6 +3,7 @@ use std::path::Path;
 use snapshot_service::Config;
 use snapshot_service::database::{Pool, connect_pool};
 
+use crate::progress::print_line;
 use crate::{Result, demo};
 
 /// Where the private server keeps its data, below the current folder.
@@ -20,19 +21,37 @@ pub(crate) struct Database {
     pub(crate) private: Option<local_postgres::Server>,
 }
 
-/// Opens the database; a private one gets the host's tables and demo data when it has none.
+/// Opens the database that there is: `DATABASE_URL`'s, or the private one of this folder, and says so. A scheduler that has lost the
+/// variable is not to work on a database that nobody knows of.
 pub(crate) async fn open(command: &str) -> Result<Database> {
-    let database = open_without_demo(command).await?;
+    if !is_named() {
+        // What makes a private server makes its data first.
+        if !Path::new(PRIVATE_FOLDER).join("data").exists() {
+            return Err("DATABASE_URL is not set, and there is no private database in this folder: set the variable, or run `snapshots serve` \
+                        here, which makes a private database with demo data"
+                .into());
+        }
+        print_line(&format!("DATABASE_URL is not set: this is about the private database in {PRIVATE_FOLDER}"));
+    }
+    open_or_make(command).await
+}
+
+fn is_named() -> bool {
+    std::env::var("DATABASE_URL").is_ok_and(|url| !url.is_empty())
+}
+
+/// Opens the database, or makes a private one, with the host's tables and demo data.
+pub(crate) async fn open_with_demo(command: &str) -> Result<Database> {
+    let database = open_or_make(command).await?;
     if database.private.is_some() {
         demo::fill_new(&database).await?;
     }
     Ok(database)
 }
 
-/// Opens the database as it is.
-pub(crate) async fn open_without_demo(command: &str) -> Result<Database> {
-    let named = std::env::var("DATABASE_URL").is_ok_and(|url| !url.is_empty());
-    let (config, private) = if named {
+/// Opens the database, or makes a private one, empty.
+pub(crate) async fn open_or_make(command: &str) -> Result<Database> {
+    let (config, private) = if is_named() {
         (Config::from_env()?, None)
     } else {
         let server = tokio::task::spawn_blocking(|| {

@@ -3,15 +3,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 use snapshot_service::{FindingEffect, HostFinding};
 
-use crate::operate::{open, print};
-use crate::{Result, print_json};
-
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-}
+use crate::Result;
+use crate::operate::open;
+use crate::output::Output;
 
 /// What `doctor` says.
 #[derive(Serialize)]
@@ -24,20 +18,19 @@ struct Report<'a> {
 }
 
 /// Looks at the host's database and says what of it maintenance cannot work with.
-pub(crate) async fn doctor(options: Options) -> Result<ExitCode> {
+pub(crate) async fn doctor(output: Output) -> Result<ExitCode> {
     let (_database, service) = open("doctor").await?;
     let findings = service.inspect_host().await?;
     let refuses = |of: fn(FindingEffect) -> bool| findings.iter().any(|finding| of(finding.effect));
     let refuses_snapshots = refuses(FindingEffect::refuses_snapshots);
     let refuses_archive = refuses(FindingEffect::refuses_archive);
     let verdict = verdict(refuses_snapshots, refuses_archive, findings.len());
-    if options.json {
-        print_json(&Report { verdict: &verdict, refuses_snapshots, refuses_archive, findings: &findings })?;
-    } else {
-        let mut lines = table(&findings);
-        lines.push(verdict);
-        print(&lines)?;
-    }
+    let report = Report { verdict: &verdict, refuses_snapshots, refuses_archive, findings: &findings };
+    output.print(&report, || {
+        let mut lines = list(&findings);
+        lines.push(verdict.clone());
+        lines.join("\n")
+    })?;
     Ok(if refuses_snapshots || refuses_archive { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -54,7 +47,7 @@ fn verdict(refuses_snapshots: bool, refuses_archive: bool, findings: usize) -> S
 
 /// The findings as lines: what follows, the code and the object in columns, and below what is so and what to do. None where all
 /// is well.
-fn table(findings: &[HostFinding]) -> Vec<String> {
+fn list(findings: &[HostFinding]) -> Vec<String> {
     if findings.is_empty() {
         return Vec::new();
     }

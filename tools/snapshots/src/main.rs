@@ -6,29 +6,40 @@ mod doctor;
 mod lines_file;
 mod maintain;
 mod operate;
+mod output;
 mod progress;
+mod reading;
 mod schedule;
 mod serve;
 mod undo;
 mod verify;
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use snapshot_service::database::migrate_with_renames;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use snapshot_service::database::{MigrationReport, migrate_with_renames};
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+use output::{Output, write_out};
 
 /// Monthly snapshots and an event archive for payment streams.
 ///
-/// Works on the database that DATABASE_URL names; without it on a private PostgreSQL whose data is under
-/// .local/postgres in the current folder, with demo data.
+/// Works on the database that DATABASE_URL names. Without it `serve` and `demo-data` make a private PostgreSQL, whose data is under
+/// .local/postgres in the current folder; other commands work on that one if it is there.
+///
+/// Exit codes: 0 done, 1 failed, 2 a wrong command line, 3 incomplete (run it again, and it goes on), 4 breaks (of verify), 130 stopped by
+/// the second Ctrl-C.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
+    #[command(flatten)]
+    output: Output,
     #[command(subcommand)]
     command: Command,
 }
@@ -36,14 +47,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the API on http://localhost and run the monthly schedule, until Ctrl-C
-    Serve {
-        /// Port on 127.0.0.1
-        #[arg(long, default_value_t = 3000)]
-        port: u16,
-        /// Do not run maintenance on the 1st of each month at 02:00 UTC
-        #[arg(long)]
-        no_schedule: bool,
-    },
+    Serve(serve::Options),
     /// Bring the service's tables up to date
     Migrate {
         /// A column of "EventLog" that the host has renamed, as former=present; may be given several times
@@ -55,13 +59,30 @@ enum Command {
     /// Prove that the archive is what was archived; exit code 0: it is, 4: it is not, 3: incomplete, 1: failed
     Verify(verify::Options),
     /// Look at the host's database and say what of it keeps maintenance from its work; exit code 0: nothing, 1: something does
-    Doctor(doctor::Options),
-    /// Tell how the last run of maintenance fares, and whether maintenance is paused
-    Status {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+    Doctor,
+    /// Tell in one look how maintenance fares: the last run and the next, what is due, whether it is paused, what is held
+    Status(operate::StatusOptions),
+    /// List the runs of maintenance, newest first
+    Runs(reading::PageOptions),
+    /// Tell of one run
+    Run {
+        /// Its id; `snapshots runs` has them
+        id: Uuid,
     },
+    /// List the months of the archive with their seals
+    Months,
+    /// List the legal holds in force
+    Holds,
+    /// List a stream's snapshots, newest month first
+    List(reading::List),
+    /// Show a stream's snapshot of one month
+    Get(reading::Get),
+    /// List a stream's archived logs, newest first
+    Archive(reading::Events),
+    /// List a stream's events, hot and archived, newest first
+    Events(reading::Events),
+    /// Show what a stream's state at a past time follows from: the last snapshot before it, and the events since
+    State(reading::State),
     /// Stop maintenance after its batch, and let none go on or start until it is resumed
     Pause {
         /// Why, for whoever asks
@@ -89,6 +110,11 @@ enum Command {
         #[arg(long, default_value_t = demo::DEFAULT_EVENTS, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
         events: u32,
     },
+    /// Write a shell's completions: snapshots completions bash > ~/.local/share/bash-completion/completions/snapshots
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -106,7 +132,7 @@ fn main() -> ExitCode {
     // As the functions have it: rows are worked on by the thread that reads them. To hand them to another thread costs time. Only the
     // requests to a server have nothing to do with each other.
     let mut runtime = match arguments.command {
-        Command::Serve { .. } => runtime::Builder::new_multi_thread(),
+        Command::Serve(_) => runtime::Builder::new_multi_thread(),
         _ => runtime::Builder::new_current_thread(),
     };
     match runtime.enable_all().build() {
@@ -119,14 +145,17 @@ fn main() -> ExitCode {
 }
 
 async fn execute(arguments: Arguments) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let output = arguments.output;
+    let level = if output.is_quiet() { "warn" } else { "info" };
+    let named = EnvFilter::try_from_default_env().ok().filter(|_| !output.is_quiet());
+    let filter = named.unwrap_or_else(|| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_writer(|| progress::LogWriter)
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(output::has_colours(&std::io::stderr()))
         .init();
-    match run(arguments.command).await {
+    match run(arguments.command, output).await {
         Ok(code) => code,
         Err(error) => {
             let mut message = format!("error: {error}");
@@ -135,6 +164,9 @@ async fn execute(arguments: Arguments) -> ExitCode {
                 message = format!("{message}: {error}");
                 cause = error.source();
             }
+            if let Some(advice) = advice(&*error) {
+                message = format!("{message}; {advice}");
+            }
             // The terminal may be gone; the exit code says it too.
             let _ = writeln!(std::io::stderr(), "{message}");
             ExitCode::FAILURE
@@ -142,30 +174,88 @@ async fn execute(arguments: Arguments) -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<ExitCode> {
+/// What to do next about an error that does not say so itself.
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<snapshot_service::Error>()?.code() {
+        "database_unavailable" => Some("look whether the server runs, and whether DATABASE_URL names it"),
+        "database_busy" => Some("try again; `snapshots status` tells who is at work"),
+        "lease_lost" => Some("`snapshots status` tells who has it"),
+        "snapshots_incomplete" => Some("`snapshots maintain` takes them"),
+        "not_found" => Some("look at how it is written; `snapshots runs` and `snapshots list` have what there is"),
+        "internal_error" => Some("this should not be: try again with RUST_LOG=debug, and report what it says"),
+        _ => None,
+    }
+}
+
+async fn run(command: Command, output: Output) -> Result<ExitCode> {
     match command {
-        Command::Serve { port, no_schedule } => serve::serve(port, !no_schedule).await?,
+        Command::Serve(options) => serve::serve(options).await?,
         Command::Migrate { rename } => {
             let database = database::open("migrate").await?;
-            print_json(&migrate_with_renames(&database.pool, &rename).await?)?;
+            let report = migrate_with_renames(&database.pool, &rename).await?;
+            output.print(&report, || describe_migration(&report))?;
         }
-        Command::Maintain(options) => return maintain::maintain(options).await,
-        Command::Verify(options) => return verify::verify(options).await,
-        Command::Doctor(options) => return doctor::doctor(options).await,
-        Command::Status { json } => operate::status(json).await?,
-        Command::Pause { reason } => operate::pause(&reason).await?,
-        Command::Resume => operate::resume().await?,
-        Command::Cancel => operate::cancel().await?,
-        Command::Restore(options) => return undo::restore(options).await,
-        Command::Release(options) => undo::release(options).await?,
-        Command::Hold(options) => undo::hold(options).await?,
-        Command::Rollback(options) => return undo::rollback(options).await,
+        Command::Maintain(options) => return maintain::maintain(options, output).await,
+        Command::Verify(options) => return verify::verify(options, output).await,
+        Command::Doctor => return doctor::doctor(output).await,
+        Command::Status(options) => operate::status(options, output).await?,
+        Command::Runs(options) => operate::runs(options, output).await?,
+        Command::Run { id } => operate::run(id, output).await?,
+        Command::Months => operate::months(output).await?,
+        Command::Holds => operate::holds(output).await?,
+        Command::List(options) => reading::list(options, output).await?,
+        Command::Get(options) => reading::get(options, output).await?,
+        Command::Archive(options) => reading::archive(options, output).await?,
+        Command::Events(options) => reading::events(options, output).await?,
+        Command::State(options) => reading::state(options, output).await?,
+        Command::Pause { reason } => operate::pause(&reason, output).await?,
+        Command::Resume => operate::resume(output).await?,
+        Command::Cancel => operate::cancel(output).await?,
+        Command::Restore(options) => return undo::restore(options, output).await,
+        Command::Release(options) => undo::release(options, output).await?,
+        Command::Hold(options) => undo::hold(options, output).await?,
+        Command::Rollback(options) => return undo::rollback(options, output).await,
         Command::DemoData { streams, events } => {
-            let database = database::open_without_demo("demo-data").await?;
+            let database = database::open_or_make("demo-data").await?;
             demo::add(&database, streams, events).await?;
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "snapshots", &mut script);
+            write_out(&String::from_utf8(script)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `migrate` changed, and what somebody is to do or to know.
+fn describe_migration(report: &MigrationReport) -> String {
+    let mut lines = Vec::new();
+    match report.applied.len() {
+        0 => lines.push("all migrations were applied before".into()),
+        1 => lines.push("applied 1 migration".into()),
+        number => lines.push(format!("applied {number} migrations")),
+    }
+    if !report.archive_columns_changed.is_empty() {
+        lines.push(format!(
+            "the archive has new columns, or types of columns: {}",
+            report.archive_columns_changed.join(", ")
+        ));
+    }
+    if report.logs_sealed > 0 {
+        lines.push(format!("sealed {} archived logs", output::count(report.logs_sealed)));
+    }
+    lines.extend(report.former_tables.iter().map(|former| {
+        let may = if former.may_be_dropped { "it may be dropped when nothing reads it" } else { "it must stay" };
+        format!(
+            "{} of the former service: {} rows, {} of them copied now; {may}",
+            former.table, former.rows, former.copied
+        )
+    }));
+    lines.extend(report.lost.iter().map(|lost| format!("lost: {lost}")));
+    lines.extend(report.role_warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.extend(report.findings.iter().map(|finding| format!("{}: {finding}", finding.code)));
+    lines.join("\n")
 }
 
 /// A token that is cancelled by Ctrl-C or SIGTERM: work ends with the batch under way. The second time the process ends at
@@ -187,8 +277,4 @@ fn stop_on_signal() -> Result<CancellationToken> {
         }
     });
     Ok(stop)
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(value)?)?)
 }

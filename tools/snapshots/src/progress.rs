@@ -113,7 +113,7 @@ fn message(run: &MaintenanceRun) -> String {
         Phase::Archive | Phase::Restore => {
             let month = run.current_month.map(|month| format!(" of {month}")).unwrap_or_default();
             let rate = run.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
-            let left = run.remaining_seconds.map(|left| format!(", {} left", time(left))).unwrap_or_default();
+            let left = run.remaining_seconds.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
             format!("rows{month}{rate}{left}")
         }
         Phase::Vacuum => "rows, vacuuming".into(),
@@ -128,6 +128,7 @@ pub(crate) fn describe(run: &MaintenanceRun) -> String {
     format!("snapshot maintenance: {phase} {percent} %, {position}/{length} {}", message(run))
 }
 
-fn time(seconds: u64) -> String {
+/// A time span in words.
+pub(crate) fn duration(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }

@@ -1,10 +1,12 @@
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::State;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Method};
 use chrono::{TimeDelta, Utc};
 use lambda_http::aws_lambda_events::query_map::QueryMap;
 use lambda_http::{Body, Request, RequestExt};
@@ -26,10 +28,26 @@ struct App {
     service: SnapshotService,
     maintenance_budget: std::time::Duration,
     stop: CancellationToken,
+    /// Names under which it answers, besides those of the loopback.
+    allowed_hosts: Vec<String>,
 }
 
-/// Migrates, serves the API on `port` of 127.0.0.1 and runs the schedule, until Ctrl-C.
-pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
+/// What to serve, and to whom.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Port on 127.0.0.1
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// Do not run maintenance on the 1st of each month at 02:00 UTC
+    #[arg(long)]
+    no_schedule: bool,
+    /// Answer under this name, too, as a proxy passes it on; may be given several times. Nobody is asked for credentials
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+}
+
+/// Migrates, serves the API on a port of 127.0.0.1 and runs the schedule, until Ctrl-C.
+pub(crate) async fn serve(Options { port, no_schedule, allow_host }: Options) -> Result<()> {
     let stop = stop_on_signal()?;
     // Before the database is started and filled: a port in use is known at once.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -40,8 +58,9 @@ pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
     };
 
     let service = SnapshotService::new(database.pool.clone(), database.config.settings.clone());
-    let schedule = scheduled.then(|| tokio::spawn(schedule::run(service.clone(), stop.clone())));
-    let app = App { service, maintenance_budget: database.config.maintenance_budget, stop: stop.clone() };
+    let schedule = (!no_schedule).then(|| tokio::spawn(schedule::run(service.clone(), stop.clone())));
+    let maintenance_budget = database.config.maintenance_budget;
+    let app = App { service, maintenance_budget, stop: stop.clone(), allowed_hosts: allow_host };
     print_welcome(&database, listener.local_addr()?.port()).await?;
     let router = Router::new().fallback(answer).with_state(Arc::new(app));
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
@@ -53,7 +72,7 @@ pub(crate) async fn serve(port: u16, scheduled: bool) -> Result<()> {
 }
 
 async fn open_and_migrate() -> Result<Database> {
-    let database = database::open("serve").await?;
+    let database = database::open_with_demo("serve").await?;
     let report = snapshot_service::database::migrate(&database.pool).await?;
     tracing::info!(?report.applied, ?report.archive_columns_changed, "migrated");
     Ok(database)
@@ -82,10 +101,16 @@ async fn print_welcome(database: &Database, port: u16) -> Result<()> {
 
 /// Answers a request as API Gateway and the Lambda function behind its route do.
 async fn answer(State(app): State<Arc<App>>, request: axum::extract::Request) -> axum::response::Response {
-    let request_id = Uuid::new_v4().to_string();
+    let request_id = http::request_id(request.headers()).unwrap_or_else(|| Uuid::new_v4().to_string());
+    if let Err(error) = app.check_caller(&request) {
+        return into_axum(http::forbidden(error, &request_id));
+    }
     let path = request.uri().path().to_owned();
     let Some(route) = Route::find(request.method().as_str(), &path) else {
-        return into_axum(http::not_found(&request_id));
+        return into_axum(match Route::allowed(&path) {
+            Some(allowed) => http::method_not_allowed(&allowed, &request_id),
+            None => http::not_found(&request_id),
+        });
     };
     let parameters = match route.parameters(&path) {
         Ok(parameters) => parameters,
@@ -102,6 +127,47 @@ async fn answer(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     into_axum(http::answer(route.endpoint, &app.service, request, call).await)
 }
 
+impl App {
+    /// Keeps out what a browser sends for a page of somebody else's: one that has given this address a name of its own (DNS rebinding),
+    /// or that asks for more than to read.
+    fn check_caller(&self, request: &axum::extract::Request) -> std::result::Result<(), &'static str> {
+        let headers = request.headers();
+        let host = header(headers, &HOST).unwrap_or_default();
+        let name = host_name(host);
+        if !is_loopback(name) && !self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+            return Err(
+                "This server answers under the names of the loopback only: start it with --allow-host NAME for another",
+            );
+        }
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+        let Some(origin) = header(headers, &ORIGIN).filter(|_| !is_safe) else { return Ok(()) };
+        let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        if of.is_some_and(|of| of.eq_ignore_ascii_case(host)) {
+            return Ok(());
+        }
+        Err("Only a page of this very server may ask for this: ask from there, or without a browser")
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// A host without its port.
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 fn too_large() -> axum::response::Response {
     let mut response = axum::response::Response::default();
     *response.status_mut() = axum::http::StatusCode::PAYLOAD_TOO_LARGE;
@@ -114,4 +180,22 @@ fn into_axum(response: lambda_http::Response<Body>) -> axum::response::Response 
         Body::Binary(bytes) => bytes.into(),
         _ => axum::body::Body::empty(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_loopback_are_known() {
+        for host in
+            ["localhost", "LOCALHOST:3000", "a.localhost:1", "127.0.0.1:3000", "127.9.9.9", "[::1]:3000", "[::1]"]
+        {
+            assert!(is_loopback(host_name(host)), "{host}");
+        }
+        for host in ["", "example.org", "localhost.example.org:3000", "10.0.0.1", "[::2]:3000", "127.0.0.1.example.org"]
+        {
+            assert!(!is_loopback(host_name(host)), "{host}");
+        }
+    }
 }

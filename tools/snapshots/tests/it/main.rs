@@ -73,20 +73,32 @@ fn request(method: &str, url: &str) -> (u16, Value) {
 
 /// An HTTP request over a plain socket: nothing on the way normalises the path.
 fn request_with_body(method: &str, url: &str, body: &str) -> (u16, Value) {
+    let json = [("Content-Type", "application/json")];
+    let (status, _, body) = exchange(method, url, if body.is_empty() { &[] } else { &json }, body);
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+/// The same with headers: the status, the head of the answer and its body.
+fn exchange(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
     use std::io::Write;
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut socket = std::net::TcpStream::connect(authority).unwrap();
-    write!(
-        socket,
-        "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    let host = headers.iter().all(|(name, _)| *name != "Host").then_some(("Host", authority));
+    let headers: String = host.iter().chain(headers).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!("{method} /{path} HTTP/1.1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    write!(socket, "{head}{body}").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap())
+    (status, head.to_owned(), body.to_owned())
+}
+
+/// A header of an answer's head.
+fn header<'a>(head: &'a str, name: &str) -> &'a str {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| panic!("{name} is not in {head}")).1
 }
 
 fn wait_until_postgres_is_gone(folder: &Path) {
@@ -174,7 +186,12 @@ fn serve_makes_a_private_server_with_demo_data_and_the_printed_lines_show_it() {
     assert_eq!(serving.get(&format!("/{row_id}/archive?limit=2")).1["data"], archive["data"]);
 
     // Other commands share the server while it runs; with its data afterwards, nothing is made again.
-    let again = succeeded(&snapshots(&folder, None).arg("maintain").output().unwrap());
+    let again = snapshots(&folder, None).args(["maintain", "--json"]).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&again.stderr)
+            .starts_with("DATABASE_URL is not set: this is about the private database")
+    );
+    let again = succeeded(&again);
     assert_eq!((&again["snapshotsCreated"], &again["logsArchived"]), (&json!(0), &json!(0)));
     serving.stop(Signal::SIGINT);
     wait_until_postgres_is_gone(&folder);
@@ -275,7 +292,7 @@ fn with_database_url_the_named_database_is_used_and_given_no_host_tables_or_demo
     );
 
     let url = host.database("host", HOST_SCHEMA);
-    let migrated = succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
+    let migrated = succeeded(&snapshots(&folder, Some(&url)).args(["migrate", "--json"]).output().unwrap());
     assert_eq!(migrated["applied"].as_array().unwrap().len(), 7);
     let serving = Serving::start(snapshots(&folder, Some(&url)));
     assert_eq!(serving.get("/42").1, json!({"success": true, "data": [], "nextCursor": null}));
@@ -339,9 +356,16 @@ fn the_local_routes_are_those_of_api_gateway() {
     let (status, body) = request_with_body("POST", &maintenance, r#"{"dryrun": true}"#);
     assert_eq!((status, &body["code"]), (400, &json!("invalid_input")));
     assert!(body["error"].as_str().unwrap().starts_with("body must be empty or a JSON object"), "{body}");
-    for (method, path) in [("GET", "/a/b/c"), ("POST", "/s1"), ("DELETE", "/s1"), ("GET", "")] {
-        let (status, body) = request(method, &format!("{}{path}", serving.base()));
-        assert_eq!((status, &body["code"]), (404, &json!("no_such_route")), "{method} {path}");
+    for path in ["/a/b/c", ""] {
+        let (status, body) = serving.get(path);
+        assert_eq!((status, &body["code"]), (404, &json!("no_such_route")), "{path}");
+    }
+    for (method, path, allowed) in
+        [("POST", "/s1", "GET"), ("DELETE", "/s1", "GET"), ("PUT", "/maintenance", "GET, POST")]
+    {
+        let (status, head, body) = exchange(method, &format!("{}{path}", serving.base()), &[], "");
+        assert_eq!((status, header(&head, "Allow")), (405, allowed), "{method} {path}: {body}");
+        assert!(body.contains("method_not_allowed"), "{body}");
     }
     serving.stop(Signal::SIGINT);
     std::fs::remove_dir_all(folder).unwrap();
@@ -375,7 +399,7 @@ fn what_cannot_start_says_why_in_one_line() {
     );
     assert!(message.starts_with("error: BATCH_ROWS: "), "{message}");
 
-    let message = failed(&snapshots(&folder, None).arg("migrate").env("PG_BIN", "/nowhere").output().unwrap());
+    let message = failed(&snapshots(&folder, None).arg("demo-data").env("PG_BIN", "/nowhere").output().unwrap());
     assert!(message.starts_with("error: no PostgreSQL 14 or newer found: PG_BIN is /nowhere"), "{message}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -424,7 +448,11 @@ fn maintain_tells_by_its_exit_code_whether_it_is_complete_incomplete_or_failed()
     let url = host_with_events(&host, "exits", 300);
     let maintain = |arguments: &[&str]| {
         output(
-            snapshots(&folder, Some(&url)).arg("maintain").args(arguments).env("BATCH_ROWS", "100").env("WORKERS", "1"),
+            snapshots(&folder, Some(&url))
+                .args(["maintain", "--output", "json"])
+                .args(arguments)
+                .env("BATCH_ROWS", "100")
+                .env("WORKERS", "1"),
         )
     };
     let (code, _, error) = maintain(&[]);
@@ -468,13 +496,13 @@ fn an_operator_sees_pauses_resumes_and_cancels_a_run() {
         )
     };
     assert_eq!(run(&["migrate"]).0, Some(0));
-    assert_eq!(run(&["status"]).1, "there has been no run\n");
+    assert!(run(&["status"]).1.starts_with("there has been no run: `snapshots maintain` does the first\n"));
     assert_eq!(run(&["cancel"]).1, "there is no open run\n");
     assert_eq!(run(&["resume"]).1, "was not paused\n");
 
     assert_eq!(run(&["maintain", "--budget", "0s"]).0, Some(3));
     let status = run(&["status"]).1;
-    for part in ["by cli: interrupted", "snapshot maintenance: archive", "100/", "last stopped: deadline", "1 slices"] {
+    for part in ["by cli: interrupted", "snapshot maintenance: archive", "100/", "last stopped: deadline", "1 slice"] {
         assert!(status.contains(part), "{part}: {status}");
     }
     assert!(run(&["pause", "--reason", "the host migrates"]).1.contains("by ops: the host migrates"));
@@ -491,7 +519,7 @@ fn an_operator_sees_pauses_resumes_and_cancels_a_run() {
     assert!(run(&["resume"]).1.starts_with("resumed; "));
     assert!(run(&["cancel"]).1.starts_with("cancelled run "));
     assert!(run(&["status"]).1.contains("last stopped: cancelled"));
-    let (code, last, _) = run(&["maintain"]);
+    let (code, last, _) = run(&["maintain", "--json"]);
     let last: Value = serde_json::from_str(&last).unwrap();
     assert_eq!((code, &last["logsArchived"]), (Some(0), &json!(200)), "a run of its own");
     std::fs::remove_dir_all(folder).unwrap();
@@ -506,7 +534,7 @@ fn ctrl_c_finishes_the_batch_and_a_second_command_hears_who_is_at_work() {
     hold_up(&host, "signal", "e150");
     let maintain = || {
         let mut command = snapshots(&folder, Some(&url));
-        command.arg("maintain").env("BATCH_ROWS", "100").env("WORKERS", "1");
+        command.args(["maintain", "--json"]).env("BATCH_ROWS", "100").env("WORKERS", "1");
         command
     };
     let working = maintain().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -554,23 +582,26 @@ fn an_operator_restores_holds_and_releases() {
     let (code, _, error) = run(&["restore"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("required arguments were not provided") && error.contains("--stream"), "{error}");
-    let (code, _, error) = run(&["restore", "--from", "yesterday"]);
+    let (code, _, error) = run(&["restore", "--yes", "--from", "yesterday"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("--from"), "{error}");
 
-    let (code, report, _) = run(&["restore", "--stream", "42", "--dry-run"]);
+    let (code, _, error) = run(&["restore", "--stream", "42"]);
+    assert_eq!(code, Some(1));
+    assert!(error.ends_with("there is no terminal: give --yes\n"), "{error}");
+    let (code, report, _) = run(&["restore", "--stream", "42", "--dry-run", "--json"]);
     let report = json(&report);
     assert_eq!((code, &report["logsToRestore"], &report["months"][0]["rows"]), (Some(0), &json!(300), &json!(300)));
-    let (code, first, _) = run(&["restore", "--stream", "42", "--budget", "0s"]);
+    let (code, first, _) = run(&["restore", "--stream", "42", "--budget", "0s", "--yes", "--json"]);
     let first = json(&first);
     assert_eq!((code, &first["logsRestored"], &first["complete"]), (Some(3), &json!(100), &json!(false)));
     assert!(run(&["status"]).1.contains("snapshot maintenance: restore 33.3 %, 100/300"));
-    let (code, last, _) = run(&["restore", "--stream", "42"]);
+    let (code, last, _) = run(&["restore", "--stream", "42", "--yes", "--json"]);
     let last = json(&last);
     assert_eq!((code, &last["id"], &last["logsRestored"]), (Some(0), &first["id"], &json!(300)));
     let status = run(&["status"]).1;
-    assert!(status.contains("restore: 300 restored") && status.contains("300 restored logs stay until"), "{status}");
-    let held = json(&run(&["maintain"]).1);
+    assert!(status.contains("300 logs moved back to") && status.contains("300 restored logs stay until"), "{status}");
+    let held = json(&run(&["maintain", "--json"]).1);
     assert_eq!((&held["logsArchived"], &held["heldBack"][0]["reason"]), (&json!(0), &json!("restored")));
 
     let (code, said, _) = run(&["hold", "--stream", "42", "--reason", "case 7"]);
@@ -589,7 +620,7 @@ fn an_operator_restores_holds_and_releases() {
     assert_eq!((&status["legalHolds"][0]["reason"], &status["restoredLogs"]), (&json!("case 7"), &json!(300)));
     assert!(run(&["status"]).1.contains("by ops: case 7"));
     assert!(run(&["release", "--run", first["id"].as_str().unwrap()]).1.starts_with("300 restored logs released"));
-    let held = json(&run(&["maintain"]).1);
+    let held = json(&run(&["maintain", "--json"]).1);
     assert_eq!((&held["logsArchived"], &held["heldBack"][0]["reason"]), (&json!(0), &json!("legal_hold")));
     for arguments in
         [["release", "--hold"].as_slice(), &["release", "--hold", "--stream", "42"], &["release", "--reason", "x"]]
@@ -601,7 +632,7 @@ fn an_operator_restores_holds_and_releases() {
         run(&["release", "--hold", "--stream", "42", "--reason", "closed"]).1,
         "stream 42 was not on such a hold\n"
     );
-    assert_eq!(json(&run(&["maintain"]).1)["logsArchived"], 300);
+    assert_eq!(json(&run(&["maintain", "--json"]).1)["logsArchived"], 300);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -645,7 +676,9 @@ fn an_operator_verifies_the_archive_and_hears_what_is_not_as_it_was() {
     let host = Host::start();
     let folder = folder("verify");
     let url = host_with_archive(&host, &folder, "verify", 3_000);
-    let verify = |arguments: &[&str]| snapshots(&folder, Some(&url)).arg("verify").args(arguments).output().unwrap();
+    let verify = |arguments: &[&str]| {
+        snapshots(&folder, Some(&url)).args(["verify", "--json"]).args(arguments).output().unwrap()
+    };
     let passed = succeeded(&verify(&["--full"]));
     assert_eq!(
         (&passed["status"], &passed["full"], &passed["breakCount"]),
@@ -682,7 +715,10 @@ fn killed_at_ten_random_moments_of_a_restore_nothing_is_lost_or_doubled() {
     assert!(events.ends_with(" 60000 60000"), "{events}");
     let restore = || {
         let mut command = snapshots(&folder, Some(&url));
-        command.args(["restore", "--to", "2026-01-01T00:00:00Z"]).env("BATCH_ROWS", "200").env("LEASE_SECONDS", "1");
+        command
+            .args(["restore", "--to", "2026-01-01T00:00:00Z", "--yes", "--json"])
+            .env("BATCH_ROWS", "200")
+            .env("LEASE_SECONDS", "1");
         command
     };
     let restored = || query(r#"SELECT count(*) FROM "EventLog""#);
@@ -725,10 +761,10 @@ fn killed_at_ten_random_moments_of_a_rollback_nothing_is_lost_and_it_goes_on() {
     let events = query(ALL_EVENTS).unwrap();
     let rollback = || {
         let mut command = snapshots(&folder, Some(&url));
-        command.args(["rollback", "--drop-snapshots"]).env("BATCH_ROWS", "200").env("LEASE_SECONDS", "1");
+        command.args(["rollback", "--drop-snapshots", "--yes"]).env("BATCH_ROWS", "200").env("LEASE_SECONDS", "1");
         command
     };
-    let (code, _, error) = output(snapshots(&folder, Some(&url)).arg("rollback"));
+    let (code, _, error) = output(snapshots(&folder, Some(&url)).args(["rollback", "--yes"]));
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("there are snapshots: with --drop-snapshots"), "{error}");
     let restored = || query(r#"SELECT count(*) FROM "EventLog""#).unwrap();
@@ -807,7 +843,7 @@ fn doctor_is_quiet_where_all_is_well_and_tells_by_its_exit_code_whether_somethin
     assert_eq!(code, Some(1), "{text}");
     assert!(text.starts_with("EFFECT") && text.contains("cure: run `snapshots migrate`"), "{text}");
     assert_eq!(text.lines().last().unwrap(), "neither snapshots nor archiving can run: do what the refusals say");
-    succeeded(&snapshots(&folder, Some(&url)).arg("migrate").output().unwrap());
+    succeeded(&snapshots(&folder, Some(&url)).args(["migrate", "--json"]).output().unwrap());
     assert_eq!(doctor(&url, &[]), (Some(0), "all is well\n".into(), String::new()));
 
     host.execute("doctor", r#"DROP INDEX "EventLog_createdAt_idx""#);
@@ -827,5 +863,161 @@ fn doctor_is_quiet_where_all_is_well_and_tells_by_its_exit_code_whether_somethin
     let codes: Vec<_> = report["findings"].as_array().unwrap().iter().map(|found| &found["code"]).collect();
     assert_eq!(codes, ["delete_rule", "no_time_index"]);
     assert_eq!(report["findings"][1]["cure"], r#"CREATE INDEX CONCURRENTLY ON public."EventLog" ("createdAt");"#);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_command_without_a_database_makes_none_and_says_which_variable_is_missing() {
+    let folder = folder("nowhere");
+    for command in
+        [["maintain"].as_slice(), &["migrate"], &["verify"], &["doctor"], &["status"], &["list", "42"], &["months"]]
+    {
+        let message = failed(&snapshots(&folder, None).args(command).output().unwrap());
+        assert!(message.starts_with("error: DATABASE_URL is not set"), "{command:?}: {message}");
+        assert!(message.contains("`snapshots serve`"), "{message}");
+    }
+    // An empty one is none.
+    let message = failed(&snapshots(&folder, Some("")).arg("maintain").output().unwrap());
+    assert!(message.starts_with("error: DATABASE_URL is not set"), "{message}");
+    assert!(!folder.join(".local").exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn readers_and_operators_get_tables_and_programs_one_json_document() {
+    let host = Host::start();
+    let folder = folder("reading");
+    let url = host_with_archive(&host, &folder, "reading", 600);
+    let run = |arguments: &[&str]| output(snapshots(&folder, Some(&url)).args(arguments));
+    let text = |arguments: &[&str]| {
+        let (code, text, error) = run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {error}");
+        text
+    };
+    let json = |arguments: &[&str]| {
+        let (code, text, error) = run(&[arguments, &["--json"]].concat());
+        assert_eq!(code, Some(0), "{arguments:?}: {error}");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let snapshots_of = json(&["list", "s1"]);
+    let month = snapshots_of["data"][0]["snapshotMonth"].as_str().unwrap();
+    assert_eq!((snapshots_of["data"].as_array().unwrap().len(), &snapshots_of["nextCursor"]), (1, &Value::Null));
+    let listed = text(&["list", "1"]);
+    assert!(listed.starts_with("MONTH") && listed.contains(month), "{listed}");
+    assert_eq!(json(&["get", "s1", month]), snapshots_of["data"][0]);
+    assert!(text(&["get", "s1", month]).contains("total amount  7\n"));
+    let (code, _, error) = run(&["get", "s1", "2020-01"]);
+    assert!(code == Some(1) && error.contains("`snapshots list` has those that there are"), "{error}");
+
+    // All events are of the contract id 42.
+    let first = json(&["archive", "42", "--limit", "2"]);
+    let cursor = first["nextCursor"].as_str().unwrap();
+    let second = json(&["archive", "s42", "--limit", "2", "--cursor", cursor]);
+    assert_ne!(first["data"][1]["id"], second["data"][0]["id"]);
+    let (_, table, said) = run(&["archive", "42", "--limit", "2"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(said.ends_with(&format!("there are more: --cursor {cursor}\n")), "{said}");
+    assert_eq!(run(&["archive", "42", "--limit", "2", "--quiet"]).2, "");
+    let events = text(&["events", "42", "--event-type", "create", "--limit", "1"]);
+    assert!(events.contains("archived") && events.lines().count() == 2, "{events}");
+    assert_eq!(text(&["events", "unknown"]), "no events\n");
+    let (code, _, error) = run(&["events", "42", "--cursor", "x"]);
+    assert!(code == Some(1) && error.contains("cursor must be a nextCursor"), "{error}");
+    let state = json(&["state", "s1", "--at", "9999-01-01T00:00:00Z"]);
+    assert_eq!(state["data"]["snapshot"]["snapshotMonth"], month);
+    assert!(
+        text(&["state", "s1", "--at", "9999-01-01T00:00:00Z"]).contains("no event since, up to 9999-01-01T00:00:00Z")
+    );
+    assert_eq!(run(&["state", "s1"]).0, Some(2));
+
+    let runs = json(&["runs"]);
+    let id = runs["data"][0]["id"].as_str().unwrap();
+    assert_eq!(json(&["run", id]), runs["data"][0]);
+    assert!(text(&["runs"]).contains(id));
+    assert!(text(&["run", id]).contains("600 archived"));
+    let (code, _, error) = run(&["run", "6c1a9be4-ae06-49fc-9c4f-1a5e6f0d8a5e"]);
+    assert!(code == Some(1) && error.contains("`snapshots runs` has those that there are"), "{error}");
+    let months = json(&["months"]);
+    let months = months.as_array().unwrap();
+    assert_eq!(months.iter().map(|month| month["rows"].as_u64().unwrap()).sum::<u64>(), 600);
+    assert!(text(&["months"]).starts_with("MONTH"));
+    assert_eq!(text(&["holds"]), "no stream is under legal hold\n");
+    text(&["hold", "--stream", "42", "--reason", "case 7"]);
+    assert!(text(&["holds"]).contains("case 7"));
+    assert_eq!(json(&["holds"])[0]["reason"], "case 7");
+
+    let status = json(&["status"]);
+    assert_eq!((&status["lastRun"]["logsArchived"], &status["backlog"]["backlogRows"]), (&json!(600), &json!(0)));
+    assert!(text(&["maintain"]).contains("0 taken, 50 there already"));
+    assert!(text(&["maintain", "--dry-run"]).ends_with("Nothing was written.\n"));
+    assert!(text(&["verify"]).ends_with("all is as it was archived\n"));
+    assert!(text(&["migrate"]).starts_with("all migrations were applied before\n"));
+    assert_eq!(run(&["maintain", "--quiet"]).2, "");
+    assert!(text(&["completions", "bash"]).contains("snapshots"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_local_server_answers_as_http_asks_and_keeps_out_other_names_and_pages() {
+    let host = Host::start();
+    let folder = folder("manners");
+    let url = host_with_archive(&host, &folder, "manners", 300);
+    let serving = Serving::start(snapshots(&folder, Some(&url)));
+    let archive = format!("{}/42/archive?limit=2&from=2025-01-01T00:00:00%2B00:00", serving.base());
+    let (status, head, body) = exchange("GET", &archive, &[("X-Request-Id", "my-own")], "");
+    assert_eq!(status, 200, "{body}");
+    assert_eq!((header(&head, "X-Request-Id"), header(&head, "Cache-Control")), ("my-own", "private, no-cache"));
+    let (status, _, nothing) = exchange("GET", &archive, &[("If-None-Match", header(&head, "ETag"))], "");
+    assert_eq!((status, nothing.as_str()), (304, ""));
+
+    let link = header(&head, "Link").strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+    let (page, _) = archive.split_once('?').unwrap();
+    let (status, _, next) = exchange("GET", &format!("{page}{link}"), &[], "");
+    assert_eq!(status, 200, "{next}");
+    let ids = |body: &str| {
+        let answer: Value = serde_json::from_str(body).unwrap();
+        answer["data"].as_array().unwrap().iter().map(|log| log["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&next).len(), 2, "the limit is kept");
+    assert!(ids(&next).iter().all(|id| !ids(&body).contains(id)));
+
+    let maintenance = format!("{}/maintenance", serving.base());
+    let own = maintenance.split("/api").next().unwrap();
+    for (headers, body, expected, code) in [
+        ([("Content-Type", "text/plain")].as_slice(), "{}", 415, "unsupported_media_type"),
+        (&[("Content-Type", "application/x-www-form-urlencoded")], "", 415, "unsupported_media_type"),
+        (&[], "{}", 415, "unsupported_media_type"),
+        (&[("Origin", "http://example.org")], "", 403, "forbidden"),
+        (&[("Origin", "null")], "", 403, "forbidden"),
+        (&[("Host", "example.org")], "", 403, "forbidden"),
+        (&[("Origin", own)], "", 200, "succeeded"),
+        (&[("Host", "localhost:1")], "", 200, "succeeded"),
+    ] {
+        let (status, _, answer) = exchange("POST", &maintenance, headers, body);
+        assert_eq!(status, expected, "{headers:?} {answer}");
+        assert!(answer.contains(code), "{headers:?} {answer}");
+    }
+    assert_eq!(
+        exchange("GET", &maintenance, &[("Host", "example.org")], "").0,
+        403,
+        "no page reads under another name"
+    );
+    assert_eq!(
+        exchange("GET", &maintenance, &[("Origin", "http://example.org")], "").0,
+        200,
+        "its browser keeps the answer"
+    );
+    serving.stop(Signal::SIGINT);
+
+    let mut command = snapshots(&folder, Some(&url));
+    command.args(["serve", "--port", "0", "--allow-host", "example.org"]);
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.contains("curl ")).unwrap();
+    let base = line.split_whitespace().last().unwrap();
+    assert_eq!(exchange("GET", base, &[("Host", "Example.org")], "").0, 200);
+    assert_eq!(exchange("GET", base, &[("Host", "example.com")], "").0, 403);
+    kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(process.wait().unwrap().success());
     std::fs::remove_dir_all(folder).unwrap();
 }

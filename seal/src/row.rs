@@ -241,7 +241,7 @@ fn has_escaped(bytes: &[u8]) -> bool {
 }
 
 fn is_escaped(byte: u8) -> bool {
-    (byte < b' ') | (byte == b'"') | (byte == b'\\')
+    byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
 fn write_escaped(buffer: &mut Vec<u8>, bytes: &[u8]) {

@@ -64,12 +64,37 @@ impl KnownHost {
 /// Moves the logs created before the cutoff to the archive, several months at a time, until none is left but those that stay for a
 /// reason (domain rule 11).
 pub(super) async fn archive(slice: &Slice<'_>) -> Work {
+    check_host(&slice.host.facts)?;
+    if is_nothing_left(slice).await? {
+        slice.record(&Change::RowsEstimated(0)).await?;
+        info!(run = %slice.run.id, cutoff = %slice.run.cutoff, "snapshot maintenance: nothing is due");
+        return Ok(slice.record(&Change::Archived(&[])).await?);
+    }
     let archiving = Archiving::new(slice).await?;
     let result = archiving.archive().await;
     let (run, rows) = (slice.run.id, archiving.rows());
     let stopped = if let Err(Halt::Stop(reason)) = &result { Some(reason) } else { None };
     info!(%run, cutoff = %slice.run.cutoff, rows, ?stopped, "snapshot maintenance: archive");
     result
+}
+
+/// Whether no log is due, and nobody has left anything behind: then there is nothing to prepare for.
+async fn is_nothing_left(slice: &Slice<'_>) -> Result<bool> {
+    if slice.run.rows_estimated.is_some() {
+        // A slice before has begun.
+        return Ok(false);
+    }
+    let client = slice.engine.connect().await?;
+    // Without an index it looks at all rows.
+    let (limits, cutoff) = (slice.long_limits(), slice.run.cutoff.naive_utc());
+    let look = session::read(&client, &limits, event_log::is_any_left(&**client, cutoff));
+    if slice.keep_lease_while(None, look).await? {
+        return Ok(false);
+    }
+    let limits = slice.engine.settings.limits();
+    let unindexed = session::read(&client, &limits, partitions::list_unindexed_partitions(&**client)).await?;
+    let unchecked = session::read(&client, &limits, links::list_unchecked_months(&**client)).await?;
+    Ok(unindexed.is_empty() && unchecked.is_empty())
 }
 
 /// Notes the months that are left to archive, and returns them, oldest first.
@@ -361,9 +386,6 @@ impl Archiving<'_> {
         let count = async {
             let limits = slice.long_limits();
             let transaction = session::begin_read(&mut client, &limits, IsolationLevel::RepeatableRead).await?;
-            if !event_log::is_any_left(&transaction, self.due.cutoff).await? {
-                return Ok(Remainder::default());
-            }
             let columns = MirroredColumns::load(&transaction).await?;
             remainder::count_remainder(&transaction, &known.host.facts, &columns, &rules).await
         };

@@ -67,11 +67,14 @@ pub(crate) async fn has_due_hashes(
     Ok(row.try_get("has_hashes")?)
 }
 
-/// Whether any row of `EventLog` is due, or has no time that a clock could have said. Quick where `createdAt` has an index.
+/// Whether any row of `EventLog` is due or has no time that a clock could have said, or may be: where row security is in force, nobody
+/// knows. Quick where `createdAt` has an index.
 pub(crate) async fn is_any_left(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<bool> {
     let row = client
         .query_typed_one(
-            r#"SELECT EXISTS (SELECT FROM "EventLog" WHERE "createdAt" < $1) OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" >= '10000-01-01')
+            r#"SELECT row_security_active('"EventLog"'::regclass)
+                   OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" < $1)
+                   OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" >= '10000-01-01')
                    OR EXISTS (SELECT FROM "EventLog" WHERE "createdAt" IS NULL) AS is_any_left"#,
             &[(&cutoff, Type::TIMESTAMP)],
         )

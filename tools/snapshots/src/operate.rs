@@ -73,9 +73,10 @@ impl Status {
             ([], None) => lines.push("there has been no run: `snapshots maintain` does the first".into()),
             (open, _) => lines.extend(open.iter().map(summary)),
         }
-        if let Some(rows) = self.backlog.backlog_rows {
-            lines.push(format!("about {} logs are due, by the planner's estimate", count(rows)));
-        }
+        lines.extend(self.backlog.backlog_rows.map(|rows| match rows {
+            0 => "no log is due".into(),
+            rows => format!("about {} logs are due, by the planner's estimate", count(rows)),
+        }));
         lines.push(format!(
             "the schedule, where one is deployed or served, runs maintenance next at {}",
             time(self.next_run)

@@ -21,8 +21,8 @@ enum Format {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Output {
     /// How the result is printed
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
-    output: Format,
+    #[arg(long = "output", global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
+    format: Format,
     /// The same as --output json
     #[arg(long, global = true)]
     json: bool,
@@ -39,7 +39,7 @@ impl Output {
     /// Prints `value`: as JSON, or as the text that `text` makes of it.
     pub(crate) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         let printed =
-            if self.json || self.output == Format::Json { serde_json::to_string_pretty(value)? } else { text() };
+            if self.json || self.format == Format::Json { serde_json::to_string_pretty(value)? } else { text() };
         write_out(&printed)
     }
 

@@ -15,6 +15,13 @@ pub(crate) fn stream_id(text: &str) -> snapshot_service::Result<StreamId> {
     StreamId::new(text)
 }
 
+/// A time in RFC 3339.
+pub(crate) fn instant(text: &str) -> std::result::Result<DateTime<Utc>, &'static str> {
+    // Not DateTime's FromStr, which takes much more.
+    let time = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    time.map_err(|_| "must be a time in RFC 3339, such as 2026-01-31T00:00:00Z")
+}
+
 /// Which part of a list.
 #[derive(clap::Args)]
 pub(crate) struct PageOptions {
@@ -37,10 +44,10 @@ impl PageOptions {
 #[derive(clap::Args)]
 pub(crate) struct Filter {
     /// Created at this time or later, such as 2026-01-01T00:00:00Z
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     from: Option<DateTime<Utc>>,
     /// Created before this time
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     to: Option<DateTime<Utc>>,
     /// Of this type, such as withdraw
     #[arg(long)]
@@ -88,7 +95,7 @@ pub(crate) struct State {
     #[arg(value_parser = stream_id)]
     stream: StreamId,
     /// The time, inclusive, such as 2026-01-01T00:00:00Z
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     at: DateTime<Utc>,
     #[command(flatten)]
     page: PageOptions,

@@ -14,7 +14,7 @@ use crate::lines_file::LinesFile;
 use crate::maintain::{finish, watch};
 use crate::operate;
 use crate::output::{Output, confirm, count, table};
-use crate::reading::stream_id;
+use crate::reading::{instant, stream_id};
 use crate::{Result, stop_on_signal};
 
 #[derive(clap::Args)]
@@ -40,10 +40,10 @@ struct Target {
     #[arg(long, value_parser = stream_id)]
     stream: Option<StreamId>,
     /// Logs created at this time or later, such as 2026-01-01T00:00:00Z
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     from: Option<DateTime<Utc>>,
     /// Logs created before this time
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     to: Option<DateTime<Utc>>,
     /// Logs that this run archived
     #[arg(long)]

@@ -584,7 +584,7 @@ fn an_operator_restores_holds_and_releases() {
     assert!(error.contains("required arguments were not provided") && error.contains("--stream"), "{error}");
     let (code, _, error) = run(&["restore", "--yes", "--from", "yesterday"]);
     assert_eq!(code, Some(2));
-    assert!(error.contains("--from"), "{error}");
+    assert!(error.contains("--from") && error.contains("must be a time in RFC 3339"), "{error}");
 
     let (code, _, error) = run(&["restore", "--stream", "42"]);
     assert_eq!(code, Some(1));
@@ -1019,5 +1019,44 @@ fn the_local_server_answers_as_http_asks_and_keeps_out_other_names_and_pages() {
     assert_eq!(exchange("GET", base, &[("Host", "example.com")], "").0, 403);
     kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(process.wait().unwrap().success());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Runs a command on a terminal of 60 columns where `answer` is typed. Returns its exit code and what the terminal shows.
+fn on_a_terminal(mut command: Command, answer: &str) -> (Option<i32>, String) {
+    use std::io::Write;
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = nix::pty::openpty(&size, None).unwrap();
+    let end = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut process = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    // Else it would never end.
+    drop((command, terminal.slave));
+    let mut keyboard = std::fs::File::from(terminal.master.try_clone().unwrap());
+    keyboard.write_all(answer.as_bytes()).unwrap();
+    let mut shown = Vec::new();
+    // When the last end is closed, Linux says that of it as an error.
+    let _ = std::fs::File::from(terminal.master).read_to_end(&mut shown);
+    (process.wait().unwrap().code(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn on_a_terminal_it_asks_before_it_undoes_and_tables_fit() {
+    let host = Host::start();
+    let folder = folder("terminal");
+    let url = host_with_archive(&host, &folder, "terminal", 300);
+    let command = |arguments: &[&str]| {
+        let mut command = snapshots(&folder, Some(&url));
+        command.args(arguments).arg("--quiet");
+        command
+    };
+    let restore = ["restore", "--stream", "42"];
+    let (code, shown) = on_a_terminal(command(&restore), "n\n");
+    assert!(code == Some(1) && shown.contains("[y/N]") && shown.contains("error: nothing was done"), "{shown}");
+    assert_eq!(host.query("terminal", r#"SELECT count(*) FROM "EventLog""#).unwrap(), "0");
+    let (code, shown) = on_a_terminal(command(&["months"]), "");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.lines().count() > 7 && shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
+    let (code, shown) = on_a_terminal(command(&restore), "yes\n");
+    assert!(code == Some(0) && shown.contains("300 logs moved back"), "{shown}");
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -84,7 +84,8 @@ fn exchange(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut socket = std::net::TcpStream::connect(authority).unwrap();
     let host = headers.iter().all(|(name, _)| *name != "Host").then_some(("Host", authority));
-    let headers: String = host.iter().chain(headers).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<_> = host.iter().chain(headers).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     let length = body.len();
     let head = format!("{method} /{path} HTTP/1.1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
     write!(socket, "{head}{body}").unwrap();
@@ -1013,8 +1014,8 @@ fn the_local_server_answers_as_http_asks_and_keeps_out_other_names_and_pages() {
     command.args(["serve", "--port", "0", "--allow-host", "example.org"]);
     let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-    let line = lines.find(|line| line.contains("curl ")).unwrap();
-    let base = line.split_whitespace().last().unwrap();
+    let first = lines.find(|line| line.contains("curl ")).unwrap();
+    let base = first.split_whitespace().last().unwrap();
     assert_eq!(exchange("GET", base, &[("Host", "Example.org")], "").0, 200);
     assert_eq!(exchange("GET", base, &[("Host", "example.com")], "").0, 403);
     kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGINT).unwrap();

@@ -22,7 +22,7 @@ use crate::maintenance::Deadline;
 use crate::model::{MaintenanceRun, StepRequest};
 use crate::service::SnapshotService;
 
-pub use response::{error as failure, forbidden, method_not_allowed, not_found};
+pub use response::{error as failure, forbidden, method_not_allowed, not_found, too_large};
 
 /// A reader that got no answer by then hears that the database is down; 5 s are promised.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);

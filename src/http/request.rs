@@ -101,8 +101,9 @@ pub(super) fn is_json(request: &Request) -> bool {
 
 /// Whether the caller has the answer with this tag already.
 pub(super) fn is_known(request: &Request, tag: &str) -> bool {
-    let Some(known) = header(request.headers(), &IF_NONE_MATCH) else { return false };
-    known.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+    let lines = request.headers().get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
+    let mut known = lines.flat_map(|line| line.split(',').map(str::trim));
+    known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
 /// The request's query, with another cursor.

@@ -113,7 +113,7 @@ pub(super) fn finish(
     response
 }
 
-/// How long an answer may be kept. A past month's snapshot changes only when somebody retakes it, which the month's end rules out; the
+/// How long an answer may be kept. A past month's snapshot changes only where a run that retakes snapshots goes on after the month's end; the
 /// others are to be asked for again, by their tag.
 fn caching(endpoint: Endpoint, request: &Request, call: &RequestContext) -> &'static str {
     match endpoint {
@@ -169,6 +169,12 @@ pub fn method_not_allowed(allow: &str, request_id: &str) -> Response<Body> {
 pub(super) fn unsupported_media_type(request_id: &str) -> Response<Body> {
     let error = "The body must be JSON: send it with Content-Type: application/json";
     refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error, "unsupported_media_type", request_id)
+}
+
+/// The answer to a body that is larger than API Gateway takes.
+pub fn too_large(request_id: &str) -> Response<Body> {
+    let error = "The body is larger than 10 MB: what the API takes fits in a line";
+    refused(StatusCode::PAYLOAD_TOO_LARGE, error, "body_too_large", request_id)
 }
 
 /// The answer to a caller that is not to be here; `error` says what to do.

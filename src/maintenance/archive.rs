@@ -64,13 +64,13 @@ impl KnownHost {
 /// Moves the logs created before the cutoff to the archive, several months at a time, until none is left but those that stay for a
 /// reason (domain rule 11).
 pub(super) async fn archive(slice: &Slice<'_>) -> Work {
-    check_host(&slice.host.facts)?;
+    let host = look_at_host(slice).await?;
     if is_nothing_left(slice).await? {
         slice.record(&Change::RowsEstimated(0)).await?;
         info!(run = %slice.run.id, cutoff = %slice.run.cutoff, "snapshot maintenance: nothing is due");
         return Ok(slice.record(&Change::Archived(&[])).await?);
     }
-    let archiving = Archiving::new(slice).await?;
+    let archiving = Archiving::prepare(slice, host).await?;
     let result = archiving.archive().await;
     let (run, rows) = (slice.run.id, archiving.rows());
     let stopped = if let Err(Halt::Stop(reason)) = &result { Some(reason) } else { None };
@@ -209,7 +209,11 @@ impl Loaded {
 
 impl<'a> Archiving<'a> {
     async fn new(slice: &'a Slice<'a>) -> Result<Self> {
-        let host = look_at_host(slice).await?;
+        Self::prepare(slice, look_at_host(slice).await?).await
+    }
+
+    /// Finds out what decides which rows are due, on the `host` as it was just seen.
+    async fn prepare(slice: &'a Slice<'a>, host: KnownHost) -> Result<Self> {
         let mut client = slice.engine.connect().await?;
         let limits = slice.engine.settings.limits();
         let cutoff = slice.run.cutoff.naive_utc();

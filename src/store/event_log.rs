@@ -67,8 +67,8 @@ pub(crate) async fn has_due_hashes(
     Ok(row.try_get("has_hashes")?)
 }
 
-/// Whether any row of `EventLog` is due or has no time that a clock could have said, or may be: where row security is in force, nobody
-/// knows. Quick where `createdAt` has an index.
+/// Whether any row of `EventLog` is due, or has no time that a clock could have said. Also true under row security, which may hide such rows.
+/// Quick where `createdAt` has an index.
 pub(crate) async fn is_any_left(client: &impl GenericClient, cutoff: NaiveDateTime) -> Result<bool> {
     let row = client
         .query_typed_one(

@@ -50,7 +50,7 @@ pub(crate) async fn list_archived_months(client: &impl GenericClient) -> Result<
     let parse = |row: &Row| {
         Ok(ArchivedMonth {
             month: decode(row, "month")?,
-            // None of its rows may be left.
+            // Less than none where somebody altered a seal: `verify` says so.
             rows: row.try_get::<_, i64>("rows")?.try_into().unwrap_or_default(),
             seals: row.try_get::<_, i32>("seals")?.try_into().unwrap_or_default(),
             sealed_at: row.try_get::<_, Option<NaiveDateTime>>("sealed_at")?.map(|time| time.and_utc()),

@@ -509,6 +509,18 @@ async fn a_column_that_the_archive_lacks_stops_maintenance_before_the_first_row_
 }
 
 #[tokio::test]
+async fn a_run_with_nothing_due_is_complete_and_still_names_a_column_that_the_archive_lacks() {
+    let database = TestDatabase::migrated().await;
+    database.insert_events(5, "2026-05-30 00:00:00").await;
+    let run = archive(&database).await;
+    assert_eq!((run.logs_archived, run.rows_estimated, run.complete), (0, Some(0), true));
+    assert_eq!(run.held_back, []);
+    database.execute(r#"ALTER TABLE "EventLog" ADD "networkId" TEXT"#).await;
+    let error = database.service().archive_old_logs(Trigger::Api, time(NOW), &Deadline::never()).await.unwrap_err();
+    assert!(matches!(error, Error::ArchiveColumnsDiffer { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_column_added_between_two_batches_is_not_dropped_in_silence() {
     let database = TestDatabase::migrated().await;
     database.insert_events(4_000, "2026-01-01 00:00:00").await;

@@ -157,6 +157,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
         .init();
     match run(arguments.command, output).await {
         Ok(code) => code,
+        Err(error) if output::is_end_of_reading(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             let mut message = format!("error: {error}");
             let mut cause = error.source();
@@ -189,7 +190,7 @@ fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
 
 async fn run(command: Command, output: Output) -> Result<ExitCode> {
     match command {
-        Command::Serve(options) => serve::serve(options).await?,
+        Command::Serve(options) => serve::serve(options, output).await?,
         Command::Migrate { rename } => {
             let database = database::open("migrate").await?;
             let report = migrate_with_renames(&database.pool, &rename).await?;
@@ -218,6 +219,9 @@ async fn run(command: Command, output: Output) -> Result<ExitCode> {
         Command::DemoData { streams, events } => {
             let database = database::open_or_make("demo-data").await?;
             demo::add(&database, streams, events).await?;
+            output.print(&serde_json::json!({"streams": streams, "events": events}), || {
+                format!("added {streams} streams and {events} events")
+            })?;
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

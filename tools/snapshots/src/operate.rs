@@ -90,6 +90,9 @@ impl Status {
 }
 
 pub(crate) async fn status(options: StatusOptions, output: Output) -> Result<()> {
+    if options.watch && output.is_json() {
+        return Err("--watch is for people: ask for JSON again and again instead".into());
+    }
     let (_database, service) = open("status").await?;
     if !options.watch {
         let status = Status::load(&service).await?;

@@ -1,5 +1,6 @@
 //! How a result is printed: as text for people, or as one JSON document for programs. What else is to be said goes to standard error.
 
+use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -24,7 +25,7 @@ pub(crate) struct Output {
     #[arg(long = "output", global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Human)]
     format: Format,
     /// The same as --output json
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "format")]
     json: bool,
     /// Say nothing but the result, warnings and errors
     #[arg(long, short, global = true)]
@@ -36,10 +37,14 @@ impl Output {
         self.quiet
     }
 
+    pub(crate) fn is_json(self) -> bool {
+        self.json || self.format == Format::Json
+    }
+
     /// Prints `value`: as JSON, or as the text that `text` makes of it.
     pub(crate) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        let printed =
-            if self.json || self.format == Format::Json { serde_json::to_string_pretty(value)? } else { text() };
+        // What the host has written must not steer a terminal.
+        let printed = if self.is_json() { serde_json::to_string_pretty(value)? } else { plain(&text(), &['\n']) };
         write_out(&printed)
     }
 
@@ -53,16 +58,27 @@ impl Output {
 
 /// Writes `text` and the end of its last line to standard output.
 pub(crate) fn write_out(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        // Whoever reads has had enough, as `head` has.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    Ok(writeln!(io::stdout(), "{}", text.trim_end())?)
+}
+
+/// Whether standard output was closed by whoever reads it, who has had enough, as `head` has.
+pub(crate) fn is_end_of_reading(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A text without control characters but those that are `allowed`: others are written as Rust writes them.
+fn plain(text: &str, allowed: &[char]) -> String {
+    let is_plain = |character: &char| !character.is_control() || allowed.contains(character);
+    let write = |character: char| {
+        if is_plain(&character) { character.to_string() } else { character.escape_default().to_string() }
+    };
+    text.chars().map(write).collect()
 }
 
 /// Rows in columns under their names: fitted to the terminal; elsewhere a row is one line, for whoever searches it.
 pub(crate) fn table<const N: usize>(names: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
+    let rows = rows.into_iter().map(|cells| cells.map(|cell| plain(&cell, &[])));
     table.load_style(presets::NOTHING).set_header(names).add_rows(rows);
     match terminal_size::terminal_size_of(io::stdout()) {
         Some((terminal_size::Width(width), _)) => {
@@ -126,6 +142,12 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
             assert_eq!(count(number), text);
         }
+    }
+
+    #[test]
+    fn what_a_host_has_written_cannot_steer_a_terminal_or_break_a_row() {
+        assert_eq!(table(["NAME"], [["a\u{1b}[2J\nb".into()]]), "NAME\na\\u{1b}[2J\\nb");
+        assert_eq!(plain("é\u{7}\n🦀", &['\n']), "é\\u{7}\n🦀");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use snapshot_service::{
 use crate::Result;
 use crate::operate;
 use crate::output::{Output, or_dash, table, time};
+use crate::progress::print_line;
 
 pub(crate) fn stream_id(text: &str) -> snapshot_service::Result<StreamId> {
     StreamId::new(text)
@@ -133,8 +134,9 @@ pub(crate) fn print_page<T: Serialize, P: ListPosition>(
         output.say(&format!("there are more: --cursor {cursor}"));
     }
     if left_out > 0 {
-        output
-            .say(&format!("{left_out} events are on no page: their time is infinite, before the year 1 or after 9999"));
+        print_line(&format!(
+            "warning: {left_out} events are on no page: their time is infinite, before the year 1 or after 9999"
+        ));
     }
     Ok(())
 }

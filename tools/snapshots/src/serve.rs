@@ -1,4 +1,3 @@
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
+use crate::output::Output;
 use crate::{Result, demo, schedule, stop_on_signal};
 
 /// The most that API Gateway takes as a body.
@@ -42,12 +42,12 @@ pub(crate) struct Options {
     #[arg(long)]
     no_schedule: bool,
     /// Answer under this name, too, as a proxy passes it on; may be given several times. Nobody is asked for credentials
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = allowed_host)]
     allow_host: Vec<String>,
 }
 
 /// Migrates, serves the API on a port of 127.0.0.1 and runs the schedule, until Ctrl-C.
-pub(crate) async fn serve(Options { port, no_schedule, allow_host }: Options) -> Result<()> {
+pub(crate) async fn serve(Options { port, no_schedule, allow_host }: Options, output: Output) -> Result<()> {
     let stop = stop_on_signal()?;
     // Before the database is started and filled: a port in use is known at once.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -61,7 +61,7 @@ pub(crate) async fn serve(Options { port, no_schedule, allow_host }: Options) ->
     let schedule = (!no_schedule).then(|| tokio::spawn(schedule::run(service.clone(), stop.clone())));
     let maintenance_budget = database.config.maintenance_budget;
     let app = App { service, maintenance_budget, stop: stop.clone(), allowed_hosts: allow_host };
-    print_welcome(&database, listener.local_addr()?.port()).await?;
+    print_welcome(&database, listener.local_addr()?.port(), output).await?;
     let router = Router::new().fallback(answer).with_state(Arc::new(app));
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
     if let Some(schedule) = schedule {
@@ -79,7 +79,7 @@ async fn open_and_migrate() -> Result<Database> {
 }
 
 /// The lines to paste: a stream that has history, or will have once maintenance has run.
-async fn print_welcome(database: &Database, port: u16) -> Result<()> {
+async fn print_welcome(database: &Database, port: u16, output: Output) -> Result<()> {
     let streams = format!("http://localhost:{port}/api/v1/snapshots");
     let stream = demo::find_stream_with_history(database).await?.unwrap_or_else(|| "STREAM_ID".into());
     let stream = utf8_percent_encode(&stream, NON_ALPHANUMERIC);
@@ -96,7 +96,7 @@ async fn print_welcome(database: &Database, port: u16) -> Result<()> {
          curl -s '{streams}/{stream}/events?limit=2'\n  \
          curl -s '{streams}/{stream}/state?at={tomorrow}'\n\n"
     );
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    output.print(&serde_json::json!({"api": streams}), || text)
 }
 
 /// Answers a request as API Gateway and the Lambda function behind its route do.
@@ -118,7 +118,7 @@ async fn answer(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     };
     let query = request.uri().query().unwrap_or_default().parse::<QueryMap>().unwrap_or_default();
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return too_large() };
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return into_axum(http::too_large(&request_id)) };
     let request = Request::from_parts(head, Body::from(body.to_vec()))
         .with_path_parameters(parameters)
         .with_query_string_parameters(query);
@@ -140,7 +140,10 @@ impl App {
             );
         }
         let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        let Some(origin) = header(headers, &ORIGIN).filter(|_| !is_safe) else { return Ok(()) };
+        if is_safe || !headers.contains_key(ORIGIN) {
+            return Ok(());
+        }
+        let origin = header(headers, &ORIGIN).unwrap_or_default();
         let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if of.is_some_and(|of| of.eq_ignore_ascii_case(host)) {
             return Ok(());
@@ -151,6 +154,12 @@ impl App {
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// A name for --allow-host, without a port.
+fn allowed_host(text: &str) -> std::result::Result<String, &'static str> {
+    let name = host_name(text);
+    if name.is_empty() { Err("must be a host's name, such as example.org") } else { Ok(name.to_owned()) }
 }
 
 /// A host without its port.
@@ -166,12 +175,6 @@ fn is_loopback(name: &str) -> bool {
     name == "localhost"
         || name.ends_with(".localhost")
         || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-fn too_large() -> axum::response::Response {
-    let mut response = axum::response::Response::default();
-    *response.status_mut() = axum::http::StatusCode::PAYLOAD_TOO_LARGE;
-    response
 }
 
 fn into_axum(response: lambda_http::Response<Body>) -> axum::response::Response {

@@ -955,6 +955,16 @@ fn readers_and_operators_get_tables_and_programs_one_json_document() {
     assert!(text(&["migrate"]).starts_with("all migrations were applied before\n"));
     assert_eq!(run(&["maintain", "--quiet"]).2, "");
     assert!(text(&["completions", "bash"]).contains("snapshots"));
+
+    assert_eq!(run(&["status", "--output", "human", "--json"]).0, Some(2));
+    let (code, said, error) = run(&["status", "--watch", "--json"]);
+    assert!(code == Some(1) && said.is_empty() && error.contains("--watch is for people"), "{error}");
+    // Whoever reads has had enough.
+    let watch = ["status", "--watch"];
+    let mut watching = snapshots(&folder, Some(&url)).args(watch).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(watching.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(watching.wait().unwrap().success());
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -990,6 +1000,7 @@ fn the_local_server_answers_as_http_asks_and_keeps_out_other_names_and_pages() {
         (&[], "{}", 415, "unsupported_media_type"),
         (&[("Origin", "http://example.org")], "", 403, "forbidden"),
         (&[("Origin", "null")], "", 403, "forbidden"),
+        (&[("Origin", "\u{fc}")], "", 403, "forbidden"),
         (&[("Host", "example.org")], "", 403, "forbidden"),
         (&[("Origin", own)], "", 200, "succeeded"),
         (&[("Host", "localhost:1")], "", 200, "succeeded"),
@@ -1011,7 +1022,9 @@ fn the_local_server_answers_as_http_asks_and_keeps_out_other_names_and_pages() {
     serving.stop(Signal::SIGINT);
 
     let mut command = snapshots(&folder, Some(&url));
-    command.args(["serve", "--port", "0", "--allow-host", "example.org"]);
+    let refused = output(snapshots(&folder, Some(&url)).args(["serve", "--port", "0", "--allow-host", ""]));
+    assert!(refused.0 == Some(2) && refused.2.contains("must be a host's name"), "{}", refused.2);
+    command.args(["serve", "--port", "0", "--allow-host", "example.org:8443"]);
     let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
     let first = lines.find(|line| line.contains("curl ")).unwrap();

@@ -1,5 +1,5 @@
 //! What proves the archive, as `docs/SEALS.md` says it: the digest of a row, the host's entry hash, and the chain of seals. Pure:
-//! what is hashed are texts, which `store` reads.
+//! rows come as texts, which the service reads from PostgreSQL.
 //!
 //! Refused: digests in SQL. They cost the host's server as much as the moving of the rows.
 

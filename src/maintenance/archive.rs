@@ -484,10 +484,12 @@ impl Archiving<'_> {
         let known = self.look(&transaction).await?;
         let KnownHost { host, columns, form } = &*known;
         let log = LockedLog { facts: &host.facts, columns, form, former: self.former.as_ref() };
-        // Once a month; again where a batch has failed, which may be because other rows came.
-        let candidates = match month.candidates.take() {
-            Some(candidates) => candidates,
-            None => moving::list_candidates(&transaction, &log, month.month(), &self.rules()).await?,
+        // Once a month; exactly where a batch has failed, which may be because others are needed.
+        let candidates = if let Some(candidates) = month.candidates.take() {
+            candidates
+        } else {
+            let is_exact = std::mem::replace(&mut month.has_candidates, true);
+            moving::list_candidates(&transaction, &log, month.month(), &self.rules(), is_exact).await?
         };
         let request = BatchRequest {
             rules: self.rules(),

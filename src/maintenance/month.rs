@@ -30,6 +30,8 @@ pub(super) struct ClaimedMonth<'a> {
     pub(super) progress: MonthProgress,
     /// Months that may hold its events under other ids, once that is known.
     pub(super) candidates: Option<Vec<LedgerRange>>,
+    /// Whether they were listed before.
+    pub(super) has_candidates: bool,
 }
 
 /// Claims the next month that has work, or `only` this one. Waits for months that other runs hold.
@@ -46,7 +48,7 @@ pub(super) async fn claim<'a>(
                 if is_waiting {
                     slice.record(&Change::WaitingFor(None)).await?;
                 }
-                return Ok(Some(ClaimedMonth { slice, lease, progress, candidates: None }));
+                return Ok(Some(ClaimedMonth { slice, lease, progress, candidates: None, has_candidates: false }));
             }
             MonthClaim::None if is_waiting => {
                 slice.record(&Change::WaitingFor(None)).await?;
@@ -80,7 +82,7 @@ pub(super) async fn index_partitions(slice: &Slice<'_>, client: &mut Connection)
     note_months(slice, client, &unindexed, true).await?;
     for month in unindexed {
         if let MonthClaim::Claimed(lease, progress) = try_claim(slice, client, Some(month)).await? {
-            let month = ClaimedMonth { slice, lease, progress, candidates: None };
+            let month = ClaimedMonth { slice, lease, progress, candidates: None, has_candidates: false };
             month.build_indexes(client).await?;
             month.release(client).await?;
         }

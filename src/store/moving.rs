@@ -491,20 +491,28 @@ fn position(row: &tokio_postgres::Row) -> Result<Option<LogPosition>> {
     }
 }
 
-/// The months that can hold events of the rows of a month under other ids: those whose ledger numbers the rows' meet.
+/// The months that can hold events of the rows of a month under other ids: those whose ledger numbers the rows' meet. Unless `is_exact`, by the
+/// numbers of the month's first and last row: nearly always the lowest and the highest, and each batch is checked ([`check_candidates`]).
 pub(crate) async fn list_candidates(
     client: &impl GenericClient,
     log: &LockedLog<'_>,
     month: Month,
     rules: &BatchRules<'_>,
+    is_exact: bool,
 ) -> Result<Vec<LedgerRange>> {
+    const ROWS: &str = r#"SELECT ledger FROM "EventLog" WHERE "createdAt" >= $1 AND "createdAt" < $2"#;
     if rules.archived_before.is_empty() || !log.columns.have_event_index() {
         return Ok(Vec::new());
     }
+    // Without an index each of the two would be a look at all rows.
+    let rows = if is_exact || !log.facts.log.as_ref().is_some_and(|log| log.has_time_index) {
+        ROWS.to_owned()
+    } else {
+        format!(r#"({ROWS} ORDER BY "createdAt" LIMIT 1) UNION ALL ({ROWS} ORDER BY "createdAt" DESC LIMIT 1)"#)
+    };
     let row = client
         .query_typed_one(
-            r#"SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max FROM "EventLog"
-               WHERE "createdAt" >= $1 AND "createdAt" < $2"#,
+            &format!("SELECT min(ledger)::bigint AS min, max(ledger)::bigint AS max FROM ({rows}) r"),
             &[(&month.start(), Type::TIMESTAMP), (&month.end().min(rules.due.cutoff), Type::TIMESTAMP)],
         )
         .await?;
@@ -522,18 +530,18 @@ fn meeting(ranges: &[LedgerRange], min: i64, max: i64) -> impl Iterator<Item = L
     widened.filter(move |range| range.min <= max && min <= range.max)
 }
 
-/// Checks that rows that came since the candidates were listed have no others.
+/// Checks that the moved rows have no other candidates than those that were listed.
 ///
 /// # Errors
 ///
-/// [`Error::Outdated`]: the batch is tried again, with its candidates listed anew.
+/// [`Error::Outdated`]: the batch is tried again, with its candidates listed exactly.
 fn check_candidates(request: &BatchRequest<'_>, moved: &SealedRows) -> Result<()> {
     let Some((min, max)) = moved.ledgers() else { return Ok(()) };
     let mut needed = meeting(request.rules.archived_before, min, max);
     if needed.all(|range| request.candidates.contains(&range)) {
         return Ok(());
     }
-    Err(Error::Outdated { what: "rows with other ledger numbers came" })
+    Err(Error::Outdated { what: "rows have other ledger numbers than the month's first and last" })
 }
 
 /// What [`settle_duplicates`] did.

@@ -17,11 +17,6 @@ pub(super) fn texts_of<'a>(columns: impl IntoIterator<Item = &'a String>, prefix
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// Names for so many texts.
-pub(super) fn names_of(texts: usize) -> String {
-    (1..=texts).map(|number| format!("text_{number}")).collect::<Vec<_>>().join(", ")
-}
-
 /// The same of rows that are being archived: "archivedAt", which is the same in all of them, is `:archived_at_text`.
 pub(super) fn texts_of_archived<'a>(columns: impl IntoIterator<Item = &'a String>) -> String {
     let text = |column: &String| match column.as_str() {
@@ -29,6 +24,11 @@ pub(super) fn texts_of_archived<'a>(columns: impl IntoIterator<Item = &'a String
         name => format!("{}::text", quote(name)),
     };
     columns.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// Names for so many texts.
+pub(super) fn names_of(texts: usize) -> String {
+    (1..=texts).map(|number| format!("text_{number}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The texts that `row` has from its column `from` on.

@@ -780,6 +780,22 @@ async fn a_duplicate_with_json_that_jsonb_cannot_hold_is_dropped_on_record() {
 }
 
 #[tokio::test]
+async fn an_event_that_was_ingested_again_is_recognised_whatever_ledgers_the_months_first_and_last_rows_have() {
+    let database = TestDatabase::migrated().await;
+    database.insert_event("first", "42", "2026-01-15 10:00:00").await;
+    database.execute(r#"UPDATE "EventLog" SET ledger = 50; CREATE TABLE copy AS SELECT * FROM "EventLog""#).await;
+    assert_eq!(maintain(&database).await.unwrap().logs_archived, 1);
+    for (id, at) in [("oldest", "2026-01-01 00:00:00"), ("newest", "2026-01-31 00:00:00")] {
+        database.insert_event(id, "42", at).await;
+    }
+    database.execute(r#"UPDATE "EventLog" SET ledger = 1000000"#).await;
+    database.execute(r#"UPDATE copy SET id = 'again'; INSERT INTO "EventLog" SELECT * FROM copy"#).await;
+    let run = maintain(&database).await.unwrap();
+    assert_eq!((run.logs_archived, run.duplicates_dropped, run.conflicts), (2, 1, 0));
+    assert_eq!(database.count(r#""StreamArchive""#).await, 3);
+}
+
+#[tokio::test]
 async fn a_held_stream_that_gets_another_contract_id_while_batches_run_keeps_its_logs() {
     let database = filled().await;
     let service = database.service_with(Settings { batch_rows: 10, ..Settings::default() });

@@ -45,14 +45,17 @@ impl Statement {
     fn trace(&self) -> Option<String> {
         const COMMANDS: [&str; 9] =
             ["SET ", "RESET ", "PREPARE ", "DEALLOCATE ", "DISCARD ", "DECLARE ", "LISTEN ", "LOAD ", "CREATE TEMP"];
-        const FUNCTIONS: [&str; 5] = ["PG_ADVISORY_LOCK", "PG_TRY_ADVISORY_LOCK", "NEXTVAL(", "SETVAL(", "SET_CONFIG("];
+        const FUNCTIONS: [&str; 4] = ["PG_ADVISORY_LOCK", "PG_TRY_ADVISORY_LOCK", "NEXTVAL(", "SETVAL("];
         const LOCAL: [&str; 3] = ["SET LOCAL ", "SET TRANSACTION ", "SET CONSTRAINTS "];
         self.parts().find(|part| {
             let lasts = COMMANDS.iter().any(|command| part.starts_with(command));
             let is_local = LOCAL.iter().any(|command| part.starts_with(command));
-            // Its last argument is whether it ends with the transaction.
-            let is_local = is_local || (part.contains(", TRUE)") && !part.contains(", FALSE)"));
-            (lasts || FUNCTIONS.iter().any(|function| part.contains(function))) && !is_local
+            // Its last argument is whether the setting ends with the transaction.
+            let settings = part.matches("SET_CONFIG(").count();
+            let lasts_by_function = settings > part.matches(", TRUE)").count()
+                || (settings > 0 && part.contains(", FALSE)"))
+                || FUNCTIONS.iter().any(|function| part.contains(function));
+            (lasts && !is_local) || lasts_by_function
         })
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Database {
 /// variable is not to work on a database that nobody knows of.
 pub(crate) async fn open(command: &str) -> Result<Database> {
     if !is_named() {
-        // What makes a private server makes its data first.
+        // Whoever makes a private server makes this folder first.
         if !Path::new(PRIVATE_FOLDER).join("data").exists() {
             return Err("DATABASE_URL is not set, and there is no private database in this folder: set the variable, or run `snapshots serve` \
                         here, which makes a private database with demo data"
